@@ -263,7 +263,7 @@ type Component struct {
 	Volatile bool // staging does not survive a reboot
 	Manifest ManifestMode
 	Slots    [2]Slot
-	Unit     string         // unit that is restarted when a live component's image changes; may be empty
-	Device   suit.Device    // what a manifest must be for
+	Unit     string          // unit that is restarted when a live component's image changes; may be empty
+	Device   suit.Device     // what a manifest must be for
 	Keys     suit.VerifyKeys // trust anchors
 }
