@@ -1,0 +1,61 @@
+package fwu
+
+// Info is what Query answers (psa_fwu_component_info_t): one consistent snapshot of a component.
+type Info struct {
+	State    State
+	Error    Status // meaningful in FAILED and REJECTED
+	Version  Version
+	MaxSize  int64
+	Flags    uint32
+	Location uint32 // index of the active slot: 0 = a, 1 = b
+	Impl     Impl
+}
+
+// Impl is the part of Info that is the implementation's.
+type Impl struct {
+	Written        int64  // durable bytes of what is being written: where a transfer continues
+	ImageSize      int64  // size of the image in preparation, 0 if unknown
+	ManifestDigest string // sha256:hex of the manifest that the image in preparation was started with
+	Digest         string // algorithm:hex of the active image, empty if unknown
+	ActiveSlot     string // device path
+	SecondSlot     string
+	Sequence       uint64 // rollback floor
+	Reason         Reason // behind State or Error; empty if there is nothing to say
+	Text           string // the same for people
+	Operation      string // "", "write", "finish", "clean", "install"
+	Done, Total    int64  // progress of it, in bytes; Total 0 if unknown
+}
+
+// ComponentInfo is what never changes while the service runs.
+type ComponentInfo struct {
+	ID       ID
+	Name     string
+	Manifest ManifestMode
+	Live     bool
+}
+
+// Activation is "bank" or "live".
+func (c ComponentInfo) Activation() string {
+	if c.Live {
+		return "live"
+	}
+	return "bank"
+}
+
+// SystemInfo is the state of the whole.
+type SystemInfo struct {
+	Selector string // kind of the selector, empty if every component is live
+	Booted   Bank   // by evidence
+	Default  Bank   // as last read from the selector
+	Trial    Bank   // armed for a trial, or running in one
+	Degraded []Reason
+	Why      []string // for people, one text for each of Degraded
+}
+
+// The names of the operations that Info reports and that OperationFinished tells the end of.
+const (
+	OpWrite   = "write"
+	OpFinish  = "finish"
+	OpClean   = "clean"
+	OpInstall = "install"
+)
