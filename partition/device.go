@@ -1,0 +1,62 @@
+package partition
+
+import (
+	"context"
+	"io"
+	"unsafe"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+const (
+	// blockSize is what every access to a Device is a multiple of: offset, length and address. No medium wants more of O_DIRECT.
+	blockSize = fwu.WriteAlignment
+	// bufferSize is the largest access to a Device.
+	bufferSize = 1 << 20
+)
+
+// Device is a raw medium of fixed size.
+//
+// An Image accesses it in multiples of 4096 bytes, from memory with that alignment, from one goroutine. A write is durable, and may be relied upon, after
+// the Sync that follows it returned nil, and not if it returned an error, whatever a later Sync returns. ReadAt reads the medium, not a cache of what was written, as far as the system allows.
+type Device interface {
+	io.ReaderAt
+	io.WriterAt
+	Sync() error
+	Size() int64
+	Close() error
+}
+
+// Discarder is a Device that can be told that a range is no longer needed. What is read there afterwards is not defined.
+type Discarder interface {
+	Discard(off, n int64) error
+}
+
+// Mode says what a Device is opened for.
+type Mode uint8
+
+// The modes.
+const (
+	// Exclusive is to read and write, while nobody else uses the medium in any way.
+	Exclusive Mode = iota
+	// ReadOnly is to read, whoever else uses the medium.
+	ReadOnly
+)
+
+// Opener opens a medium. It fails with an error that wraps fwu.ErrSlotBusy if mode is Exclusive and somebody else uses it.
+type Opener func(ctx context.Context, mode Mode) (Device, error)
+
+// alignedBuffer returns n bytes whose address is a multiple of blockSize. Memory of Go does not move.
+func alignedBuffer(n int) []byte {
+	b := make([]byte, n+blockSize)
+	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % blockSize)
+	return b[skip : skip+n : skip+n]
+}
+
+func isAligned(b []byte) bool {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))%blockSize == 0
+}
+
+func roundDown(n int64) int64 { return n &^ (blockSize - 1) }
+
+func roundUp(n int64) int64 { return roundDown(n + blockSize - 1) }

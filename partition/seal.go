@@ -1,0 +1,129 @@
+package partition
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// Destroy overwrites the head with zeroes. The Writer has to be resumed afterwards; what it held is lost.
+func (m *image) Destroy(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.stop()
+	zeroes := m.buf[:min(fwu.HeadSize, m.size)]
+	clear(zeroes)
+	if err := m.replace(zeroes, 0); err != nil {
+		return fmt.Errorf("destroy head: %w", err)
+	}
+	return nil
+}
+
+// Seal masks each sector of the head that is plain. If the head is not h's it wraps fwu.ErrReadBack and writes nothing: what to do about that is Destroy.
+func (m *image) Seal(ctx context.Context, h fwu.Head) error {
+	return m.seal(ctx, h, "seal", true)
+}
+
+// Unseal makes each sector of the head plain that is masked. If the head is not h's it wraps fwu.ErrReadBack and writes nothing.
+func (m *image) Unseal(ctx context.Context, h fwu.Head) error {
+	return m.seal(ctx, h, "unseal", false)
+}
+
+func (m *image) seal(ctx context.Context, h fwu.Head, verb string, masked bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if m.pending() {
+		return fmt.Errorf("%s %s: there are writes that were not synced", verb, m.name)
+	}
+	m.stop()
+	plain, _, err := m.plainHead(h)
+	if err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	if !isHead(plain, h) {
+		return fmt.Errorf("%s %s: the head is not the one that was recorded: %w", verb, m.name, fwu.ErrReadBack)
+	}
+	head := m.buf[:copy(m.buf, plain)]
+	if masked {
+		mask(head, 0)
+	}
+	// Even what seems to be done is written: what was read may be of a write whose flush failed.
+	if err := m.replace(head, 0); err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	return nil
+}
+
+// HeadState tells what the head on the medium is, whatever is still buffered. A head of no sectors, that of an empty image, is plain.
+func (m *image) HeadState(ctx context.Context, h fwu.Head) (fwu.HeadState, error) {
+	if err := ctx.Err(); err != nil {
+		return fwu.HeadOther, err
+	}
+	head, masked, err := m.plainHead(h)
+	switch {
+	case err != nil:
+		return fwu.HeadOther, fmt.Errorf("look at the head: %w", err)
+	case !isHead(head, h):
+		return fwu.HeadOther, nil
+	case masked == 0:
+		return fwu.HeadPlain, nil
+	case masked == h.Sectors:
+		return fwu.HeadMasked, nil
+	}
+	return fwu.HeadMixed, nil
+}
+
+// plainHead reads the head, inverts each sector that is masked according to h, and counts those.
+func (m *image) plainHead(h fwu.Head) (head []byte, masked int, err error) {
+	if h.Sectors < 0 || int64(h.Sectors) > min(fwu.HeadSize, m.size)/fwu.SectorSize || h.Sectors%(blockSize/fwu.SectorSize) != 0 ||
+		len(h.Bits) != h.Sectors/8 || len(h.SHA256) != sha256.Size {
+		return nil, 0, fmt.Errorf("record of a head of %d sectors, %d bytes of bits and a digest of %d bytes does not fit %s",
+			h.Sectors, len(h.Bits), len(h.SHA256), m.name)
+	}
+	head = m.readback[:h.Sectors*fwu.SectorSize]
+	if len(head) == 0 {
+		return head, 0, nil
+	}
+	if err := readFull(m.dev, m.name, head, 0); err != nil {
+		return nil, 0, err
+	}
+	for n := range h.Sectors {
+		sector := head[n*fwu.SectorSize : (n+1)*fwu.SectorSize]
+		if sector[0]&1 != h.Bits[n/8]>>(n%8)&1 {
+			mask(sector, 0)
+			masked++
+		}
+	}
+	return head, masked, nil
+}
+
+func isHead(plain []byte, h fwu.Head) bool {
+	sum := sha256.Sum256(plain)
+	return bytes.Equal(sum[:], h.SHA256)
+}
+
+// replace writes stored in one write, flushes and reads it back.
+func (m *image) replace(stored []byte, off int64) error {
+	if len(stored) == 0 {
+		return nil
+	}
+	if err := writeFull(m.dev, m.name, stored, off); err != nil {
+		return err
+	}
+	if err := flush(m.dev, m.name); err != nil {
+		return err
+	}
+	got := m.readback[:len(stored)]
+	if err := readFull(m.dev, m.name, got, off); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, stored) {
+		return fmt.Errorf("read back %s at %d: %w", m.name, off, fwu.ErrReadBack)
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package partition
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+var (
+	_ fwu.Slot   = (*Slot)(nil)
+	_ fwu.Image  = (*image)(nil)
+	_ fwu.Source = (*source)(nil)
+)
+
+// Slot is one location of a component's image. It is safe for concurrent use, as far as its Opener is.
+type Slot struct {
+	info   fwu.SlotInfo
+	open   Opener
+	frozen func() error
+}
+
+// NewSlot makes a slot of anything that open opens. frozen answers Source.Frozen; nil means that nobody else can change the medium.
+func NewSlot(info fwu.SlotInfo, open Opener, frozen func() error) *Slot {
+	return &Slot{info: info, open: open, frozen: frozen}
+}
+
+// Info identifies the slot.
+func (s *Slot) Info() fwu.SlotInfo { return s.info }
+
+// Open takes the slot exclusively, to be written. It fails with fwu.ErrSlotBusy if somebody else uses it in any way.
+func (s *Slot) Open(ctx context.Context) (fwu.Image, error) {
+	dev, size, err := s.device(ctx, Exclusive)
+	if err != nil {
+		return nil, err
+	}
+	return newImage(dev, s.info.Path, size), nil
+}
+
+// Source opens the slot to copy the image that it holds, unsealed, from it. The slot may be mounted: see Frozen.
+func (s *Slot) Source(ctx context.Context) (fwu.Source, error) {
+	dev, size, err := s.device(ctx, ReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	return &source{dev: dev, name: s.info.Path, size: size, frozen: s.frozen, buf: alignedBuffer(bufferSize)}, nil
+}
+
+// device opens the medium, and returns its size as far as it consists of whole blocks.
+func (s *Slot) device(ctx context.Context, mode Mode) (Device, int64, error) {
+	dev, err := s.open(ctx, mode)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open slot %s: %w", s.info.Path, err)
+	}
+	size := roundDown(dev.Size())
+	if size < blockSize {
+		dev.Close()
+		return nil, 0, fmt.Errorf("open slot %s: it has %d bytes, too few to hold anything", s.info.Path, dev.Size())
+	}
+	return dev, size, nil
+}
+
+type source struct {
+	dev    Device
+	name   string
+	size   int64
+	frozen func() error
+
+	mu  sync.Mutex
+	buf []byte
+}
+
+// ReadAt reads through an aligned buffer, so that p and off may be anything. It is safe for concurrent use.
+func (s *source) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read %s at %d: negative offset", s.name, off)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	done := 0
+	for done < len(p) {
+		pos := off + int64(done)
+		if pos >= s.size {
+			return done, io.EOF
+		}
+		start := roundDown(pos)
+		want := min(roundUp(pos+int64(len(p)-done))-start, s.size-start, int64(len(s.buf)))
+		if err := readFull(s.dev, s.name, s.buf[:want], start); err != nil {
+			return done, err
+		}
+		done += copy(p[done:], s.buf[pos-start:want])
+	}
+	return done, nil
+}
+
+// Frozen returns nil while nobody can change the slot.
+func (s *source) Frozen() error {
+	if s.frozen == nil {
+		return nil
+	}
+	return s.frozen()
+}
+
+// Close gives the medium up.
+func (s *source) Close() error { return s.dev.Close() }
+
+// readFull reads b at off. An io.EOF that comes with all of it is no error.
+func readFull(dev Device, name string, b []byte, off int64) error {
+	n, err := dev.ReadAt(b, off)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("read %s at %d: %w", name, off, err)
+}
+
+func writeFull(dev Device, name string, b []byte, off int64) error {
+	n, err := dev.WriteAt(b, off)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return fmt.Errorf("write %s at %d: %w", name, off, err)
+	}
+	return nil
+}
+
+func flush(dev Device, name string) error {
+	if err := dev.Sync(); err != nil {
+		return fmt.Errorf("flush %s: %w", name, err)
+	}
+	return nil
+}
