@@ -1,0 +1,181 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Where the files are, below the root directory.
+const (
+	VendorFile  = "/usr/lib/fwu-ab/fwu-ab.toml"
+	AdminFile   = "/etc/fwu-ab/fwu-ab.toml"
+	ReleaseFile = "/usr/lib/fwu-ab/release"
+
+	dropIns = ".d" // appended to either file: its directory of drop-ins
+)
+
+// Bounds of what is read.
+const (
+	maxFileSize = 256 << 10
+	maxDropIns  = 256
+)
+
+// tree is the file system below a root directory.
+type tree struct {
+	root string
+	fs   fs.FS
+	done func() error
+}
+
+// openTree opens the file system below root. Below any other root than the machine's own, a link that leaves it is an error and
+// not followed into the machine that builds an image.
+func openTree(root string) (*tree, error) {
+	if root == "" {
+		root = "/"
+	}
+	root = filepath.Clean(root)
+	if root == "/" {
+		return &tree{root, os.DirFS("/"), func() error { return nil }}, nil
+	}
+	r, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	return &tree{root, r.FS(), r.Close}, nil
+}
+
+// name is how people call the file.
+func (t *tree) name(file string) string { return filepath.Join(t.root, file) }
+
+// masked tells whether the file is a link to /dev/null.
+func (t *tree) masked(file string) (bool, error) {
+	info, err := fs.Lstat(t.fs, file[1:])
+	if err != nil || info.Mode().Type() != fs.ModeSymlink {
+		return false, err
+	}
+	target, err := fs.ReadLink(t.fs, file[1:])
+	if err != nil {
+		return false, err
+	}
+	if !path.IsAbs(target) {
+		target = path.Join(path.Dir(file), target)
+	}
+	return path.Clean(target) == os.DevNull, nil
+}
+
+// read returns the content of a file: nil if it is masked, fs.ErrNotExist in the error if it is not there.
+func (t *tree) read(file string) ([]byte, error) {
+	if masked, err := t.masked(file); masked || err != nil {
+		return nil, t.explain(file, err)
+	}
+	info, err := fs.Stat(t.fs, file[1:])
+	if err != nil {
+		return nil, t.explain(file, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read %s: not a regular file", t.name(file))
+	}
+	f, err := t.fs.Open(file[1:])
+	if err != nil {
+		return nil, t.explain(file, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err != nil {
+		return nil, t.explain(file, err)
+	}
+	if len(data) > maxFileSize {
+		return nil, fmt.Errorf("read %s: larger than %d KiB", t.name(file), maxFileSize>>10)
+	}
+	if len(data) == 0 {
+		return nil, nil
+	}
+	return data, nil
+}
+
+// explain names the file as people call it, not as it is called within the tree.
+func (t *tree) explain(file string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return fmt.Errorf("read %s: %w", t.name(file), err)
+}
+
+// source is a file that counts.
+type source struct {
+	name string
+	data []byte
+}
+
+// sources returns what is to be merged, in this order.
+func (t *tree) sources() ([]source, error) {
+	files, err := t.dropIns()
+	if err != nil {
+		return nil, err
+	}
+	main := AdminFile
+	data, err := t.read(main)
+	if errors.Is(err, fs.ErrNotExist) {
+		main = VendorFile
+		data, err = t.read(main)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var list []source
+	if data != nil {
+		list = append(list, source{t.name(main), data})
+	}
+	for _, f := range files {
+		data, err := t.read(f)
+		if err != nil {
+			return nil, err
+		}
+		if data != nil {
+			list = append(list, source{t.name(f), data})
+		}
+	}
+	if list == nil {
+		return nil, fmt.Errorf("no configuration: neither %s nor %s: %w", t.name(AdminFile), t.name(VendorFile), fs.ErrNotExist)
+	}
+	return list, nil
+}
+
+// dropIns returns the drop-ins in their order, those in /etc in place of those of the same name in /usr/lib.
+func (t *tree) dropIns() ([]string, error) {
+	found := map[string]string{}
+	for _, dir := range []string{VendorFile + dropIns, AdminFile + dropIns} {
+		entries, err := fs.ReadDir(t.fs, dir[1:])
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, t.explain(dir, err)
+		}
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), ".toml") && !strings.HasPrefix(e.Name(), ".") {
+				found[e.Name()] = path.Join(dir, e.Name())
+			}
+		}
+	}
+	if len(found) > maxDropIns {
+		return nil, fmt.Errorf("read %s: more than %d files", t.name(AdminFile+dropIns), maxDropIns)
+	}
+	var names []string
+	for name := range found {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for i, name := range names {
+		names[i] = found[name]
+	}
+	return names, nil
+}
