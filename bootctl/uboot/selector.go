@@ -1,0 +1,100 @@
+package uboot
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// Selector is the boot selector in a U-Boot environment. Create it with New. It keeps nothing open and remembers nothing.
+type Selector struct {
+	config Config
+	scheme scheme
+}
+
+var _ fwu.Selector = (*Selector)(nil)
+
+// Config says where the environment lies and how it is used.
+type Config struct {
+	Environment
+	Scheme Scheme
+	// Default is a full default environment (ParseDefault) for the case that no copy is valid; nil: the selector is unusable then.
+	Default *Env
+	Locks   Locks
+}
+
+// New checks a configuration. It touches no medium.
+func New(c Config) (*Selector, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	s, err := c.Scheme.scheme()
+	if err != nil {
+		return nil, err
+	}
+	return &Selector{c, s}, nil
+}
+
+// Kind is "uboot".
+func (s *Selector) Kind() string { return "uboot" }
+
+// Read returns what the environment says. Where the environment is valid but names no default bank, Default is fwu.NoBank and the error nil.
+// It takes the locks only to look again where no copy was valid, as another program may be in the middle of writing a single copy.
+func (s *Selector) Read() (fwu.Selection, error) {
+	env, _, err := s.read()
+	if err != nil {
+		return fwu.Selection{}, err
+	}
+	selection, _ := s.scheme.read(env)
+	return selection, nil
+}
+
+func (s *Selector) read() (*Env, []Copy, error) {
+	env, copies, err := s.config.Read()
+	if !errors.Is(err, fwu.ErrNoSelection) {
+		return env, copies, err
+	}
+	unlock, err := s.config.Locks.lock()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlock()
+	return s.config.Read()
+}
+
+// Commit makes sel the selection, as fwu.Selector demands. With a single copy a power cut can leave no valid environment; see Environment.SingleCopy.
+func (s *Selector) Commit(sel fwu.Selection) error {
+	if sel.Default.Index() < 0 || sel.Trial != fwu.NoBank && sel.Trial.Index() < 0 {
+		return fmt.Errorf("commit of default bank %q with trial %q: not a selection", sel.Default, sel.Trial)
+	}
+	unlock, err := s.config.Locks.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.config.Update(s.config.Default, func(e *Env) error { return s.scheme.write(e, sel) })
+}
+
+// Doctor describes the environment for people, a line for each finding: which copies are valid and active, what was made of odd values.
+func (s *Selector) Doctor() []string {
+	env, copies, err := s.read()
+	var lines []string
+	for i, c := range copies {
+		state := "damaged"
+		switch {
+		case c.Err != nil:
+			state = c.Err.Error()
+		case c.Active:
+			state = fmt.Sprintf("valid, flag %d, active", c.Flag)
+		case c.Valid:
+			state = fmt.Sprintf("valid, flag %d", c.Flag)
+		}
+		lines = append(lines, fmt.Sprintf("copy %d, %s: %s", i+1, c.Location, state))
+	}
+	if err != nil {
+		return append(lines, err.Error())
+	}
+	_, notes := s.scheme.read(env)
+	return append(lines, notes...)
+}
