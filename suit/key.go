@@ -1,0 +1,205 @@
+package suit
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// KeyType is a type of key that the profile has.
+type KeyType string
+
+// The types of keys.
+const (
+	Ed25519 KeyType = "ed25519" // signs with EdDSA
+	P256    KeyType = "p256"    // signs with ES256
+)
+
+// maxKeyFile bounds a file of keys.
+const maxKeyFile = 64 << 10
+
+const (
+	blockPublic  = "PUBLIC KEY"
+	blockPrivate = "PRIVATE KEY"
+	blockEC      = "EC PRIVATE KEY"
+)
+
+// KeyID is the key identifier of a public key: the first 8 bytes of the SHA-256 digest of its SubjectPublicKeyInfo in DER. So nobody has to name keys.
+func KeyID(public crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(der)
+	return sum[:8], nil
+}
+
+// GenerateKey makes a private key from the system's randomness.
+func GenerateKey(t KeyType) (crypto.Signer, error) {
+	switch t {
+	case Ed25519:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	case P256:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	return nil, fmt.Errorf("key type %q: want %s or %s", t, Ed25519, P256)
+}
+
+// MarshalPrivateKey returns a private key as PEM (PKCS #8).
+func MarshalPrivateKey(key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: blockPrivate, Bytes: der}), nil
+}
+
+// MarshalPublicKey returns a public key as PEM (SubjectPublicKeyInfo).
+func MarshalPublicKey(key crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: blockPublic, Bytes: der}), nil
+}
+
+// LoadKeys reads public keys from PEM files (SubjectPublicKeyInfo), one or several in each. A file without a key, and anything in one that is no usable public key, is an error: a device
+// that silently has fewer trust anchors than it was given could never be updated again.
+func LoadKeys(paths ...string) (VerifyKeys, error) {
+	var keys VerifyKeys
+	for _, path := range paths {
+		more, err := loadKeyFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("public key %s: %w", path, err)
+		}
+		keys = append(keys, more...)
+	}
+	return keys, nil
+}
+
+func loadKeyFile(path string) (VerifyKeys, error) {
+	blocks, err := readPEM(path)
+	if err != nil {
+		return nil, err
+	}
+	var keys VerifyKeys
+	for _, b := range blocks {
+		if b.Type != blockPublic {
+			return nil, fmt.Errorf("PEM block %q, want %q", b.Type, blockPublic)
+		}
+		public, err := x509.ParsePKIXPublicKey(b.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		if !suits(public) {
+			return nil, errors.New("neither ECDSA on P-256 nor Ed25519")
+		}
+		kid, err := KeyID(public)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, VerifyKey{KID: kid, Public: public, Source: path})
+	}
+	return keys, nil
+}
+
+// LoadSigner reads a private key from a PEM file (PKCS #8, or the older form for ECDSA), and returns it with its key identifier.
+func LoadSigner(path string) (key crypto.Signer, kid []byte, err error) {
+	if key, err = loadSigner(path); err == nil {
+		kid, err = KeyID(key.Public())
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("private key %s: %w", path, err)
+	}
+	return key, kid, nil
+}
+
+func loadSigner(path string) (crypto.Signer, error) {
+	blocks, err := readPEM(path)
+	if err != nil {
+		return nil, err
+	}
+	var found []crypto.Signer
+	for _, b := range blocks {
+		if b.Type == "EC PARAMETERS" { // the openssl tool writes it before an EC key
+			continue
+		}
+		key, err := parsePrivateKey(b)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, key)
+	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("%d keys, want one", len(found))
+	}
+	return found[0], nil
+}
+
+func parsePrivateKey(b *pem.Block) (crypto.Signer, error) {
+	switch b.Type {
+	case blockPrivate:
+		key, err := x509.ParsePKCS8PrivateKey(b.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		if signer, ok := key.(crypto.Signer); ok && suits(signer.Public()) {
+			return signer, nil
+		}
+	case blockEC:
+		key, err := x509.ParseECPrivateKey(b.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		if suits(key.Public()) {
+			return key, nil
+		}
+	default:
+		return nil, fmt.Errorf("PEM block %q, want %q that is not encrypted", b.Type, blockPrivate)
+	}
+	return nil, errors.New("neither ECDSA on P-256 nor Ed25519")
+}
+
+// suits tells whether a key is of a type that the profile has.
+func suits(public crypto.PublicKey) bool {
+	return usable(algES256, public) || usable(algEdDSA, public)
+}
+
+// readPEM reads the blocks of a file, at least one, and takes care that none is lost because it is damaged.
+func readPEM(path string) ([]*pem.Block, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxKeyFile {
+		return nil, fmt.Errorf("more than %d bytes", maxKeyFile)
+	}
+	var blocks []*pem.Block
+	for rest := data; ; {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			break
+		}
+		blocks = append(blocks, b)
+	}
+	if n := bytes.Count(data, []byte("-----BEGIN ")); n == 0 || n != len(blocks) {
+		return nil, fmt.Errorf("%d of %d PEM blocks are readable", len(blocks), n)
+	}
+	return blocks, nil
+}

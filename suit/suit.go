@@ -1,0 +1,56 @@
+// Package suit reads, verifies, makes and signs SUIT envelopes (draft-ietf-suit-manifest-37) for devices to which images are pushed: the manifest
+// says what an image must be, and for which device; it never makes the device fetch anything. The package knows no device and no service.
+//
+// A device uses two functions. [Open] takes an envelope and the trust anchors, and returns a [Manifest] only if it is authentic;
+// [Manifest.Image] says what the image of one component must be. Where image and envelope arrive as one stream, [Header] comes first.
+//
+// The profile (docs/manifest.md has it byte by byte):
+//   - One manifest describes the image of one component, and what that image needs of other components.
+//   - The encoding is deterministic CBOR (RFC 8949, section 4.2.1): definite and shortest lengths, sorted keys, nothing twice, nothing trailing.
+//   - The manifest is authenticated by SHA-256 and one COSE_Sign1 (RFC 9052) with ECDSA on P-256 or Ed25519.
+//   - Whatever else an envelope, a manifest or a command sequence holds is refused by name, never skipped; except for the members
+//     suit-reference-uri and suit-text of a manifest, which a recipient does not need, as the draft says.
+//
+// Labels come from the draft and, for versions, from draft-ietf-suit-update-management-14. There are no private ones.
+package suit
+
+import "fmt"
+
+// MaxHeader bounds an envelope without its integrated payload. Nothing larger is read or made.
+const MaxHeader = 64 << 10
+
+// Bounds within an envelope; anything above is refused before memory is taken for it.
+const (
+	maxComponents = 16
+	maxName       = 64
+)
+
+type constError string
+
+func (e constError) Error() string { return string(e) }
+
+// The decisions that a caller can take. Every error of Open, Header and Manifest.Image wraps one of them.
+const (
+	// ErrMalformed: the bytes are no envelope or manifest of the profile.
+	ErrMalformed = constError("malformed manifest")
+	// ErrUnsupported: valid SUIT that the profile does not have. The text names it.
+	ErrUnsupported = constError("not supported in a manifest")
+	// ErrSignature: not signed, not by one of the keys, or changed since.
+	ErrSignature = constError("manifest signature not valid")
+	// ErrComponent: the manifest describes no image of this component.
+	ErrComponent = constError("manifest is for another component")
+	// ErrVendor: the manifest is for devices of another vendor.
+	ErrVendor = constError("manifest is for another vendor")
+	// ErrClass: the manifest is for another class of device.
+	ErrClass = constError("manifest is for another device class")
+	// ErrShort: Header needs more of the stream.
+	ErrShort = constError("header is not complete")
+)
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrMalformed}, args...)...)
+}
+
+func unsupported(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrUnsupported}, args...)...)
+}

@@ -1,0 +1,264 @@
+package suit
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Keys that are the same in every run, so that golden bytes can be. Nobody may use them.
+func edKey() crypto.Signer { return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, 32)) }
+
+func ecKey(t testing.TB) crypto.Signer {
+	t.Helper()
+	k, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func anchors(t testing.TB, signers ...crypto.Signer) VerifyKeys {
+	t.Helper()
+	var keys VerifyKeys
+	for _, s := range signers {
+		kid, err := KeyID(s.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, VerifyKey{KID: kid, Public: s.Public()})
+	}
+	return keys
+}
+
+func sum(image string) Digest {
+	h := sha256.Sum256([]byte(image))
+	return Digest{Hash: crypto.SHA256, Sum: h[:]}
+}
+
+func small() Spec {
+	vendor := VendorID("example.com")
+	return Spec{
+		Device{Vendor: vendor, Class: ClassID(vendor, "board rev 2")},
+		Image{Component: "rootfs", Digest: sum("image"), Size: 5, Version: Version{1, 2, 3, 0}, Sequence: 7},
+	}
+}
+
+func full() Spec {
+	s := small()
+	s.Payload = "#rootfs"
+	s.Version.Build = 4
+	s.Dependencies = []Dependency{{"bootfw", Version{1, 2, 0, 0}}, {"radio", Version{255, 255, 65535, 1<<32 - 1}}}
+	return s
+}
+
+func mustCreate(t testing.TB, s Spec) []byte {
+	t.Helper()
+	e, err := Create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func mustSign(t testing.TB, envelope []byte, key crypto.Signer) []byte {
+	t.Helper()
+	kid, err := KeyID(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Sign(envelope, key, kid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestWhatWasCreatedIsReadBack(t *testing.T) {
+	withoutBuild := full()
+	withoutBuild.Version.Build = 0
+	large := full()
+	large.Size, large.Sequence = 1<<63-1, 1<<64-1
+	only := small()
+	only.Dependencies = full().Dependencies
+	for name, spec := range map[string]Spec{
+		"detached": small(), "integrated with dependencies": full(), "no build number": withoutBuild, "largest numbers": large, "detached with dependencies": only,
+	} {
+		for keyName, key := range map[string]crypto.Signer{"ed25519": edKey(), "p256": ecKey(t)} {
+			t.Run(name+" "+keyName, func(t *testing.T) {
+				m, err := Open(mustSign(t, mustCreate(t, spec), key), anchors(t, key))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := m.Image(spec.Device, spec.Component)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d := cmp.Diff(spec.Image, got); d != "" {
+					t.Error(d)
+				}
+			})
+		}
+	}
+}
+
+func TestManifestForAnother(t *testing.T) {
+	spec := small()
+	m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := UUID{1}
+	for name, c := range map[string]struct {
+		device    Device
+		component string
+		want      error
+	}{
+		"component":              {spec.Device, "bootfw", ErrComponent},
+		"vendor":                 {Device{other, spec.Class}, "rootfs", ErrVendor},
+		"class":                  {Device{spec.Vendor, other}, "rootfs", ErrClass},
+		"device without vendor":  {Device{}, "rootfs", ErrVendor},
+		"component of no name":   {spec.Device, "", ErrComponent},
+		"dependency is no image": {spec.Device, "radio", ErrComponent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := m.Image(c.device, c.component); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+func TestImageIsACopy(t *testing.T) {
+	spec := full()
+	m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		i, err := m.Image(spec.Device, spec.Component)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(spec.Image, i); d != "" {
+			t.Fatal(d)
+		}
+		i.Digest.Sum[0]++
+		i.Dependencies[0].Min = Version{}
+		m.Digest().Sum[0]++
+	}
+}
+
+// TestGolden keeps the bytes of examples: they are what docs/manifest.md explains, and what released devices were given.
+func TestGolden(t *testing.T) {
+	for name, envelope := range map[string][]byte{
+		"small-ed25519": mustSign(t, mustCreate(t, small()), edKey()),
+		"full-p256":     mustSign(t, mustCreate(t, full()), ecKey(t)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join("testdata", name+".hex")
+			golden, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatalf("%v; it would hold\n%s", err, hex.Dump(envelope))
+			}
+			want, err := hex.DecodeString(strings.Join(strings.Fields(string(golden)), ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(want, envelope) {
+				t.Errorf("got\n%swant\n%s", hex.Dump(envelope), hex.Dump(want))
+			}
+		})
+	}
+}
+
+func TestEveryFlippedBitIsFound(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec Spec
+		key  crypto.Signer
+	}{"ed25519": {small(), edKey()}, "p256": {full(), ecKey(t)}} {
+		t.Run(name, func(t *testing.T) {
+			envelope := mustSign(t, mustCreate(t, c.spec), c.key)
+			keys := anchors(t, c.key)
+			for i := range len(envelope) * 8 {
+				flipped := bytes.Clone(envelope)
+				flipped[i/8] ^= 1 << (i % 8)
+				_, err := Open(flipped, keys)
+				if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrSignature) && !errors.Is(err, ErrUnsupported) {
+					t.Fatalf("bit %d of byte %d: %v", i%8, i/8, err)
+				}
+			}
+			for n := range envelope {
+				if _, err := Open(envelope[:n], keys); !errors.Is(err, ErrMalformed) {
+					t.Fatalf("%d bytes of %d: %v", n, len(envelope), err)
+				}
+			}
+			if _, err := Open(append(envelope, 0), keys); !errors.Is(err, ErrMalformed) {
+				t.Fatalf("a byte more: %v", err)
+			}
+		})
+	}
+}
+
+func TestKeys(t *testing.T) {
+	ed, ec := edKey(), ecKey(t)
+	otherEd := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32))
+	signed := mustSign(t, mustCreate(t, small()), ed)
+	anonymous, err := Sign(mustCreate(t, small()), ed, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	impostor := VerifyKeys{{KID: anchors(t, ed)[0].KID, Public: otherEd.Public()}}
+	weird := VerifyKeys{{Public: ed25519.PublicKey("short")}, {Public: (*ecdsa.PublicKey)(nil)}, {Public: 7}, {}}
+	noCurve := VerifyKeys{{Public: (*ecdsa.PublicKey)(nil)}, {Public: &ecdsa.PublicKey{}}}
+	for name, c := range map[string]struct {
+		envelope []byte
+		keys     VerifyKeys
+		ok       bool
+	}{
+		"the key":                                    {signed, anchors(t, ed), true},
+		"the key among others":                       {signed, anchors(t, ec, otherEd, ed), true},
+		"no keys":                                    {signed, nil, false},
+		"another key":                                {signed, anchors(t, otherEd), false},
+		"a key of another type":                      {signed, anchors(t, ec), false},
+		"another key with the same identifier":       {signed, impostor, false},
+		"two keys with the same identifier":          {signed, append(impostor, anchors(t, ed)...), true},
+		"the key under another identifier":           {signed, VerifyKeys{{KID: []byte("x"), Public: ed.Public()}}, false},
+		"no identifier, the key among others":        {anonymous, anchors(t, ec, otherEd, ed), true},
+		"no identifier, another key":                 {anonymous, anchors(t, ec, otherEd), false},
+		"no identifier, keys that cannot be used":    {anonymous, append(weird, anchors(t, ed)...), true},
+		"no identifier, only keys that are unusable": {anonymous, weird, false},
+		"ecdsa, only keys that are unusable":         {mustSign(t, mustCreate(t, small()), ec), noCurve, false},
+		"not signed":                                 {mustCreate(t, small()), anchors(t, ed), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Open(c.envelope, c.keys)
+			if c.ok != (err == nil) || err != nil && !errors.Is(err, ErrSignature) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestKeyID(t *testing.T) {
+	der, err := x509.MarshalPKIXPublicKey(edKey().Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := sha256.Sum256(der)
+	if got := anchors(t, edKey())[0].KID; !bytes.Equal(got, want[:8]) {
+		t.Errorf("%x", got)
+	}
+}
