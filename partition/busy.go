@@ -1,0 +1,178 @@
+package partition
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// target is a medium that a real slot lies on: a device, a regular file, or a part of one.
+type target struct {
+	path       string
+	dev        devno // of the block device; zero for a regular file
+	block      bool
+	window     bool // [base, base+size) of path, not all of it
+	base, size int64
+}
+
+// is tells whether path leads to what t lies on.
+func (t target) is(path string) bool {
+	if t.block {
+		d, ok := blockNumber(path)
+		return ok && d == t.dev
+	}
+	a, errA := os.Stat(t.path)
+	b, errB := os.Stat(path)
+	return errA == nil && errB == nil && os.SameFile(a, b)
+}
+
+// busy returns an error that wraps fwu.ErrSlotBusy if the kernel says that t is used. O_EXCL knows too, but does not say by whom, and
+// knows nothing of files and of windows.
+func (h host) busy(t target) error {
+	why, err := h.user(t)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		return fmt.Errorf("%s: %w", why, fwu.ErrSlotBusy)
+	}
+	return nil
+}
+
+// user says by what t is used, "" if by nothing.
+func (h host) user(t target) (string, error) {
+	checks := []func(target) (string, error){h.swappedOn, h.looped}
+	if t.block {
+		checks = append([]func(target) (string, error){h.bootedFrom, h.mountedOn, h.held}, checks...)
+	}
+	for _, check := range checks {
+		if why, err := check(t); err != nil || why != "" {
+			return why, err
+		}
+	}
+	return "", nil
+}
+
+func (h host) bootedFrom(t target) (string, error) {
+	root, err := h.rootDevice()
+	if err != nil {
+		return "", nil // not of a block device, so not of this one
+	}
+	devs, err := h.below(root)
+	if err != nil || !slices.Contains(devs, t.dev) {
+		return "", err
+	}
+	return "the running system's root file system is on it", nil
+}
+
+func (h host) mountedOn(t target) (string, error) {
+	mounts, err := h.mounts()
+	if err != nil {
+		return "", err
+	}
+	for _, m := range mounts {
+		if m.dev == t.dev {
+			return "mounted on " + m.point, nil
+		}
+	}
+	return "", nil
+}
+
+func (h host) held(t target) (string, error) {
+	_, names, err := h.related(t.dev, "holders")
+	if err != nil || len(names) == 0 {
+		return "", err
+	}
+	return "held by " + names[0], nil
+}
+
+func (h host) swappedOn(t target) (string, error) {
+	paths, err := h.swaps()
+	if err != nil {
+		return "", err
+	}
+	for _, p := range paths {
+		if t.is(p) {
+			return "swapped on", nil
+		}
+	}
+	return "", nil
+}
+
+func (h host) looped(t target) (string, error) {
+	loops, err := h.loopsOf(t)
+	if err != nil || len(loops) == 0 {
+		return "", err
+	}
+	return "attached to " + loops[0].name, nil
+}
+
+// loopsOf lists the loop devices that show a part of t.
+func (h host) loopsOf(t target) ([]loop, error) {
+	loops, err := h.loops()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(loops, func(l loop) bool {
+		overlap := l.start < t.base+t.size && (l.size == 0 || t.base < l.start+l.size)
+		return !overlap || !t.is(l.backing)
+	}), nil
+}
+
+// frozen returns nil unless t, or a device that is made of it, is mounted writable or swapped on.
+func (h host) frozen(t target) error {
+	devs, err := h.above(t)
+	if err != nil {
+		return err
+	}
+	mounts, err := h.mounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if slices.Contains(devs, m.dev) && !m.readOnly {
+			return fmt.Errorf("%s is mounted writable on %s", t.path, m.point)
+		}
+	}
+	why, err := h.swappedOn(t)
+	if err == nil && why != "" {
+		err = fmt.Errorf("%s is %s", t.path, why)
+	}
+	return err
+}
+
+// above lists t's device and those that are made of it: by dm, md or loop devices, and the partitions of any of them.
+func (h host) above(t target) ([]devno, error) {
+	var devs []devno
+	if t.block {
+		devs = append(devs, t.dev)
+	}
+	loops, err := h.loopsOf(t)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range loops {
+		devs = append(devs, l.dev)
+	}
+	for i := 0; i < len(devs); i++ {
+		more, _, err := h.related(devs[i], "holders")
+		if err != nil {
+			return nil, err
+		}
+		children, err := h.children(devs[i])
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range children {
+			more = append(more, c.dev)
+		}
+		for _, d := range more {
+			if !slices.Contains(devs, d) {
+				devs = append(devs, d)
+			}
+		}
+	}
+	return devs, nil
+}

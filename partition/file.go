@@ -1,0 +1,277 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// file is a block device, a regular file or a window of one. It takes any memory, and reads of any length, though O_DIRECT takes neither.
+// It is safe for concurrent use.
+type file struct {
+	f          *os.File
+	base, size int64
+	block      bool
+
+	mu     sync.Mutex
+	direct bool
+	bounce []byte // nil until it is needed
+}
+
+var (
+	_ Device    = (*file)(nil)
+	_ Discarder = (*file)(nil)
+)
+
+// openTarget opens t, and in Exclusive mode makes sure that nobody else uses it.
+func (h host) openTarget(ctx context.Context, t target, mode Mode) (Device, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	flags := os.O_RDONLY
+	if mode == Exclusive {
+		if err := h.busy(t); err != nil {
+			return nil, err
+		}
+		flags = os.O_RDWR
+		if t.block && !t.window {
+			flags |= unix.O_EXCL // without O_CREAT: of a block device, refused while anybody else holds it so
+		}
+	}
+	f, err := os.OpenFile(t.path, flags, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fmt.Errorf("another process or driver holds it: %w", fwu.ErrSlotBusy)
+	}
+	if err != nil {
+		return nil, cause(err)
+	}
+	d, err := newFile(f, t, mode)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func newFile(f *os.File, t target, mode Mode) (*file, error) {
+	if err := t.check(f); err != nil {
+		return nil, err
+	}
+	if mode == Exclusive && (!t.block || t.window) {
+		if err := lock(f, t.base, t.size); err != nil {
+			return nil, err
+		}
+	}
+	d := &file{f: f, base: t.base, size: t.size, block: t.block}
+	if err := d.goDirect(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// check makes sure that f is still what t describes: a node may have got another device meanwhile.
+func (t target) check(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return cause(err)
+	}
+	block := info.Mode().Type() == fs.ModeDevice
+	if block != t.block || !block && !info.Mode().IsRegular() || block && !t.is(f.Name()) {
+		return errors.New("it is another device or file than it was")
+	}
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return cause(err)
+	}
+	if end < t.base+t.size || !t.window && end != t.size {
+		return fmt.Errorf("its size is %d now, %d was expected", end, t.base+t.size)
+	}
+	return nil
+}
+
+// sectorSize is the logical sector size of a block device.
+func sectorSize(f *os.File) (int, error) {
+	var n int32
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKSSZGET, uintptr(unsafe.Pointer(&n))); errno != 0 {
+		return 0, errno
+	}
+	if n != 512 && n != 4096 {
+		return 0, fmt.Errorf("%d is not supported", n)
+	}
+	return int(n), nil
+}
+
+// lock takes the range for this open file, against other processes and against this one.
+func lock(f *os.File, start, n int64) error {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: start, Len: n}
+	for {
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EACCES):
+			return fmt.Errorf("another process, or another part of this one, has locked it: %w", fwu.ErrSlotBusy)
+		case err != nil:
+			return fmt.Errorf("lock it: %w", err)
+		}
+		return nil
+	}
+}
+
+// cause is err without operation and path, which the caller adds.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// goDirect bypasses the page cache if the medium takes a block that way.
+func (d *file) goDirect() error {
+	d.setDirect(true)
+	block := alignedBuffer(blockSize)[:min(blockSize, roundDown(d.size))]
+	err := d.try(func() error { _, err := d.f.ReadAt(block, d.base); return err })
+	d.drop()
+	return cause(err)
+}
+
+// setDirect switches O_DIRECT. Where that is refused everything goes through the page cache, and Sync drops it.
+func (d *file) setDirect(on bool) {
+	flags, err := unix.FcntlInt(d.f.Fd(), unix.F_GETFL, 0)
+	if err == nil {
+		flags &^= unix.O_DIRECT
+		if on {
+			flags |= unix.O_DIRECT
+		}
+		_, err = unix.FcntlInt(d.f.Fd(), unix.F_SETFL, flags)
+	}
+	d.direct = on && err == nil
+}
+
+// try does it again without O_DIRECT if the medium turns out not to take that, for instance because a window begins at an odd sector.
+func (d *file) try(access func() error) error {
+	err := access()
+	if d.direct && errors.Is(err, unix.EINVAL) {
+		d.setDirect(false)
+		err = access()
+	}
+	return err
+}
+
+// drop makes the next read reach the medium.
+func (d *file) drop() {
+	if !d.direct {
+		unix.Fadvise(int(d.f.Fd()), d.base, d.size, unix.FADV_DONTNEED)
+	}
+}
+
+// ReadAt reads from the medium. At its end it returns io.EOF.
+func (d *file) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, errors.New("negative offset")
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	done := 0
+	for done < len(p) {
+		pos := off + int64(done)
+		if pos >= d.size {
+			return done, io.EOF
+		}
+		n, err := d.readSome(p[done:min(int64(len(p)), d.size-off)], pos)
+		done += n
+		if err != nil {
+			return done, cause(err)
+		}
+	}
+	return done, nil
+}
+
+// readSome reads p, or the first part of it: through the bounce buffer unless O_DIRECT takes it as it is.
+func (d *file) readSome(p []byte, off int64) (int, error) {
+	if n := len(p) &^ (blockSize - 1); n > 0 && off%blockSize == 0 && isAligned(p) {
+		return n, d.try(func() error { _, err := d.f.ReadAt(p[:n], d.base+off); return err })
+	}
+	start := roundDown(off)
+	b := d.bounceBuffer()[:min(roundUp(off+int64(len(p)))-start, bufferSize)]
+	n := 0
+	err := d.try(func() (err error) { n, err = d.f.ReadAt(b, d.base+start); return err })
+	// A read may end short at the end of a medium that is no multiple of 4096.
+	got := copy(p, b[min(off-start, int64(n)):n])
+	if got > 0 {
+		err = nil
+	}
+	return got, err
+}
+
+// WriteAt writes p, in multiples of 4096 if the medium is accessed directly. Nothing is durable before Sync.
+func (d *file) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 || off > d.size || int64(len(p)) > d.size-off {
+		return 0, fmt.Errorf("%d bytes are outside of %d", len(p), d.size)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if isAligned(p) {
+		if err := d.try(func() error { _, err := d.f.WriteAt(p, d.base+off); return err }); err != nil {
+			return 0, cause(err)
+		}
+		return len(p), nil
+	}
+	done := 0
+	for done < len(p) {
+		b := d.bounceBuffer()
+		b = b[:copy(b, p[done:])]
+		if err := d.try(func() error { _, err := d.f.WriteAt(b, d.base+off+int64(done)); return err }); err != nil {
+			return done, cause(err)
+		}
+		done += len(b)
+	}
+	return done, nil
+}
+
+func (d *file) bounceBuffer() []byte {
+	if d.bounce == nil {
+		d.bounce = alignedBuffer(bufferSize)
+	}
+	return d.bounce
+}
+
+// Sync makes everything written durable, and what was cached forgotten.
+func (d *file) Sync() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := d.f.Sync()
+	d.drop()
+	return cause(err)
+}
+
+// Size is the size of the device, file or window.
+func (d *file) Size() int64 { return d.size }
+
+// Discard tells the medium that a range is not needed.
+func (d *file) Discard(off, n int64) error {
+	if off < 0 || n <= 0 || off > d.size || n > d.size-off {
+		return fmt.Errorf("%d bytes at %d are outside of %d", n, off, d.size)
+	}
+	if !d.block {
+		return unix.Fallocate(int(d.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, d.base+off, n)
+	}
+	bounds := [2]uint64{uint64(d.base + off), uint64(n)}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&bounds))); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// Close gives the medium up, and its locks.
+func (d *file) Close() error { return cause(d.f.Close()) }

@@ -1,0 +1,308 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// Finder finds slots. A spec is one of
+//
+//	PARTLABEL=name   the partition with that label (exactly)
+//	PARTUUID=uuid    the partition with that identifier
+//	path             a block device or a regular file
+//
+// The first two are looked up on one disk only: the same label on a memory stick is not the device's. Every method looks anew.
+type Finder struct {
+	// Disk is the disk that has the partitions: a block device, or a regular file. Empty: the one that the root file system is mounted from, through dm and md.
+	Disk string
+	// Root is where proc, sys and dev are, for what the kernel says of devices; empty for "/". A path in a spec and Disk are taken as they are.
+	Root string
+}
+
+// Partition is a partition of the disk.
+type Partition struct {
+	Number int
+	Label  string
+	UUID   string // PARTUUID, in lower case
+	Type   string // type GUID, in lower case
+	Start  int64  // on the disk, in bytes
+	Size   int64
+	Path   string // its node, or the disk and the start where there are no nodes
+}
+
+// Find makes a slot of what spec names. It opens nothing for writing, and does not look whether the slot is in use: Open does.
+func (f Finder) Find(ctx context.Context, spec string) (*Slot, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	h := host{f.Root}
+	t, info, err := f.locate(spec)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", spec, err)
+	}
+	open := func(ctx context.Context, mode Mode) (Device, error) { return h.openTarget(ctx, t, mode) }
+	return NewSlot(info, open, func() error { return h.frozen(t) }), nil
+}
+
+// OpenDevice opens what spec names as a raw device, exclusively, for a record that lies there and has no image's form. It takes memory of any alignment, at multiples of 4096 bytes;
+// what was written is durable after Sync.
+func (f Finder) OpenDevice(ctx context.Context, spec string) (Device, error) {
+	t, _, err := f.locate(spec)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", spec, err)
+	}
+	d, err := host{f.Root}.openTarget(ctx, t, Exclusive)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", t.path, err)
+	}
+	return d, nil
+}
+
+// Partitions lists the partitions of the disk.
+func (f Finder) Partitions(ctx context.Context) ([]Partition, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d, err := f.disk()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := d.table()
+	if err != nil {
+		return nil, err
+	}
+	var partitions []Partition
+	for _, e := range entries {
+		t, path, err := d.at(host{f.Root}, e)
+		if err != nil {
+			return nil, err
+		}
+		partitions = append(partitions, Partition{e.index, e.label, e.uuid, e.kind, e.start, t.size, path})
+	}
+	return partitions, nil
+}
+
+// locate finds what spec names.
+func (f Finder) locate(spec string) (target, fwu.SlotInfo, error) {
+	tag, value, _ := strings.Cut(spec, "=")
+	var match func(gptEntry) bool
+	switch tag {
+	case "PARTLABEL":
+		match = func(e gptEntry) bool { return e.label == value }
+	case "PARTUUID":
+		match = func(e gptEntry) bool { return e.uuid == strings.ToLower(value) }
+	default:
+		return f.locatePath(spec)
+	}
+	d, err := f.disk()
+	if err != nil {
+		return target{}, fwu.SlotInfo{}, err
+	}
+	e, err := d.lookup(match)
+	if err != nil {
+		return target{}, fwu.SlotInfo{}, err
+	}
+	t, path, err := d.at(host{f.Root}, e)
+	return t, fwu.SlotInfo{ID: "partuuid:" + e.uuid, Path: path, Size: e.size}, err
+}
+
+// locatePath describes a device or file. A partition of a GUID partition table has its PARTUUID for identity all the same.
+func (f Finder) locatePath(path string) (target, fwu.SlotInfo, error) {
+	t, err := wholeTarget(path)
+	if err != nil {
+		return t, fwu.SlotInfo{}, err
+	}
+	info := fwu.SlotInfo{ID: path, Path: path, Size: t.size}
+	if !t.block {
+		return t, info, nil
+	}
+	uuid, err := host{f.Root}.partUUID(t.dev)
+	if err == nil && uuid != "" {
+		info.ID = "partuuid:" + uuid
+	}
+	return t, info, err
+}
+
+// wholeTarget describes all of the block device or regular file at path.
+func wholeTarget(path string) (target, error) {
+	info, err := os.Stat(path) // before it is opened: to open a FIFO would wait
+	if err != nil {
+		return target{}, cause(err)
+	}
+	dev, block := blockNumber(path)
+	if !block && !info.Mode().IsRegular() {
+		return target{}, errors.New("it is neither a block device nor a regular file")
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return target{}, cause(err)
+	}
+	defer file.Close()
+	size, err := file.Seek(0, io.SeekEnd) // an ioctl would tell 32 bits on some machines
+	return target{path: path, dev: dev, block: block, size: size}, err
+}
+
+// partUUID is the identifier of a partition in the table of its disk, "" if dev is no partition or there is no such table.
+func (h host) partUUID(dev devno) (string, error) {
+	number, err := h.diskOf(dev)
+	if err != nil || number == dev {
+		return "", err
+	}
+	d, err := h.openDisk(number)
+	if err != nil {
+		return "", err
+	}
+	entries, err := d.table()
+	if errors.Is(err, errNoGPT) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	c, err := h.child(h.sysfs(dev))
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		if e.index == c.index && e.start == c.start && e.size == c.size {
+			return e.uuid, nil
+		}
+	}
+	return "", fmt.Errorf("the partition table of %s has changed since the kernel read it", d.path)
+}
+
+// disk is a disk with a partition table.
+type disk struct{ target }
+
+// disk is the one that was configured, or the booted one.
+func (f Finder) disk() (disk, error) {
+	if f.Disk != "" {
+		t, err := wholeTarget(f.Disk)
+		if err != nil {
+			return disk{}, fmt.Errorf("disk %s: %w", f.Disk, err)
+		}
+		return disk{t}, nil
+	}
+	h := host{f.Root}
+	root, err := h.rootDevice()
+	if err != nil {
+		return disk{}, fmt.Errorf("the booted disk is not known: %w", err)
+	}
+	number, err := h.physicalDisk(root)
+	if err != nil {
+		return disk{}, fmt.Errorf("the booted disk is not known: %w", err)
+	}
+	return h.openDisk(number)
+}
+
+// openDisk describes the disk with a device number.
+func (h host) openDisk(number devno) (disk, error) {
+	name, err := nodeName(h.sysfs(number))
+	if err != nil {
+		return disk{}, fmt.Errorf("device node of disk %s: %w", number, err)
+	}
+	path := h.path("dev", name)
+	t, err := wholeTarget(path)
+	if err != nil {
+		return disk{}, fmt.Errorf("disk %s: %w", path, err)
+	}
+	if t.dev != number {
+		return disk{}, fmt.Errorf("disk %s: it is device %s, not %s", path, t.dev, number)
+	}
+	return disk{t}, nil
+}
+
+// table reads the partition table. A block device has sectors of a size; that of a file is the one with which there is a table.
+func (d disk) table() ([]gptEntry, error) {
+	file, err := os.Open(d.path)
+	if err != nil {
+		return nil, fmt.Errorf("partition table of %s: %w", d.path, cause(err))
+	}
+	defer file.Close()
+	sizes := []int{512, 4096}
+	if d.block {
+		n, err := sectorSize(file)
+		if err != nil {
+			return nil, fmt.Errorf("sector size of %s: %w", d.path, err)
+		}
+		sizes = []int{n}
+	}
+	for _, sector := range sizes {
+		var entries []gptEntry
+		entries, err = readGPT(file, d.size, sector)
+		if err == nil {
+			return entries, nil
+		}
+		if !errors.Is(err, errNoGPT) {
+			break
+		}
+	}
+	return nil, fmt.Errorf("partition table of %s: %w", d.path, err)
+}
+
+// lookup finds the one partition that matches, and makes sure that no other shares its bytes.
+func (d disk) lookup(match func(gptEntry) bool) (gptEntry, error) {
+	entries, err := d.table()
+	if err != nil {
+		return gptEntry{}, err
+	}
+	var found []gptEntry
+	var labels []string
+	for _, e := range entries {
+		labels = append(labels, strconv.Quote(e.label))
+		if match(e) {
+			found = append(found, e)
+		}
+	}
+	if len(found) != 1 {
+		return gptEntry{}, fmt.Errorf("%d partitions of %s match, 1 has to; the labels are: %s", len(found), d.path, strings.Join(labels, " "))
+	}
+	for _, e := range entries {
+		if e.index != found[0].index && e.overlaps(found[0]) {
+			return gptEntry{}, fmt.Errorf("partitions %d and %d of %s overlap", found[0].index, e.index, d.path)
+		}
+	}
+	return found[0], nil
+}
+
+// at is where partition e is accessed: its node, or a window of the disk if the kernel knows no partitions there. The path is for people.
+func (d disk) at(h host, e gptEntry) (target, string, error) {
+	if d.block {
+		children, err := h.children(d.dev)
+		if err != nil {
+			return target{}, "", err
+		}
+		if len(children) > 0 {
+			t, err := d.node(h, children, e)
+			return t, t.path, err
+		}
+	}
+	t := d.target
+	t.window, t.base, t.size = true, e.start, e.size
+	return t, fmt.Sprintf("%s@%d", d.path, e.start), nil
+}
+
+// node is the device node of partition e, if that is where the table says.
+func (d disk) node(h host, children []child, e gptEntry) (target, error) {
+	for _, c := range children {
+		if c.index != e.index {
+			continue
+		}
+		if c.start != e.start || c.size != e.size {
+			return target{}, fmt.Errorf("partition %d of %s: the table says %d bytes at %d, the kernel %d at %d", e.index, d.path, e.size, e.start, c.size, c.start)
+		}
+		path := h.path("dev", c.name)
+		if n, ok := blockNumber(path); !ok || n != c.dev {
+			return target{}, fmt.Errorf("partition %d of %s: %s is not device %s", e.index, d.path, path, c.dev)
+		}
+		return target{path: path, dev: c.dev, block: true, size: c.size}, nil
+	}
+	return target{}, fmt.Errorf("partition %d of %s: the kernel does not know it; it has to read the partition table again", e.index, d.path)
+}

@@ -1,0 +1,170 @@
+package partition
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"strings"
+
+	"github.com/diskfs/go-diskfs/partition/gpt"
+)
+
+// Bounds on what a table may ask for, and sizes of the UEFI specification.
+const (
+	gptHeaderSize = 92
+	gptEntrySize  = 128
+	maxGPTEntries = 1024
+)
+
+// errNoGPT: there is no table, neither a good nor a damaged one.
+var errNoGPT = errors.New("no GUID partition table")
+
+// gptEntry is a partition of a table.
+type gptEntry struct {
+	index             int
+	label, uuid, kind string
+	start, size       int64 // bytes
+}
+
+// overlaps tells whether two partitions share a byte.
+func (e gptEntry) overlaps(o gptEntry) bool {
+	return e.start < o.start+o.size && o.start < e.start+e.size
+}
+
+// readGPT reads the table of a disk of size bytes: the primary one, or, if that is damaged, the backup at the end of the disk.
+func readGPT(disk io.ReaderAt, size int64, sector int) ([]gptEntry, error) {
+	last := uint64(size/int64(sector)) - 1
+	if size/int64(sector) < 6 {
+		return nil, errNoGPT
+	}
+	t, err := checkGPT(disk, last, sector, 1)
+	if err != nil {
+		backup, errBackup := checkGPT(disk, last, sector, last)
+		switch {
+		case errors.Is(err, errNoGPT) && errors.Is(errBackup, errNoGPT):
+			return nil, errNoGPT
+		case errBackup != nil:
+			return nil, fmt.Errorf("primary: %w; backup: %w", err, errBackup)
+		}
+		t = backup
+	}
+	return t.parse(last)
+}
+
+// gptTable is a table that was checked: its header, and its entries.
+type gptTable struct {
+	sector          int
+	header, entries []byte
+}
+
+// checkGPT reads the header at lba and the entries that it points to. It takes memory for neither before it knows how much that can be.
+func checkGPT(disk io.ReaderAt, last uint64, sector int, lba uint64) (gptTable, error) {
+	header := make([]byte, sector)
+	if err := readFullAt(disk, header, int64(lba)*int64(sector)); err != nil {
+		return gptTable{}, fmt.Errorf("header at sector %d: %w", lba, err)
+	}
+	first, count, err := checkGPTHeader(header, last, lba)
+	if err != nil {
+		return gptTable{}, fmt.Errorf("header at sector %d: %w", lba, err)
+	}
+	entries := make([]byte, count*gptEntrySize)
+	if err := readFullAt(disk, entries, int64(first)*int64(sector)); err != nil {
+		return gptTable{}, fmt.Errorf("entries at sector %d: %w", first, err)
+	}
+	if crc32.ChecksumIEEE(entries) != binary.LittleEndian.Uint32(header[88:]) {
+		return gptTable{}, fmt.Errorf("entries at sector %d: the checksum is wrong", first)
+	}
+	return gptTable{sector: sector, header: header, entries: entries}, nil
+}
+
+// checkGPTHeader checks a header (UEFI specification 2.11, table 5.5) and returns the sector of the first entry and the number of entries.
+func checkGPTHeader(b []byte, last, lba uint64) (first uint64, count int, err error) {
+	if string(b[:8]) != "EFI PART" {
+		return 0, 0, errNoGPT
+	}
+	le := binary.LittleEndian
+	n := le.Uint32(b[12:])
+	if n < gptHeaderSize || int64(n) > int64(len(b)) {
+		return 0, 0, fmt.Errorf("its size is %d", n)
+	}
+	sum := bytes.Clone(b[:n])
+	clear(sum[16:20])
+	if crc32.ChecksumIEEE(sum) != le.Uint32(b[16:]) {
+		return 0, 0, errors.New("the checksum is wrong")
+	}
+	if revision := le.Uint32(b[8:]); revision>>16 != 1 {
+		return 0, 0, fmt.Errorf("revision %#x is not known", revision)
+	}
+	if my := le.Uint64(b[24:]); my != lba {
+		return 0, 0, fmt.Errorf("it belongs at sector %d", my)
+	}
+	first, entries, entrySize := le.Uint64(b[72:]), le.Uint32(b[80:]), le.Uint32(b[84:])
+	if entries == 0 || entries > maxGPTEntries || entrySize != gptEntrySize {
+		return 0, 0, fmt.Errorf("%d entries of %d bytes are not supported", entries, entrySize)
+	}
+	sectors := (uint64(entries)*gptEntrySize + uint64(len(b)) - 1) / uint64(len(b))
+	if first < 2 || first > last || sectors > last-first {
+		return 0, 0, fmt.Errorf("entries at sector %d of %d", first, last)
+	}
+	if from, to := le.Uint64(b[40:]), le.Uint64(b[48:]); from < 2 || to < from || to >= last {
+		return 0, 0, fmt.Errorf("usable sectors from %d to %d of %d", from, to, last)
+	}
+	return first, int(entries), nil
+}
+
+// parse gives the table to go-diskfs: not the disk, but a copy of what was checked, where that library expects it. It knows headers of 92 bytes only, counts bytes in an int, and
+// looks for a backup in places of its own.
+func (t gptTable) parse(last uint64) ([]gptEntry, error) {
+	table, err := gpt.Read(t.image(), t.sector, t.sector)
+	if err != nil {
+		return nil, err
+	}
+	var entries []gptEntry
+	for _, p := range table.Partitions {
+		if p.Start < 2 || p.End < p.Start || p.End >= last {
+			return nil, fmt.Errorf("partition %d lies from sector %d to %d of %d", p.Index, p.Start, p.End, last)
+		}
+		entries = append(entries, gptEntry{
+			index: p.Index, label: p.Name, uuid: strings.ToLower(p.GUID), kind: strings.ToLower(string(p.Type)),
+			start: int64(p.Start) * int64(t.sector), size: int64(p.End-p.Start+1) * int64(t.sector),
+		})
+	}
+	return entries, nil
+}
+
+// image is the beginning of a disk with this table, as a primary one, and nothing else.
+func (t gptTable) image() *memoryDisk {
+	header := make([]byte, t.sector)
+	copy(header, t.header[:gptHeaderSize])
+	le := binary.LittleEndian
+	le.PutUint32(header[8:], 1<<16)
+	le.PutUint32(header[12:], gptHeaderSize)
+	clear(header[16:24])
+	le.PutUint64(header[24:], 1)
+	le.PutUint64(header[72:], 2)
+	le.PutUint32(header[16:], crc32.ChecksumIEEE(header[:gptHeaderSize]))
+	disk := make([]byte, t.sector, 2*t.sector+len(t.entries))
+	disk = append(append(disk, header...), t.entries...)
+	return &memoryDisk{bytes.NewReader(disk)}
+}
+
+// memoryDisk is what go-diskfs reads from.
+type memoryDisk struct{ *bytes.Reader }
+
+func (*memoryDisk) Stat() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
+func (*memoryDisk) Close() error               { return nil }
+
+func readFullAt(r io.ReaderAt, b []byte, off int64) error {
+	n, err := r.ReadAt(b, off)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return cause(err)
+}

@@ -1,0 +1,282 @@
+package partition
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// host is what the kernel says of mounts and block devices, in proc, sys and dev below root.
+type host struct{ root string }
+
+func (h host) path(elem ...string) string {
+	return filepath.Join(append([]string{"/", h.root}, elem...)...)
+}
+
+// sysfs is the directory of a block device.
+func (h host) sysfs(d devno, elem ...string) string {
+	return h.path(append([]string{"sys/dev/block", d.String()}, elem...)...)
+}
+
+// mounts lists what is mounted. The number of a file system that has one of its own (btrfs) is replaced by that of its source.
+func (h host) mounts() ([]mount, error) {
+	b, err := os.ReadFile(h.path("proc/self/mountinfo"))
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	mounts, err := parseMountinfo(b)
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	for i, m := range mounts {
+		if m.dev.major != 0 || !strings.HasPrefix(m.source, "/") {
+			continue
+		}
+		if d, ok := blockNumber(m.source); ok {
+			mounts[i].dev = d
+		}
+	}
+	return mounts, nil
+}
+
+// swaps lists what is swapped on. A kernel without swap has no such file.
+func (h host) swaps() ([]string, error) {
+	b, err := os.ReadFile(h.path("proc/swaps"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list swaps: %w", err)
+	}
+	return parseSwaps(b), nil
+}
+
+// blockNumber is the number of the block device at path.
+func blockNumber(path string) (devno, bool) {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return devno{}, false
+	}
+	return devno{unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))}, true
+}
+
+// related lists the devices that dir ("holders" or "slaves") of d names.
+func (h host) related(d devno, dir string) ([]devno, []string, error) {
+	entries, err := os.ReadDir(h.sysfs(d, dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	var (
+		devs  []devno
+		names []string
+	)
+	for _, e := range entries {
+		n, errDev := h.number(h.sysfs(d, dir, e.Name(), "dev"))
+		err = errors.Join(err, errDev)
+		devs, names = append(devs, n), append(names, e.Name())
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("list %s of device %s: %w", dir, d, err)
+	}
+	return devs, names, nil
+}
+
+// number reads a "dev" file of sysfs.
+func (h host) number(path string) (devno, error) {
+	s, err := readLine(path)
+	if err != nil {
+		return devno{}, err
+	}
+	return parseDevno(s)
+}
+
+// child is a partition as the kernel knows it.
+type child struct {
+	index       int
+	start, size int64 // bytes
+	dev         devno
+	name        string // of its node below /dev
+}
+
+// children lists the partitions that the kernel knows on a disk.
+func (h host) children(disk devno) ([]child, error) {
+	entries, err := os.ReadDir(h.sysfs(disk))
+	if err != nil {
+		return nil, fmt.Errorf("list partitions of device %s: %w", disk, err)
+	}
+	var children []child
+	for _, e := range entries {
+		if !isPartition(h.sysfs(disk, e.Name())) {
+			continue
+		}
+		c, err := h.child(h.sysfs(disk, e.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("list partitions of device %s: %w", disk, err)
+		}
+		children = append(children, c)
+	}
+	return children, nil
+}
+
+func isPartition(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "partition"))
+	return err == nil
+}
+
+// child reads the directory of a partition. The kernel counts in sectors of 512 bytes there, whatever those of the disk.
+func (h host) child(dir string) (child, error) {
+	index, errIndex := readNumber(filepath.Join(dir, "partition"))
+	start, errStart := readNumber(filepath.Join(dir, "start"))
+	size, errSize := readNumber(filepath.Join(dir, "size"))
+	dev, errDev := h.number(filepath.Join(dir, "dev"))
+	name, errName := nodeName(dir)
+	return child{int(index), start * 512, size * 512, dev, name}, errors.Join(errIndex, errStart, errSize, errDev, errName)
+}
+
+// nodeName is the name below /dev of the device with this directory.
+func nodeName(dir string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "uevent"))
+	if err != nil {
+		return "", err
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		if name, ok := strings.CutPrefix(line, "DEVNAME="); ok && filepath.IsLocal(name) {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("%s names no device node", filepath.Join(dir, "uevent"))
+}
+
+func readLine(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	return strings.TrimSpace(string(b)), err
+}
+
+func readNumber(path string) (int64, error) {
+	s, err := readLine(path)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > 1<<53 {
+		return 0, fmt.Errorf("%s: %q is no count", path, s)
+	}
+	return n, nil
+}
+
+// root is the device that "/" is mounted from.
+func (h host) rootDevice() (devno, error) {
+	mounts, err := h.mounts()
+	if err != nil {
+		return devno{}, err
+	}
+	slices.Reverse(mounts) // the last one covers the others
+	for _, m := range mounts {
+		if m.point != "/" {
+			continue
+		}
+		if m.dev.major == 0 {
+			return devno{}, fmt.Errorf("the root file system is of no block device: its source is %q", m.source)
+		}
+		return m.dev, nil
+	}
+	return devno{}, errors.New("no root file system is mounted")
+}
+
+// below lists d and the devices it is made of.
+func (h host) below(d devno) ([]devno, error) {
+	devs := []devno{d}
+	for i := 0; i < len(devs); i++ {
+		slaves, _, err := h.related(devs[i], "slaves")
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range slaves {
+			if !slices.Contains(devs, s) {
+				devs = append(devs, s)
+			}
+		}
+	}
+	return devs, nil
+}
+
+// physicalDisk is the disk that the device's data lies on. It has to be one.
+func (h host) physicalDisk(d devno) (devno, error) {
+	devs, err := h.below(d)
+	if err != nil {
+		return devno{}, err
+	}
+	var disks []devno
+	for _, dev := range devs {
+		if slaves, _, err := h.related(dev, "slaves"); err != nil || len(slaves) > 0 {
+			continue // made of others; an error was seen by below
+		}
+		disk, err := h.diskOf(dev)
+		if err != nil {
+			return devno{}, err
+		}
+		if !slices.Contains(disks, disk) {
+			disks = append(disks, disk)
+		}
+	}
+	if len(disks) != 1 {
+		return devno{}, fmt.Errorf("device %s lies on %d disks", d, len(disks))
+	}
+	return disks[0], nil
+}
+
+// diskOf is the disk of a partition, or d itself.
+func (h host) diskOf(d devno) (devno, error) {
+	dir, err := filepath.EvalSymlinks(h.sysfs(d))
+	if err != nil {
+		return devno{}, fmt.Errorf("look up device %s: %w", d, err)
+	}
+	if !isPartition(dir) {
+		return d, nil
+	}
+	disk, err := h.number(filepath.Join(filepath.Dir(dir), "dev"))
+	if err != nil {
+		return devno{}, fmt.Errorf("look up the disk of device %s: %w", d, err)
+	}
+	return disk, nil
+}
+
+// loop is a loop device and what it is attached to.
+type loop struct {
+	name        string
+	dev         devno
+	backing     string
+	start, size int64 // size 0: to the end
+}
+
+// loops lists the loop devices that are in use.
+func (h host) loops() ([]loop, error) {
+	dirs, err := filepath.Glob(h.path("sys/block/loop*/loop"))
+	if err != nil {
+		return nil, err
+	}
+	var loops []loop
+	for _, dir := range dirs {
+		backing, err := os.ReadFile(filepath.Join(dir, "backing_file"))
+		if err != nil {
+			continue // detached since
+		}
+		l := loop{name: filepath.Base(filepath.Dir(dir)), backing: strings.TrimSuffix(string(backing), "\n")}
+		var errStart, errSize, errDev error
+		l.start, errStart = readNumber(filepath.Join(dir, "offset"))
+		l.size, errSize = readNumber(filepath.Join(dir, "sizelimit"))
+		l.dev, errDev = h.number(filepath.Join(filepath.Dir(dir), "dev"))
+		if err := errors.Join(errStart, errSize, errDev); err != nil {
+			return nil, fmt.Errorf("look at %s: %w", l.name, err)
+		}
+		loops = append(loops, l)
+	}
+	return loops, nil
+}
