@@ -1,0 +1,196 @@
+package fwu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// effect is one step of an operation: a value that says what is to be done. Every effect is idempotent, and durable before the next one begins, so that
+// a cut between any two leaves something that reconcile knows.
+type effect interface {
+	apply(ctx context.Context, s *Service) error
+	String() string
+}
+
+// plan is an operation as an ordered list of effects. If one of do fails, undo is applied as far as it goes.
+type plan struct {
+	do, undo []effect
+}
+
+// save commits a change of the record.
+type save struct {
+	what string
+	edit func(*record)
+}
+
+// commit sets the boot selection.
+type commit struct{ Selection }
+
+// destroy overwrites the head of a component's slot. A lenient one that fails is reported and does not stop the plan: it stands where the
+// slot is already out of reach of the bootloader, and where clean will destroy it again.
+type destroy struct {
+	id      ID
+	slot    int
+	lenient bool
+}
+
+// seal masks the head of a prepared image, unseal makes it plain.
+type seal struct {
+	id   ID
+	slot int
+	head Head
+}
+type unseal struct {
+	id   ID
+	slot int
+	head Head
+}
+
+// link points a live component's link to a slot and restarts its unit.
+type link struct {
+	id      ID
+	slot    int
+	lenient bool
+}
+
+// reboot asks for the reboot that ends a trial which nobody can end otherwise.
+type reboot struct{}
+
+func (e save) String() string   { return "save " + e.what }
+func (e commit) String() string { return fmt.Sprintf("commit default=%s trial=%s", e.Default, e.Trial) }
+func (e destroy) String() string {
+	return fmt.Sprintf("destroy head of component %d slot %d", e.id, e.slot)
+}
+func (e seal) String() string   { return fmt.Sprintf("seal component %d slot %d", e.id, e.slot) }
+func (e unseal) String() string { return fmt.Sprintf("unseal component %d slot %d", e.id, e.slot) }
+func (e link) String() string   { return fmt.Sprintf("link component %d to slot %d", e.id, e.slot) }
+func (e reboot) String() string { return "reboot" }
+
+func (e save) apply(_ context.Context, s *Service) error { return s.update(e.edit) }
+
+func (e commit) apply(_ context.Context, s *Service) error {
+	if err := s.cfg.Selector.Commit(e.Selection); err != nil {
+		return &Error{Status: StorageFailure, Reason: ReasonSelectorUnusable, Text: "commit the boot selection", Err: err}
+	}
+	s.setSelection(e.Selection)
+	return nil
+}
+
+func (e destroy) apply(ctx context.Context, s *Service) error {
+	err := s.withImage(ctx, e.id, e.slot, func(img Image) error { return img.Destroy(ctx) })
+	if err == nil {
+		s.setSealed(e.id, true)
+	}
+	if err != nil && e.lenient && ctx.Err() == nil {
+		s.log.Warn("head not destroyed, clean will try again", "component", s.component(e.id).Name, "err", err)
+		return nil
+	}
+	return err
+}
+
+func (e seal) apply(ctx context.Context, s *Service) error {
+	err := s.withImage(ctx, e.id, e.slot, func(img Image) error {
+		if st, err := img.HeadState(ctx, e.head); err != nil || st == HeadMasked || st == HeadOther {
+			return err // what is not this image at all needs no seal; install verifies, and finds it
+		}
+		return img.Seal(ctx, e.head)
+	})
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("head not masked again; the image was verified, and is verified again before it is installed", "component", s.component(e.id).Name, "err", err)
+		return nil
+	}
+	return err
+}
+
+func (e unseal) apply(ctx context.Context, s *Service) error {
+	s.setSealed(e.id, false)
+	return s.withImage(ctx, e.id, e.slot, func(img Image) error { return img.Unseal(ctx, e.head) })
+}
+
+func (e link) apply(ctx context.Context, s *Service) error {
+	c := s.component(e.id)
+	err := func() error {
+		if _, err := s.cfg.System.Link(ctx, c.Name, c.Slots[e.slot].Info().Path); err != nil {
+			return &Error{Status: GenericError, Reason: ReasonUnitRestart, Text: fmt.Sprintf("link %s to its slot", c.Name), Err: err}
+		}
+		if c.Unit == "" {
+			return nil
+		}
+		if err := s.cfg.System.Restart(ctx, c.Unit); err != nil {
+			return &Error{Status: GenericError, Reason: ReasonUnitRestart, Text: fmt.Sprintf("restart %s", c.Unit), Err: err}
+		}
+		return nil
+	}()
+	if err != nil && e.lenient {
+		s.log.Warn("previous image not put back into use", "component", c.Name, "err", err)
+		return nil
+	}
+	return err
+}
+
+func (e reboot) apply(ctx context.Context, s *Service) error { return s.cfg.System.Reboot(ctx) }
+
+// run applies a plan. It is not interrupted once it began: what it leaves behind is either the whole or what undo makes of it.
+func (s *Service) run(ctx context.Context, p plan) error {
+	ctx = context.WithoutCancel(ctx)
+	err := s.applyAll(ctx, p.do)
+	if err == nil || len(p.undo) == 0 {
+		return err
+	}
+	if undoErr := s.applyAll(ctx, p.undo); undoErr != nil {
+		return errors.Join(err, fmt.Errorf("and taking it back: %w", undoErr))
+	}
+	return err
+}
+
+func (s *Service) applyAll(ctx context.Context, effects []effect) error {
+	for _, e := range effects {
+		s.log.Debug("effect", "do", e.String())
+		if err := e.apply(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", e, err)
+		}
+	}
+	return nil
+}
+
+// The order of heads. The bootloader loads what it starts from the bank member with the lowest id. That slot is destroyed first and made plain last:
+// while it is plain, every other slot of the bank is plain too, whatever instant the power is cut at.
+
+// destroySecond destroys the head of c's second slot and, where c is a bank member, of the second slots of all others that hold no image in
+// preparation: what they hold of a previous bank is of no use without c. The holder of s.bank calls it.
+func (s *Service) destroySecond(r *record, c *component, lenient bool) []effect {
+	if c.Live {
+		return []effect{destroy{c.ID, 1 - r.Components[c.Name].Active, lenient}}
+	}
+	var out []effect
+	for _, m := range s.components {
+		cr := r.Components[m.Name]
+		if m == c || !m.Live && !s.isSealed(m) && cr.State != Writing && cr.State != Candidate {
+			out = append(out, destroy{m.ID, 1 - cr.Active, lenient})
+		}
+	}
+	return out
+}
+
+// unsealAll makes the second slots of the named components plain, sealAll masks them. ids is ascending.
+func unsealAll(r map[ID]*componentRecord, ids []ID) []effect {
+	var out []effect
+	for _, id := range slices.Backward(ids) {
+		if h := r[id].next().Head; h != nil {
+			out = append(out, unseal{id, 1 - r[id].Active, *h})
+		}
+	}
+	return out
+}
+
+func sealAll(r map[ID]*componentRecord, ids []ID) []effect {
+	var out []effect
+	for _, id := range ids {
+		if h := r[id].next().Head; h != nil {
+			out = append(out, seal{id, 1 - r[id].Active, *h})
+		}
+	}
+	return out
+}

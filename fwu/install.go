@@ -1,0 +1,636 @@
+package fwu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/fwu-ab/fwu-ab/suit"
+)
+
+// installation is the set of components that an install is about, each held.
+type installation struct {
+	live       bool
+	candidates []*component
+	carried    []*component // members of the bank that get a copy of their active image
+	copies     map[ID]*imageRecord
+}
+
+func (i *installation) all() []*component { return append(slices.Clone(i.candidates), i.carried...) }
+
+// Install is psa_fwu_install (section 5.6.2): all candidates, or none. Bank members are armed for one start of the other bank (SuccessReboot). Live
+// components run with their new image when it returns.
+func (s *Service) Install(ctx context.Context) (Status, error) {
+	if err := s.healthy(); err != nil {
+		return 0, err
+	}
+	if err := s.install.take(ctx); err != nil {
+		return 0, err
+	}
+	defer s.install.give()
+	inst, err := s.holdCandidates(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("install: %w", err)
+	}
+	defer func() {
+		for _, c := range inst.all() {
+			c.op.give()
+		}
+	}()
+	opCtx := ctx
+	for _, c := range inst.all() {
+		var end func()
+		opCtx, end = s.begin(opCtx, c, OpInstall)
+		defer end()
+	}
+	status, err := s.installAll(opCtx, inst)
+	if err != nil {
+		return 0, s.ended(opCtx, fmt.Errorf("install: %w", err))
+	}
+	return status, nil
+}
+
+func (s *Service) installAll(ctx context.Context, inst *installation) (Status, error) {
+	if err := s.installable(inst); err != nil {
+		return 0, err
+	}
+	for _, c := range inst.candidates {
+		if err := s.verifyCandidate(ctx, c); err != nil {
+			return 0, err
+		}
+	}
+	if inst.live {
+		return s.installLive(ctx, inst)
+	}
+	for _, c := range inst.carried {
+		if err := s.carryOver(ctx, c, inst); err != nil {
+			return 0, err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.installBank(ctx, inst)
+}
+
+// holdCandidates finds what is to be installed and takes it. It waits for a candidate, and for nothing else.
+func (s *Service) holdCandidates(ctx context.Context) (*installation, error) {
+	inst, err := s.findCandidates()
+	if err != nil {
+		return nil, err
+	}
+	var taken []*component
+	giveBack := func() {
+		for _, c := range taken {
+			c.op.give()
+		}
+	}
+	for _, c := range inst.all() {
+		if slices.Contains(inst.candidates, c) {
+			err = c.op.take(ctx)
+		} else if !c.op.try() {
+			err = needs(c, "another operation runs on %s", c.Name)
+		}
+		if err != nil {
+			giveBack()
+			return nil, err
+		}
+		taken = append(taken, c)
+	}
+	now, err := s.findCandidates() // a cancel or a finish may have been faster
+	if err == nil && !(slices.Equal(now.candidates, inst.candidates) && slices.Equal(now.carried, inst.carried)) {
+		err = refuse(BadState, ReasonState, "the set of candidates changed meanwhile")
+	}
+	if err != nil {
+		giveBack()
+		return nil, err
+	}
+	return inst, nil
+}
+
+func needs(c *component, format string, args ...any) *Error {
+	err := refuse(DependencyNeeded, ReasonDependency, format, args...)
+	err.Components = []ID{c.ID}
+	return err
+}
+
+func (s *Service) findCandidates() (*installation, error) {
+	r := s.record()
+	inst := &installation{copies: map[ID]*imageRecord{}}
+	var bank bool
+	for _, c := range s.components {
+		cr := r.Components[c.Name]
+		if cr.State.bound() {
+			err := refuse(BadState, ReasonState, "%s is %s", c.Name, cr.State)
+			err.Components = []ID{c.ID}
+			return nil, err
+		}
+		if cr.State == Candidate {
+			inst.candidates = append(inst.candidates, c)
+			inst.live = inst.live || c.Live
+			bank = bank || !c.Live
+		}
+	}
+	switch {
+	case len(inst.candidates) == 0:
+		return nil, refuse(BadState, ReasonState, "no component is CANDIDATE")
+	case inst.live && bank:
+		err := refuse(NotPermitted, ReasonMixedInstall, "live components and members of a bank cannot be installed together; cancel one kind")
+		for _, c := range inst.candidates {
+			err.Components = append(err.Components, c.ID)
+		}
+		return nil, err
+	}
+	for _, c := range s.components {
+		if bank && !c.Live && r.Components[c.Name].State != Candidate {
+			inst.carried = append(inst.carried, c)
+		}
+	}
+	return inst, nil
+}
+
+// installable checks what does not need the medium: the others of the bank, dependencies, policy.
+func (s *Service) installable(inst *installation) error {
+	r := s.record()
+	for _, c := range inst.all() {
+		if c.readOnly != "" {
+			return refuse(NotPermitted, ReasonConfigDiffers, "%s", c.readOnly)
+		}
+	}
+	var waiting []ID
+	var names []string
+	for _, c := range inst.carried {
+		if st := r.Components[c.Name].State; st != Ready {
+			waiting = append(waiting, c.ID)
+			names = append(names, fmt.Sprintf("%s is %s", c.Name, st))
+		}
+	}
+	if len(waiting) > 0 {
+		return &Error{Status: DependencyNeeded, Reason: ReasonDependency, Components: waiting,
+			Text: "every other member of the bank must be READY or CANDIDATE: " + strings.Join(names, ", ")}
+	}
+	for _, c := range inst.candidates {
+		cr := r.Components[c.Name]
+		if err := s.dependencies(r, c, cr); err != nil {
+			return err
+		}
+		if err := s.policy(c, cr, cr.next()); err != nil {
+			return err
+		}
+	}
+	return s.secondBankFree(inst.candidates[0])
+}
+
+// dependencies checks what c's candidate needs (section 4.4): a candidate of this install counts with its new version, everything else with its active one.
+func (s *Service) dependencies(r *record, c *component, cr *componentRecord) error {
+	for _, d := range cr.next().Dependencies {
+		other := r.Components[d.Component]
+		if other == nil {
+			return refuse(DependencyNeeded, ReasonDependency, "%s needs %s %s or later, which this device does not have", c.Name, d.Component, d.Min)
+		}
+		have := other.image().Version
+		if other.State == Candidate {
+			have = other.next().Version
+		}
+		if have.Compare(d.Min) < 0 {
+			err := refuse(DependencyNeeded, ReasonDependency, "%s needs %s %s or later, and that is %s", c.Name, d.Component, d.Min, have)
+			err.Components = []ID{other.ID}
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyCandidate reads a candidate again and compares it with its digest, unless its slot was held ever since that was done last.
+func (s *Service) verifyCandidate(ctx context.Context, c *component) error {
+	if c.held != nil {
+		return nil
+	}
+	cr := s.record().Components[c.Name]
+	want, err := parseDigest(cr.next().Digest)
+	if err != nil {
+		return &Error{Status: GenericError, Reason: ReasonImageDigest, Text: "record of " + c.Name, Err: err}
+	}
+	img, err := c.Slots[1-cr.Active].Open(ctx)
+	if err != nil {
+		return s.slotError(c, 1-cr.Active, err)
+	}
+	sum, _, err := resum(ctx, img, want, cr.next().Size, s.progress(c))
+	if err != nil {
+		return s.slotError(c, 1-cr.Active, closeQuietly(img, err))
+	}
+	c.held = img
+	if !bytes.Equal(sum, want.Sum) {
+		err := refuse(InvalidSignature, ReasonImageDigest, "%s: the slot no longer holds the image that was verified", c.Name)
+		err.Components = []ID{c.ID}
+		return s.invalid(ctx, c, err)
+	}
+	return nil
+}
+
+// resum reads a whole image from the medium.
+func resum(ctx context.Context, img Image, d suit.Digest, size int64, progress func(done, total int64)) ([]byte, Head, error) {
+	if err := img.Resume(ctx, d.New(), 0); err != nil {
+		return nil, Head{}, err
+	}
+	return img.Sum(ctx, size, progress)
+}
+
+// carryOver copies the active image of c into its second slot, so that the new bank is whole. Nobody may write to the source meanwhile, and it must be what
+// was verified when it was installed: a bank is made of known images only.
+func (s *Service) carryOver(ctx context.Context, c *component, inst *installation) error {
+	cr := s.record().Components[c.Name]
+	active := cr.image()
+	want, err := parseDigest(active.Digest)
+	if err != nil || active.Size <= 0 {
+		return s.notCarried(c, "what the active slot holds was never recorded (fwu-ab provision does it)")
+	}
+	src, err := c.Slots[cr.Active].Source(ctx)
+	if err != nil {
+		return s.slotError(c, cr.Active, err)
+	}
+	head, err := s.copySlot(ctx, c, cr, src, want, active.Size)
+	if err = closeQuietly(src, err); err != nil {
+		return s.slotError(c, 1-cr.Active, err)
+	}
+	img := *active
+	img.Head, img.Payload, img.Written = &head, 0, 0
+	inst.copies[c.ID] = &img
+	return nil
+}
+
+func (s *Service) notCarried(c *component, why string) *Error {
+	err := needs(c, "%s must be part of this update: its active image cannot be carried over to the new bank: %s", c.Name, why)
+	err.Reason = ReasonCarryOver
+	return err
+}
+
+func (s *Service) copySlot(ctx context.Context, c *component, cr *componentRecord, src Source, want suit.Digest, size int64) (Head, error) {
+	if err := src.Frozen(); err != nil {
+		return Head{}, s.notCarried(c, err.Error())
+	}
+	img, err := c.Slots[1-cr.Active].Open(ctx)
+	if err != nil {
+		return Head{}, err
+	}
+	head, sum, err := copyImage(ctx, img, src, want, size, s.progress(c))
+	if err = closeQuietly(img, err); err != nil {
+		return Head{}, err
+	}
+	if err := src.Frozen(); err != nil {
+		return Head{}, s.notCarried(c, err.Error())
+	}
+	if !bytes.Equal(sum, want.Sum) {
+		return Head{}, s.notCarried(c, "it is not what was recorded when it was installed")
+	}
+	return head, nil
+}
+
+// copyImage writes size bytes of src to img, as an image that a client would have written.
+func copyImage(ctx context.Context, img Image, src io.ReaderAt, d suit.Digest, size int64, progress func(done, total int64)) (Head, []byte, error) {
+	if err := img.Destroy(ctx); err != nil {
+		return Head{}, nil, err
+	}
+	if err := img.Resume(ctx, d.New(), 0); err != nil {
+		return Head{}, nil, err
+	}
+	buf := make([]byte, MaxWriteSize)
+	for off, dirty := int64(0), 0; off < size; {
+		n := int(min(size-off, int64(len(buf))))
+		if m, err := src.ReadAt(buf[:n], off); m < n {
+			return Head{}, nil, errors.Join(io.ErrUnexpectedEOF, err)
+		}
+		if err := img.WriteAt(ctx, buf[:n], off); err != nil {
+			return Head{}, nil, err
+		}
+		off += int64(n)
+		if dirty += n; dirty >= CheckpointInterval {
+			dirty = 0
+			if _, err := img.Sync(ctx); err != nil {
+				return Head{}, nil, err
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return Head{}, nil, err
+		}
+		progress(off, size)
+	}
+	sum, head, err := img.Sum(ctx, size, nil)
+	return head, sum, err
+}
+
+// installBank arms the other bank. The order is: record, heads, selector. Until the selector is committed a reset starts the bank that runs now.
+func (s *Service) installBank(ctx context.Context, inst *installation) (Status, error) {
+	booted := s.cfg.Boot.Bank
+	ids, after := s.staged(inst)
+	arm := Selection{Default: booted, Trial: booted.Other()}
+	p := plan{
+		do: append(append([]effect{save{"STAGED", func(r *record) {
+			r.Trial = &trialRecord{Bank: booted.Other()}
+			for _, c := range inst.candidates {
+				to, _, _ := s.variant(c.Component).next(Candidate, evInstall)
+				r.Components[c.Name].set(to, Success, "", "")
+			}
+			for _, c := range inst.carried {
+				cr := r.Components[c.Name]
+				cr.Carried, cr.second().Image = true, inst.copies[c.ID]
+			}
+		}}}, unsealAll(after, ids)...), commit{arm}),
+		undo: append(append([]effect{commit{Selection{Default: booted}}}, sealAll(after, ids)...), save{"CANDIDATE", s.unstage}),
+	}
+	if err := s.run(ctx, p); err != nil {
+		return 0, err
+	}
+	for _, c := range inst.candidates {
+		if err := s.release(c); err != nil {
+			s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
+		}
+		s.log.Info("installed, a reboot starts the trial", "component", c.Name, "bank", string(booted.Other()), "version", after[c.ID].next().Version.String())
+	}
+	return SuccessReboot, nil
+}
+
+// staged returns the members of an install as the record will have them.
+func (s *Service) staged(inst *installation) ([]ID, map[ID]*componentRecord) {
+	r := s.record().clone()
+	after := map[ID]*componentRecord{}
+	var ids []ID
+	for _, c := range inst.all() {
+		cr := r.Components[c.Name]
+		if img := inst.copies[c.ID]; img != nil {
+			cr.second().Image = img
+		}
+		after[c.ID] = cr
+		ids = append(ids, c.ID)
+	}
+	slices.Sort(ids)
+	return ids, after
+}
+
+// unstage takes STAGED back: the candidates are candidates again, and what was carried over is nothing again.
+func (s *Service) unstage(r *record) {
+	r.Trial = nil
+	for _, c := range s.components {
+		cr := r.Components[c.Name]
+		if cr.State == Staged {
+			to, _, _ := s.variant(c.Component).next(Staged, evNotArmed)
+			if s.cfg.Boot.ID == r.BootID { // nothing volatile is lost while the system runs
+				to = Candidate
+			}
+			cr.fail(to, Success, "", "")
+		}
+		if cr.Carried {
+			cr.Carried, cr.second().Image = false, nil
+		}
+	}
+}
+
+// installLive makes the candidates the active images, and restarts what uses them. If something does not start with its new image, all get their old ones back.
+func (s *Service) installLive(ctx context.Context, inst *installation) (Status, error) {
+	ids, before := s.staged(inst)
+	p := plan{
+		do: append(unsealAll(before, ids), save{"live install", func(r *record) {
+			for _, c := range inst.candidates {
+				cr := r.Components[c.Name]
+				to, _, _ := s.variant(c.Component).next(Candidate, evInstall)
+				cr.Active = 1 - cr.Active
+				cr.set(to, Success, "", "")
+				if to == Updated {
+					cr.raiseFloor(r)
+				}
+			}
+		}}),
+		undo: sealAll(before, ids),
+	}
+	if err := s.run(ctx, p); err != nil {
+		return 0, err
+	}
+	var use, reuse, wipe []effect
+	for _, c := range inst.candidates {
+		if err := s.release(c); err != nil {
+			s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
+		}
+		old := before[c.ID]
+		use = append(use, link{c.ID, 1 - old.Active, false})
+		reuse = append(reuse, link{c.ID, old.Active, true})
+		wipe = append(wipe, destroy{c.ID, 1 - old.Active, true})
+	}
+	back := save{"FAILED", func(r *record) {
+		for _, c := range inst.candidates {
+			cr := r.Components[c.Name]
+			to, _, _ := s.variant(c.Component).next(Candidate, evInstallFailed)
+			cr.Active, cr.Floor = before[c.ID].Active, before[c.ID].Floor
+			cr.set(to, GenericError, ReasonUnitRestart, "the unit did not start with the new image")
+			cr.remember(cr.next().Digest)
+		}
+	}}
+	if err := s.run(ctx, plan{do: use, undo: append(append([]effect{back}, reuse...), wipe...)}); err != nil {
+		return 0, err
+	}
+	for _, c := range inst.candidates {
+		s.log.Info("installed", "component", c.Name, "version", before[c.ID].next().Version.String())
+	}
+	return Success, nil
+}
+
+// raiseFloor forbids what is older than the active image, from now on. The record is written in this version's format again: the version before
+// it is not coming back.
+func (c *componentRecord) raiseFloor(r *record) {
+	img := c.image()
+	c.Floor, img.Head = max(c.Floor, img.Sequence), nil
+	r.minor = max(r.minor, storeMinor)
+}
+
+// inState lists the components in a state.
+func (s *Service) inState(st State) []*component {
+	r := s.record()
+	var out []*component
+	for _, c := range s.components {
+		if r.Components[c.Name].State == st {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// Accept is psa_fwu_accept (section 5.6.3). The commit of the selector is what makes the new bank the default.
+func (s *Service) Accept(ctx context.Context) error {
+	if err := s.healthy(); err != nil {
+		return err
+	}
+	if err := s.install.take(ctx); err != nil {
+		return err
+	}
+	defer s.install.give()
+	trial := s.inState(Trial)
+	if len(trial) == 0 {
+		return refuse(BadState, ReasonState, "accept: no component is TRIAL")
+	}
+	r := s.record()
+	updated := save{"UPDATED", s.accepted}
+	p := plan{do: []effect{updated}}
+	if r.Trial != nil {
+		p = plan{
+			do:   []effect{save{"ACCEPTING", func(r *record) { r.Trial.Accepting = true }}, commit{Selection{Default: r.Trial.Bank}}, updated},
+			undo: []effect{save{"TRIAL", func(r *record) { r.Trial.Accepting = false }}},
+		}
+	}
+	if err := s.run(ctx, p); err != nil {
+		return fmt.Errorf("accept: %w", err)
+	}
+	for _, c := range trial {
+		s.log.Info("accepted", "component", c.Name)
+	}
+	return nil
+}
+
+// accepted makes what is TRIAL (STAGED, for a bank without trial) UPDATED, and moves the floors.
+func (s *Service) accepted(r *record) {
+	r.Trial = nil
+	for _, c := range s.components {
+		cr := r.Components[c.Name]
+		e := evAccept
+		if cr.State == Staged {
+			e = evInstalled
+		}
+		if to, _, ok := s.variant(c.Component).next(cr.State, e); ok {
+			cr.set(to, Success, "", "")
+			cr.raiseFloor(r)
+			if to == Ready {
+				cr.second().Image = nil
+			}
+		}
+		if cr.Carried {
+			cr.Carried, cr.image().Head = false, nil
+		}
+	}
+}
+
+// Reject is psa_fwu_reject (section 5.6.3) with the client's reason, 0 for none.
+func (s *Service) Reject(ctx context.Context, e Status) (Status, error) {
+	if err := s.healthy(); err != nil {
+		return 0, err
+	}
+	if err := s.install.take(ctx); err != nil {
+		return 0, err
+	}
+	defer s.install.give()
+	var p plan
+	status := Success
+	staged, trial := s.inState(Staged), s.inState(Trial)
+	switch {
+	case len(staged) > 0:
+		p = s.rejectStaged(e)
+	case len(trial) > 0 && s.record().Trial != nil:
+		p, status = s.rejectTrial(e), SuccessReboot
+	case len(trial) > 0:
+		p = s.rejectLive(trial, e)
+	default:
+		return 0, refuse(BadState, ReasonState, "reject: no component is STAGED or TRIAL")
+	}
+	if err := s.run(ctx, p); err != nil {
+		return 0, fmt.Errorf("reject: %w", err)
+	}
+	s.log.Info("rejected", "error", int32(e))
+	return status, nil
+}
+
+const rejectedText = "rejected by the client"
+
+func (s *Service) rejectStaged(e Status) plan {
+	p := plan{do: []effect{commit{Selection{Default: s.cfg.Boot.Bank}}}}
+	p.do = append(p.do, s.destroyTrial(s.record())...)
+	p.do = append(p.do, save{"FAILED", func(r *record) { s.dissolve(r, evReject, e, ReasonRejected, rejectedText) }})
+	return p
+}
+
+func (s *Service) rejectTrial(e Status) plan {
+	old := s.record().Trial.Bank.Other()
+	return plan{
+		do: []effect{
+			save{"REJECTED", func(r *record) {
+				s.each(r, Trial, func(cr *componentRecord) { cr.set(Rejected, e, ReasonRejected, rejectedText) })
+			}},
+			commit{Selection{Default: old}},
+		},
+		undo: []effect{save{"TRIAL", func(r *record) { s.each(r, Rejected, func(cr *componentRecord) { cr.set(Trial, Success, "", "") }) }}},
+	}
+}
+
+func (s *Service) rejectLive(trial []*component, e Status) plan {
+	r := s.record()
+	p := plan{do: []effect{save{"FAILED", func(r *record) {
+		for _, c := range trial {
+			cr := r.Components[c.Name]
+			to, _, _ := s.variant(c.Component).next(Trial, evReject)
+			cr.remember(cr.image().Digest)
+			cr.Active = 1 - cr.Active
+			cr.fail(to, e, ReasonRejected, rejectedText)
+		}
+	}}}}
+	for _, c := range trial {
+		p.do = append(p.do, link{c.ID, 1 - r.Components[c.Name].Active, true})
+	}
+	for _, c := range trial {
+		p.do = append(p.do, destroy{c.ID, r.Components[c.Name].Active, true})
+	}
+	return p
+}
+
+// each calls f for every component of r in a state.
+func (s *Service) each(r *record, st State, f func(*componentRecord)) {
+	for _, c := range s.components {
+		if cr := r.Components[c.Name]; cr.State == st {
+			f(cr)
+		}
+	}
+}
+
+// destroyTrial destroys the heads of the bank in trial: of the images that were installed, and of those that were carried over.
+func (s *Service) destroyTrial(r *record) []effect {
+	var out []effect
+	for _, c := range s.components {
+		if cr := r.Components[c.Name]; !c.Live && (cr.State.bound() || cr.Carried) {
+			out = append(out, destroy{c.ID, r.Trial.Bank.Index(), true})
+		}
+	}
+	return out
+}
+
+// dissolve ends a trial without success: its members become what e makes of their state, what was carried over becomes nothing again.
+func (s *Service) dissolve(r *record, e event, status Status, reason Reason, text string) {
+	old := r.Trial.Bank.Other().Index()
+	for _, c := range s.components {
+		cr := r.Components[c.Name]
+		if c.Live {
+			continue
+		}
+		if to, _, ok := s.variant(c.Component).next(cr.State, e); ok && cr.State.bound() {
+			if e == evNotBooted || e == evRolledBack {
+				cr.remember(imageIn(cr, r.Trial.Bank).Digest)
+			}
+			st, rs, tx := status, reason, text
+			if cr.State == Rejected { // who rejected it gave the reason
+				st, rs, tx = cr.Error, cr.Reason, cr.Text
+			}
+			cr.Active = old
+			cr.fail(to, st, rs, tx)
+		}
+		cr.Active = old
+		if cr.Carried {
+			cr.Carried, cr.second().Image = false, nil
+		}
+	}
+	r.Trial = nil
+}
+
+func imageIn(cr *componentRecord, b Bank) *imageRecord {
+	if img := cr.Slots[b.Index()].Image; img != nil {
+		return img
+	}
+	return &imageRecord{}
+}

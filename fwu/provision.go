@@ -1,0 +1,93 @@
+package fwu
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/fwu-ab/fwu-ab/suit"
+)
+
+// ErrProvisioned is returned by Provision if the store has a record already.
+var ErrProvisioned = constError("the store has a record already")
+
+// Provision writes the first record of a device, in a factory or while its disk image is built: what runs is cfg.Boot.Bank with the versions of cfg.Release.
+// The active image of each component is read and its digest recorded, over its size in sizes or, where that names none, over the whole slot: with it, the image can be carried over
+// to the other bank by an update that does not bring it. The selector is made to start cfg.Boot.Bank. With force, a record that is there is overwritten, and with it every floor.
+func Provision(ctx context.Context, cfg Config, sizes map[string]int64, force bool) error {
+	store, err := OpenStore(cfg.Store)
+	if err != nil {
+		return err
+	}
+	switch _, err := store.load(); {
+	case errors.Is(err, errNoRecord), errors.Is(err, errRecordLost), force:
+	case err == nil, errors.Is(err, errRecordVersion):
+		return ErrProvisioned
+	default:
+		return err
+	}
+	s := &Service{cfg: cfg}
+	r := s.fresh()
+	r.Bank = cfg.Boot.Bank
+	for _, c := range cfg.Components {
+		if err := provisionComponent(ctx, c, r.Components[c.Name], sizes[c.Name]); err != nil {
+			return fmt.Errorf("provision %s: %w", c.Name, err)
+		}
+	}
+	if cfg.Selector != nil {
+		r.Selector = cfg.Selector.Kind()
+		if err := cfg.Selector.Commit(Selection{Default: cfg.Boot.Bank}); err != nil {
+			return fmt.Errorf("provision: commit the boot selection: %w", err)
+		}
+	}
+	for range 2 { // both copies
+		if err := store.save(r); err != nil {
+			return fmt.Errorf("provision: %w", err)
+		}
+	}
+	return nil
+}
+
+func provisionComponent(ctx context.Context, c Component, cr *componentRecord, size int64) error {
+	slot := c.Slots[cr.Active]
+	if size == 0 {
+		size = slot.Info().Size
+	}
+	src, err := slot.Source(ctx)
+	if err != nil {
+		return err
+	}
+	d := suit.Digest{Hash: crypto.SHA256}
+	h := d.New()
+	n, err := io.CopyBuffer(h, io.NewSectionReader(src, 0, size), make([]byte, MaxWriteSize))
+	if err == nil && n < size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err = closeQuietly(src, err); err != nil {
+		return fmt.Errorf("read %s: %w", slot.Info().Path, err)
+	}
+	d.Sum = h.Sum(nil)
+	img := *cr.image()
+	img.Digest, img.Size = d.String(), size
+	cr.Slots[cr.Active].Image = &img
+	cr.Floor = max(cr.Floor, img.Sequence)
+	return nil
+}
+
+// ForgetFailures makes a store forget which images failed their trials, so that they can be started again. No service may have the store open.
+func ForgetFailures(m Medium) error {
+	store, err := OpenStore(m)
+	if err != nil {
+		return err
+	}
+	r, err := store.load()
+	if err != nil {
+		return err
+	}
+	for _, c := range r.Components {
+		c.Failed = nil
+	}
+	return store.save(r)
+}

@@ -1,0 +1,442 @@
+package fwu
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+)
+
+// Config is what a service is made of.
+type Config struct {
+	Components []Component
+	Trial      bool // a new bank runs on trial until it is accepted
+	MaxTrials  int  // failed trials after which an image is refused; 0 means 3
+	Store      Medium
+	Selector   Selector // nil if every component is live
+	System     System
+	Boot       Boot
+	Release    ReleaseRecord // nil if the running image has none
+	Log        *slog.Logger
+	// Changed is called, with no lock held, after anything changed that Query reports. It must not block. May be nil.
+	Changed func(ID)
+}
+
+// Service is the update service. Its methods are the functions of the specification, section 5; they are safe for concurrent use.
+// Operations on one component exclude each other. Query and System never wait for one. Cancel ends one that runs.
+type Service struct {
+	cfg        Config
+	log        *slog.Logger
+	store      *Store
+	components []*component // by id
+	install    lock         // held by install, accept and reject
+	bank       lock         // held while heads of more than one bank member are destroyed
+	saving     sync.Mutex   // held while the record is written
+
+	mu       sync.Mutex // guards what follows; held for moments only
+	rec      *record    // never changed in place
+	sel      Selection
+	degraded []problem
+}
+
+// component is a component at run time.
+type component struct {
+	Component
+	op lock // held by the operation that runs on it
+
+	// Guarded by Service.mu.
+	operation   string
+	done, total int64
+	interrupt   context.CancelCauseFunc // ends the running operation; nil if it is not to be ended
+	written     int64                   // durable bytes of the image in preparation
+	sealed      bool                    // the head of the second slot is known to be destroyed
+
+	// Owned by the holder of op.
+	transfer *transfer
+	held     Image  // the second slot, open since the image in it was verified
+	readOnly string // why nothing is written, empty if it may be
+}
+
+// lock is a mutex that can be waited for with a context.
+type lock chan struct{}
+
+func newLock() lock { return make(lock, 1) }
+
+func (l lock) take(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l lock) try() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l lock) give() { <-l }
+
+// problem is a reason for answering queries only.
+type problem struct {
+	reason Reason
+	text   string
+}
+
+// Open starts the service: it reads the store, looks at the boot and the selector, and brings the three into agreement (reconciles). What it cannot
+// mend makes the service degraded: it answers Query, and refuses the rest. An error means that there is no service at all.
+func Open(ctx context.Context, cfg Config) (*Service, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxTrials == 0 {
+		cfg.MaxTrials = 3
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func(ID) {}
+	}
+	store, err := OpenStore(cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, log: cfg.Log, store: store, install: newLock(), bank: newLock()}
+	s.cfg.Components = slices.Clone(cfg.Components)
+	slices.SortFunc(s.cfg.Components, func(a, b Component) int { return cmp.Compare(a.ID, b.ID) })
+	for i, c := range s.cfg.Components {
+		if i > 0 && s.cfg.Components[i-1].ID == c.ID {
+			return nil, fmt.Errorf("component id %d is used twice", c.ID)
+		}
+		if !c.Live && cfg.Selector == nil {
+			return nil, fmt.Errorf("component %s is a bank member, and no selector is configured", c.Name)
+		}
+		if c.Manifest == None {
+			s.log.Warn("the update client is trusted: images of this component are not verified", "component", c.Name)
+		}
+		s.components = append(s.components, &component{Component: c, op: newLock()})
+	}
+	s.start(ctx)
+	return s, nil
+}
+
+// Close ends what runs and gives up what is held. The state stays in the store.
+func (s *Service) Close() error {
+	var errs []error
+	for _, c := range s.components {
+		s.interrupt(c, errClosed)
+		c.op <- struct{}{}
+		errs = append(errs, s.release(c))
+		c.op.give()
+	}
+	return errors.Join(errs...)
+}
+
+var errClosed = constError("service is closing")
+
+// release gives up the second slot. The holder of c.op calls it.
+func (s *Service) release(c *component) error {
+	var errs []error
+	if c.held != nil {
+		errs = append(errs, c.held.Close())
+		c.held = nil
+	}
+	if c.transfer != nil {
+		errs = append(errs, c.transfer.image.Close())
+		c.transfer = nil
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Service) component(id ID) *component {
+	for _, c := range s.components {
+		if c.ID == id {
+			return c
+		}
+	}
+	return nil
+}
+
+// variant of a component: trial is a property of the bank for its members.
+func (s *Service) variant(c Component) variant {
+	v := variant{live: c.Live, trial: c.Trial, volatile: c.Volatile}
+	if !c.Live {
+		v.trial = s.cfg.Trial
+	}
+	return v
+}
+
+// record returns the record that counts. It is not to be changed.
+func (s *Service) record() *record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rec
+}
+
+// update makes an edited copy of the record the one that counts.
+func (s *Service) update(edit func(*record)) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	r := s.record().clone()
+	edit(r)
+	if err := s.store.save(r); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.rec = r
+	s.mu.Unlock()
+	for _, c := range s.components {
+		s.cfg.Changed(c.ID)
+	}
+	return nil
+}
+
+func (s *Service) setSelection(sel Selection) {
+	s.mu.Lock()
+	s.sel = sel
+	s.mu.Unlock()
+}
+
+func (s *Service) degrade(r Reason, format string, args ...any) {
+	p := problem{r, fmt.Sprintf(format, args...)}
+	s.log.Error("queries only", "reason", string(p.reason), "why", p.text)
+	s.mu.Lock()
+	s.degraded = append(s.degraded, p)
+	s.mu.Unlock()
+}
+
+// withImage calls f with a component's slot open: the handle that the component holds if it is the second slot, else one of its own.
+func (s *Service) withImage(ctx context.Context, id ID, slot int, f func(Image) error) error {
+	c := s.component(id)
+	if c == nil {
+		return refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
+	}
+	img := c.held
+	if c.transfer != nil {
+		img = c.transfer.image
+	}
+	if img != nil && slot == 1-s.record().Components[c.Name].Active {
+		return s.slotError(c, slot, f(img))
+	}
+	img, err := c.Slots[slot].Open(ctx)
+	if err != nil {
+		return s.slotError(c, slot, err)
+	}
+	return s.slotError(c, slot, errors.Join(f(img), img.Close()))
+}
+
+// slotError gives an error of a slot its status. Errors that have one, and those of a context, stay as they are.
+func (s *Service) slotError(c *component, slot int, err error) error {
+	var e *Error
+	switch {
+	case err == nil, errors.As(err, &e), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, ErrSlotBusy):
+		return &Error{Status: NotPermitted, Reason: ReasonSlotBusy, Text: fmt.Sprintf("slot %s of %s", BankOf(slot), c.Name), Components: []ID{c.ID}, Err: err}
+	}
+	return &Error{Status: StorageFailure, Reason: ReasonMedium, Text: fmt.Sprintf("slot %s of %s", BankOf(slot), c.Name), Components: []ID{c.ID}, Err: err}
+}
+
+// Components lists what is configured, by id.
+func (s *Service) Components() []ComponentInfo {
+	var out []ComponentInfo
+	for _, c := range s.components {
+		out = append(out, ComponentInfo{ID: c.ID, Name: c.Name, Manifest: c.Manifest, Live: c.Live})
+	}
+	return out
+}
+
+// System returns the state of the whole.
+func (s *Service) System() SystemInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info := SystemInfo{Booted: s.cfg.Boot.Bank, Default: s.sel.Default, Trial: s.sel.Trial}
+	if s.cfg.Selector != nil {
+		info.Selector = s.cfg.Selector.Kind()
+	}
+	if s.rec != nil && s.rec.Trial != nil {
+		info.Trial = s.rec.Trial.Bank
+	}
+	for _, p := range s.degraded {
+		info.Degraded = append(info.Degraded, p.reason)
+		info.Why = append(info.Why, p.text)
+	}
+	return info
+}
+
+// Query is psa_fwu_query (section 5.5.5). It waits for nothing.
+func (s *Service) Query(_ context.Context, id ID) (Info, error) {
+	c := s.component(id)
+	if c == nil {
+		return Info{}, refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info := Info{MaxSize: maxSize(c)}
+	if c.Volatile {
+		info.Flags |= FlagVolatileStaging
+	}
+	info.Impl = Impl{Operation: c.operation, Done: c.done, Total: c.total}
+	if s.rec == nil || s.rec.Components[c.Name] == nil {
+		info.Location = uint32(max(s.cfg.Boot.Bank.Index(), 0))
+		return info, nil
+	}
+	cr := s.rec.Components[c.Name]
+	active, next := cr.image(), cr.next()
+	info.State, info.Error, info.Version, info.Location = cr.State, cr.Error, active.Version, uint32(cr.Active)
+	i := &info.Impl
+	i.Digest, i.Sequence, i.Reason, i.Text = active.Digest, cr.Floor, cr.Reason, cr.Text
+	i.ActiveSlot, i.SecondSlot = c.Slots[cr.Active].Info().Path, c.Slots[1-cr.Active].Info().Path
+	if cr.State == Writing || cr.State == Candidate {
+		i.ManifestDigest, i.ImageSize, i.Written = next.Manifest, next.Size, c.written
+	}
+	return info, nil
+}
+
+// maxSize is the largest image that either slot of c takes.
+func maxSize(c *component) int64 {
+	return min(c.Slots[0].Info().Size, c.Slots[1].Info().Size) &^ (WriteAlignment - 1)
+}
+
+// RequestReboot is psa_fwu_request_reboot (section 5.6.2). It returns when the system accepted the request.
+func (s *Service) RequestReboot(ctx context.Context) error {
+	if err := s.cfg.System.Reboot(ctx); err != nil {
+		return &Error{Status: NotPermitted, Reason: ReasonRebootRefused, Text: "request a reboot", Err: err}
+	}
+	return nil
+}
+
+// healthy refuses a call that changes something while the service is degraded.
+func (s *Service) healthy() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.degraded) == 0 {
+		return nil
+	}
+	p := s.degraded[0]
+	return refuse(NotPermitted, p.reason, "the service answers queries only: %s", p.text)
+}
+
+// begin makes name the operation that runs on c, for the holder of c.op. The context that it returns ends when ctx does, or when Cancel or Close
+// wants the operation to end; end takes it back.
+func (s *Service) begin(ctx context.Context, c *component, name string) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s.mu.Lock()
+	c.operation, c.done, c.total, c.interrupt = name, 0, 0, cancel
+	s.mu.Unlock()
+	s.cfg.Changed(c.ID)
+	return ctx, func() {
+		s.mu.Lock()
+		c.operation, c.done, c.total, c.interrupt = "", 0, 0, nil
+		s.mu.Unlock()
+		cancel(nil)
+		s.cfg.Changed(c.ID)
+	}
+}
+
+func (s *Service) interrupt(c *component, cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.interrupt != nil {
+		c.interrupt(cause)
+	}
+}
+
+// progress publishes how far c's operation is.
+func (s *Service) progress(c *component) func(done, total int64) {
+	return func(done, total int64) {
+		s.mu.Lock()
+		c.done, c.total = done, total
+		s.mu.Unlock()
+		s.cfg.Changed(c.ID)
+	}
+}
+
+func (s *Service) setWritten(c *component, n int64) {
+	s.mu.Lock()
+	c.written = n
+	s.mu.Unlock()
+	s.cfg.Changed(c.ID)
+}
+
+func (s *Service) setSealed(id ID, sealed bool) {
+	c := s.component(id)
+	s.mu.Lock()
+	c.sealed = sealed
+	s.mu.Unlock()
+}
+
+func (s *Service) isSealed(c *component) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return c.sealed
+}
+
+// acquire takes component id for an operation that event e stands for, and checks its state. The caller gives c.op back.
+func (s *Service) acquire(ctx context.Context, id ID, e event) (*component, *componentRecord, error) {
+	c := s.component(id)
+	if c == nil {
+		return nil, nil, refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
+	}
+	if err := s.healthy(); err != nil {
+		return nil, nil, err
+	}
+	if err := c.op.take(ctx); err != nil {
+		return nil, nil, err
+	}
+	cr, err := s.admitCall(c, e)
+	if err != nil {
+		c.op.give()
+		return nil, nil, err
+	}
+	return c, cr, nil
+}
+
+// admitCall checks the state of a component that is held.
+func (s *Service) admitCall(c *component, e event) (*componentRecord, error) {
+	r := s.record()
+	cr := r.Components[c.Name]
+	if _, _, ok := s.variant(c.Component).next(cr.State, e); !ok {
+		err := refuse(BadState, ReasonState, "%s: %s is %s", e, c.Name, cr.State)
+		err.Components = []ID{c.ID}
+		return nil, err
+	}
+	if c.readOnly != "" {
+		return nil, refuse(NotPermitted, ReasonConfigDiffers, "%s: %s", e, c.readOnly)
+	}
+	if !c.Live && r.Trial != nil {
+		return nil, refuse(NotPermitted, ReasonBankBusy, "%s: bank %s waits for a reboot or a decision, and its slots are not touched until then", e, r.Trial.Bank)
+	}
+	return cr, nil
+}
+
+// secondBankFree makes sure that the bootloader does not start the second bank while it is being changed.
+func (s *Service) secondBankFree(c *component) error {
+	if c.Live {
+		return nil
+	}
+	sel, err := s.cfg.Selector.Read()
+	if err != nil {
+		return &Error{Status: StorageFailure, Reason: ReasonSelectorUnusable, Text: "read the boot selection", Err: err}
+	}
+	s.setSelection(sel)
+	if want := (Selection{Default: s.cfg.Boot.Bank}); sel != want {
+		return refuse(NotPermitted, ReasonDefaultDiffers, "the boot selector has default bank %q and trial bank %q, but bank %q is running: somebody else changed it; restart the service", sel.Default, sel.Trial, s.cfg.Boot.Bank)
+	}
+	return nil
+}
+
+// closeQuietly closes after an error that says more.
+func closeQuietly(c io.Closer, err error) error {
+	return errors.Join(err, c.Close())
+}

@@ -1,0 +1,207 @@
+package fwu
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// The store is a medium of StoreSize bytes or more, preallocated, with two copies of the record that are overwritten in place in turn:
+//
+//	copy 0 at 0, copy 1 at 131072; each
+//	  0  8   magic "FWUABREC"
+//	  8  2   format version, major; a reader that does not know it touches nothing
+//	 10  2   format version, minor; grows with fields that an older reader keeps and ignores
+//	 12  4   length of the record in bytes
+//	 16  8   generation; the valid copy with the higher one counts
+//	 24 32   SHA-256 of bytes 0 to 23 and of the record
+//	 56  8   zero
+//	 64      the record: JSON, then zeroes up to a multiple of 4096
+//
+// Integers are little endian. A commit is one write to the copy that does not count, one flush, and a read-back; cut anywhere, the other copy still counts.
+const (
+	storeMagic      = "FWUABREC"
+	storeMajor      = 1
+	storeMinor      = 0
+	storeCopySize   = 128 << 10
+	storeHeaderSize = 64
+	// StoreSize is the least size of a store, in bytes.
+	StoreSize = 2 * storeCopySize
+)
+
+// Medium is what a store lies on. Offsets and lengths are multiples of 4096. Implementation: package partition.
+type Medium interface {
+	io.ReaderAt
+	io.WriterAt
+	// Sync returns when everything written is durable. After an error nothing since the last good Sync counts.
+	Sync() error
+	Size() int64
+}
+
+var (
+	errNoRecord      = constError("no record")
+	errRecordLost    = constError("both copies of the record are damaged")
+	errRecordVersion = constError("record of an unknown format version")
+)
+
+// Store keeps the record. Not safe for concurrent use.
+type Store struct {
+	medium     Medium
+	generation uint64 // highest that was ever read or tried
+	newest     int    // copy that counts, -1 if none
+	good       [2]bool
+}
+
+// OpenStore takes a medium for a store. Nothing is read yet.
+func OpenStore(m Medium) (*Store, error) {
+	if m.Size() < StoreSize {
+		return nil, fmt.Errorf("store of %d bytes: %d are needed", m.Size(), StoreSize)
+	}
+	return &Store{medium: m, newest: -1}, nil
+}
+
+type storeCopy struct {
+	major, minor uint16
+	generation   uint64
+	payload      []byte
+}
+
+var errBlank = constError("never written")
+
+// readCopy returns copy i, errBlank if nothing of ours was ever there, or another error if it is damaged.
+func (s *Store) readCopy(i int) (storeCopy, error) {
+	buf := make([]byte, storeCopySize)
+	if _, err := s.medium.ReadAt(buf, int64(i)*storeCopySize); err != nil && err != io.EOF {
+		return storeCopy{}, fmt.Errorf("read copy %d of the record: %w", i, err)
+	}
+	return parseCopy(buf)
+}
+
+func parseCopy(buf []byte) (storeCopy, error) {
+	if len(bytes.Trim(buf, "\x00")) == 0 || len(bytes.Trim(buf, "\xff")) == 0 {
+		return storeCopy{}, errBlank
+	}
+	if len(buf) < storeHeaderSize || string(buf[:8]) != storeMagic {
+		return storeCopy{}, errors.New("no record")
+	}
+	le := binary.LittleEndian
+	c := storeCopy{major: le.Uint16(buf[8:]), minor: le.Uint16(buf[10:]), generation: le.Uint64(buf[16:])}
+	n := le.Uint32(buf[12:])
+	if uint64(n) > uint64(len(buf)-storeHeaderSize) {
+		return storeCopy{}, fmt.Errorf("record of %d bytes", n)
+	}
+	c.payload = buf[storeHeaderSize : storeHeaderSize+int(n)]
+	if sum := copySum(buf[:24], c.payload); !bytes.Equal(sum[:], buf[24:56]) {
+		return storeCopy{}, errors.New("checksum does not match")
+	}
+	return c, nil
+}
+
+func copySum(header, payload []byte) [32]byte {
+	h := sha256.New()
+	h.Write(header)
+	h.Write(payload)
+	return [32]byte(h.Sum(nil))
+}
+
+// load returns the record that counts: errNoRecord if the store was never written, errRecordLost if it was and nothing is left,
+// errRecordVersion if a version of the service wrote it that is too new to be understood.
+func (s *Store) load() (*record, error) {
+	var copies [2]storeCopy
+	var errs [2]error
+	s.newest = -1
+	for i := range copies {
+		copies[i], errs[i] = s.readCopy(i)
+		s.good[i] = errs[i] == nil
+		if errs[i] != nil {
+			continue
+		}
+		if s.newest < 0 || copies[i].generation > copies[s.newest].generation {
+			s.newest = i
+		}
+		s.generation = max(s.generation, copies[i].generation)
+	}
+	if s.newest < 0 {
+		if errors.Is(errs[0], errBlank) && errors.Is(errs[1], errBlank) {
+			return nil, errNoRecord
+		}
+		return nil, fmt.Errorf("%w (%w; %w)", errRecordLost, errs[0], errs[1])
+	}
+	return decodeCopy(copies[s.newest])
+}
+
+func decodeCopy(c storeCopy) (*record, error) {
+	if c.major != storeMajor {
+		return nil, fmt.Errorf("%w: %d.%d", errRecordVersion, c.major, c.minor)
+	}
+	r := &record{minor: c.minor}
+	if err := json.Unmarshal(c.payload, r); err != nil {
+		return nil, fmt.Errorf("%w (%w)", errRecordLost, err)
+	}
+	if err := r.check(); err != nil {
+		return nil, fmt.Errorf("%w (%w)", errRecordLost, err)
+	}
+	return r, nil
+}
+
+// repaired tells that both copies are good; if not, save brings the other one back.
+func (s *Store) repaired() bool { return s.newest >= 0 && s.good[1-s.newest] }
+
+// save makes r the record that counts. On an error the one before it counts, or r, nothing else; the next save goes to the same copy again.
+func (s *Store) save(r *record) error {
+	payload, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode the record: %w", err)
+	}
+	if len(payload) > storeCopySize-storeHeaderSize {
+		return &Error{Status: InsufficientStorage, Reason: ReasonRecordTooLarge, Text: fmt.Sprintf("record of %d bytes: %d is the most", len(payload), storeCopySize-storeHeaderSize)}
+	}
+	s.generation++
+	buf := encodeCopy(storeCopy{storeMajor, r.minor, s.generation, payload})
+	target := 0
+	if s.newest >= 0 {
+		target = 1 - s.newest
+	}
+	if err := s.writeCopy(target, buf); err != nil {
+		s.good[target] = false
+		return &Error{Status: StorageFailure, Reason: ReasonMedium, Text: fmt.Sprintf("write copy %d of the record", target), Err: err}
+	}
+	s.newest, s.good[target] = target, true
+	return nil
+}
+
+func encodeCopy(c storeCopy) []byte {
+	buf := make([]byte, (storeHeaderSize+len(c.payload)+4095)&^4095)
+	copy(buf, storeMagic)
+	le := binary.LittleEndian
+	le.PutUint16(buf[8:], c.major)
+	le.PutUint16(buf[10:], c.minor)
+	le.PutUint32(buf[12:], uint32(len(c.payload)))
+	le.PutUint64(buf[16:], c.generation)
+	sum := copySum(buf[:24], c.payload)
+	copy(buf[24:], sum[:])
+	copy(buf[storeHeaderSize:], c.payload)
+	return buf
+}
+
+func (s *Store) writeCopy(i int, buf []byte) error {
+	off := int64(i) * storeCopySize
+	if _, err := s.medium.WriteAt(buf, off); err != nil {
+		return err
+	}
+	if err := s.medium.Sync(); err != nil {
+		return err
+	}
+	back := make([]byte, len(buf))
+	if _, err := s.medium.ReadAt(back, off); err != nil && err != io.EOF {
+		return err
+	}
+	if !bytes.Equal(back, buf) {
+		return ErrReadBack
+	}
+	return nil
+}

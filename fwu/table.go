@@ -1,0 +1,119 @@
+package fwu
+
+// variant is what appendix C of the specification distinguishes.
+type variant struct {
+	live     bool // needs no reboot
+	trial    bool
+	volatile bool
+}
+
+type event uint8
+
+// Events: the calls of the API, what a check can find, and what a boot can turn out to be.
+const (
+	evStart event = iota
+	evWrite
+	evFinish
+	evInvalid // manifest or image failed a check
+	evCancel
+	evClean
+	evInstall
+	evInstallFailed // a live component's unit does not run with the new image
+	evAccept
+	evReject
+	evReboot      // any boot
+	evInstalled   // STAGED, and the new bank was booted
+	evNotBooted   // STAGED and armed, and the old bank was booted
+	evNotArmed    // STAGED, and the bootloader never learnt of it
+	evRolledBack  // TRIAL or REJECTED, and the old bank was booted
+	evTrialBroken // TRIAL, and the new bank was booted again although it is not the default
+)
+
+func (e event) String() string {
+	return [...]string{"start", "write", "finish", "invalid", "cancel", "clean", "install", "install failed", "accept", "reject",
+		"reboot", "installed", "not booted", "not armed", "rolled back", "trial broken"}[e]
+}
+
+// set is a set of booleans: which values of a variant's property a row is for.
+type set uint8
+
+const (
+	no set = 1 << iota
+	yes
+	any2 = no | yes
+)
+
+func (s set) has(b bool) bool {
+	if b {
+		return s&yes != 0
+	}
+	return s&no != 0
+}
+
+// transition is a row of the state machine.
+type transition struct {
+	live, trial, volatile set
+	from                  State
+	on                    event
+	to                    State
+	status                Status
+}
+
+// transitions is the state machine: figures 7 and 9 to 15 of the specification, with the rules of section 4.2.4 for failed checks, and
+// the choices that it leaves to an implementation: with non-volatile staging WRITING, FAILED and UPDATED survive a reboot.
+// What has no row is BAD_STATE for a call, and no change for a boot.
+func transitions() []transition {
+	return []transition{
+		{any2, any2, any2, Ready, evStart, Writing, Success},
+		{any2, any2, any2, Writing, evWrite, Writing, Success},
+		{any2, any2, any2, Writing, evFinish, Candidate, Success},
+		{any2, any2, any2, Writing, evInvalid, Failed, Success},
+		{any2, any2, any2, Candidate, evInvalid, Failed, Success},
+		{any2, any2, any2, Writing, evCancel, Failed, Success},
+		{any2, any2, any2, Candidate, evCancel, Failed, Success},
+		{any2, any2, any2, Failed, evClean, Ready, Success},
+		{any2, any2, any2, Updated, evClean, Ready, Success},
+
+		{no, any2, any2, Candidate, evInstall, Staged, SuccessReboot},
+		{yes, yes, any2, Candidate, evInstall, Trial, Success},
+		{yes, no, any2, Candidate, evInstall, Updated, Success},
+		{yes, any2, any2, Candidate, evInstallFailed, Failed, Success},
+
+		{any2, yes, any2, Trial, evAccept, Updated, Success},
+		{no, any2, any2, Staged, evReject, Failed, Success},
+		{no, yes, any2, Trial, evReject, Rejected, SuccessReboot},
+		{yes, yes, any2, Trial, evReject, Failed, Success},
+
+		{any2, any2, yes, Writing, evReboot, Ready, Success},
+		{any2, any2, yes, Candidate, evReboot, Ready, Success},
+		{any2, any2, yes, Failed, evReboot, Ready, Success},
+		{any2, any2, yes, Updated, evReboot, Ready, Success},
+		{yes, yes, yes, Trial, evReboot, Ready, Success},
+
+		{no, yes, any2, Staged, evInstalled, Trial, Success},
+		{no, no, no, Staged, evInstalled, Updated, Success},
+		{no, no, yes, Staged, evInstalled, Ready, Success},
+		{no, any2, no, Staged, evNotBooted, Failed, Success},
+		{no, any2, yes, Staged, evNotBooted, Ready, Success},
+		{no, any2, no, Staged, evNotArmed, Candidate, Success},
+		{no, any2, yes, Staged, evNotArmed, Ready, Success},
+		{no, yes, any2, Trial, evTrialBroken, Rejected, SuccessReboot},
+		{no, yes, no, Trial, evRolledBack, Failed, Success},
+		{no, yes, yes, Trial, evRolledBack, Ready, Success},
+		{no, any2, no, Rejected, evRolledBack, Failed, Success},
+		{no, any2, yes, Rejected, evRolledBack, Ready, Success},
+	}
+}
+
+// next looks up what event e makes of state from. ok is false where the table has no row.
+func (v variant) next(from State, e event) (to State, status Status, ok bool) {
+	for _, t := range transitions() {
+		if t.from == from && t.on == e && t.live.has(v.live) && t.trial.has(v.trial) && t.volatile.has(v.volatile) {
+			return t.to, t.status, true
+		}
+	}
+	return from, BadState, false
+}
+
+// bound tells that a component's bank waits for a boot, or for a decision, and must not be touched.
+func (s State) bound() bool { return s == Staged || s == Trial || s == Rejected }

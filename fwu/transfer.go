@@ -1,0 +1,572 @@
+package fwu
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/fwu-ab/fwu-ab/suit"
+)
+
+// Offsets here are of two kinds. The *stream* is what the client writes: the image, or a bundle. The *image* is what lies in the slot; in a bundle it begins
+// at transfer.payload. Written, as callers see it, is an offset in the stream.
+
+// transfer is an image that is being written.
+type transfer struct {
+	image   Image
+	header  []byte // bundled: what came before the payload is known
+	known   bool   // whether the manifest is known; always true for a detached one, never for none
+	digest  suit.Digest
+	size    int64 // of the image; 0 if not known
+	payload int64 // where the image begins in the stream
+	next    int64 // bundled: where the stream goes on
+	have    int64 // bundled: what of the stream was taken; bytes from next to have come a second time, and are dropped
+	end     int64 // highest byte of the image that was written, plus one
+	dirty   int64 // bytes of the image since the last checkpoint
+}
+
+var errCancelled = constError("cancelled")
+
+// Start is psa_fwu_start (section 5.6.1). A detached manifest is verified here, whole; it names the digest that the image must have.
+func (s *Service) Start(ctx context.Context, id ID, manifest []byte) error {
+	c, cr, err := s.acquire(ctx, id, evStart)
+	if err != nil {
+		return err
+	}
+	defer c.op.give()
+	img := &imageRecord{}
+	switch {
+	case c.Manifest == Detached && len(manifest) == 0:
+		return refuse(InvalidArgument, ReasonManifestMissing, "start: %s expects a detached manifest, and none was given", c.Name)
+	case c.Manifest != Detached && len(manifest) > 0:
+		return refuse(InvalidArgument, ReasonManifestUnexpected, "start: %s takes no detached manifest (manifest = %q)", c.Name, c.Manifest)
+	case c.Manifest == Detached:
+		if img, err = s.readManifest(c, cr, manifest); err != nil {
+			return fmt.Errorf("start: %w", err)
+		}
+	}
+	return s.startWriting(ctx, c, img)
+}
+
+func (s *Service) startWriting(ctx context.Context, c *component, img *imageRecord) error {
+	if err := s.bank.take(ctx); err != nil {
+		return err
+	}
+	defer s.bank.give()
+	if err := s.secondBankFree(c); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	if err := s.openTransfer(ctx, c, img, 0); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	r := s.record()
+	p := plan{do: append(s.destroySecond(r, c, false), save{"WRITING", func(r *record) {
+		cr := r.Components[c.Name]
+		cr.set(Writing, Success, "", "")
+		cr.Carried = false
+		cr.second().Image = img
+	}})}
+	if err := s.run(ctx, p); err != nil {
+		return fmt.Errorf("start: %w", errors.Join(err, s.release(c)))
+	}
+	s.setWritten(c, 0)
+	s.log.Info("started", "component", c.Name, "version", img.Version.String(), "manifest", img.Manifest)
+	return nil
+}
+
+// readManifest verifies a manifest for c and turns it into what the record keeps of it.
+func (s *Service) readManifest(c *component, cr *componentRecord, envelope []byte) (*imageRecord, error) {
+	m, err := suit.Open(envelope, c.Keys)
+	if err != nil {
+		return nil, manifestError(err)
+	}
+	si, err := m.Image(c.Device, c.Name)
+	if err != nil {
+		return nil, manifestError(err)
+	}
+	img := &imageRecord{Version: si.Version, Sequence: si.Sequence, Digest: si.Digest.String(), Size: si.Size,
+		Manifest: m.Digest().String(), Dependencies: si.Dependencies}
+	return img, s.policy(c, cr, img)
+}
+
+// manifestError gives what the manifest library found the status that the specification has for it.
+func manifestError(err error) error {
+	e := &Error{Status: InvalidArgument, Reason: ReasonManifestInvalid, Text: "manifest", Err: err}
+	for _, m := range []struct {
+		err    error
+		status Status
+		reason Reason
+	}{
+		{suit.ErrSignature, InvalidSignature, ReasonManifestSignature},
+		{suit.ErrVendor, NotPermitted, ReasonVendorMismatch},
+		{suit.ErrClass, NotPermitted, ReasonClassMismatch},
+		{suit.ErrComponent, NotPermitted, ReasonComponentMismatch},
+	} {
+		if errors.Is(err, m.err) {
+			e.Status, e.Reason = m.status, m.reason
+		}
+	}
+	return e
+}
+
+// policy is what a valid manifest can fail.
+func (s *Service) policy(c *component, cr *componentRecord, img *imageRecord) error {
+	switch {
+	case img.Sequence < cr.Floor:
+		return refuse(NotPermitted, ReasonSequenceRollback, "sequence number %d is lower than %d, which %s has reached", img.Sequence, cr.Floor, c.Name)
+	case cr.failedTrials(img.Digest) >= s.cfg.MaxTrials:
+		return refuse(NotPermitted, ReasonFailedBefore, "this image failed %d trials; fwu-ab reset forgets them", cr.failedTrials(img.Digest))
+	case img.Size > maxSize(c):
+		return refuse(InsufficientStorage, ReasonImageTooLarge, "image of %d bytes: the slots of %s take %d", img.Size, c.Name, maxSize(c))
+	}
+	return nil
+}
+
+// openTransfer opens c's second slot and goes on with img at written.
+func (s *Service) openTransfer(ctx context.Context, c *component, img *imageRecord, written int64) (err error) {
+	cr := s.record().Components[c.Name]
+	t := &transfer{digest: suit.Digest{Hash: crypto.SHA256}}
+	if img.Manifest != "" {
+		if t.digest, err = parseDigest(img.Digest); err != nil {
+			return &Error{Status: GenericError, Reason: ReasonManifestInvalid, Text: "record of " + c.Name, Err: err}
+		}
+		t.known, t.size, t.payload = true, img.Size, img.Payload
+	}
+	if written <= t.payload && c.Manifest == Bundled {
+		*t = transfer{digest: suit.Digest{Hash: crypto.SHA256}}
+		written = 0
+	}
+	t.next, t.have, t.end = written, written, written-t.payload
+	if t.end < 0 {
+		t.end = 0
+	}
+	if t.image, err = c.Slots[1-cr.Active].Open(ctx); err != nil {
+		return s.slotError(c, 1-cr.Active, err)
+	}
+	if err := t.image.Resume(ctx, t.digest.New(), t.end); err != nil {
+		return s.slotError(c, 1-cr.Active, closeQuietly(t.image, err))
+	}
+	c.transfer = t
+	return nil
+}
+
+// resume makes sure that there is a transfer: a restart of the service, or an error of the medium, ended the one before.
+func (s *Service) resume(ctx context.Context, c *component, cr *componentRecord) error {
+	if c.transfer != nil {
+		return nil
+	}
+	s.mu.Lock()
+	written := c.written
+	s.mu.Unlock()
+	return s.openTransfer(ctx, c, cr.next(), written)
+}
+
+// Write is psa_fwu_write (section 5.6.1): block at offset off of what is written. An error of the medium voids what is not durable: go on at Written.
+func (s *Service) Write(ctx context.Context, id ID, off int64, block []byte) error {
+	c, cr, err := s.acquire(ctx, id, evWrite)
+	if err != nil {
+		return err
+	}
+	defer c.op.give()
+	ctx, end := s.begin(ctx, c, "")
+	defer end()
+	if len(block) == 0 || len(block) > MaxWriteSize {
+		return refuse(InvalidArgument, ReasonSize, "write: block of %d bytes: from 1 to %d are taken", len(block), MaxWriteSize)
+	}
+	return s.ended(ctx, s.put(ctx, c, cr, off, block))
+}
+
+// WriteFrom writes what r has, from offset off on: length bytes, or all up to its end where length is 0. It returns how many bytes were stored. It makes them durable in
+// any case, so that a transfer that was interrupted continues at Written. A reader with SetReadDeadline is interrupted when ctx ends or Cancel is called.
+func (s *Service) WriteFrom(ctx context.Context, id ID, off int64, r io.Reader, length int64) (int64, error) {
+	c, cr, err := s.acquire(ctx, id, evWrite)
+	if err != nil {
+		return 0, err
+	}
+	defer c.op.give()
+	if length < 0 {
+		return 0, refuse(InvalidArgument, ReasonSize, "write: negative length")
+	}
+	ctx, end := s.begin(ctx, c, OpWrite)
+	defer end()
+	if d, ok := r.(interface{ SetReadDeadline(time.Time) error }); ok {
+		defer context.AfterFunc(ctx, func() { _ = d.SetReadDeadline(time.Unix(1, 0)) })() // a file that cannot be interrupted does not block either
+	}
+	n, err := s.copyFrom(ctx, c, cr, off, r, length)
+	if c.transfer != nil && n > 0 {
+		err = errors.Join(err, s.checkpoint(context.WithoutCancel(ctx), c))
+	}
+	if err == nil && n == 0 {
+		err = refuse(InvalidArgument, ReasonSize, "write: nothing to read")
+	}
+	return n, s.ended(ctx, err)
+}
+
+func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecord, off int64, r io.Reader, length int64) (n int64, err error) {
+	buf := make([]byte, MaxWriteSize)
+	total := length
+	if total == 0 && cr.next().Size > 0 {
+		total = cr.next().Payload + cr.next().Size - off
+	}
+	report := s.progress(c)
+	for length == 0 || n < length {
+		chunk := buf
+		if left := length - n; length > 0 && left < int64(len(buf)) {
+			chunk = buf[:left]
+		}
+		m, readErr := io.ReadFull(r, chunk)
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		if m > 0 {
+			if err := s.put(ctx, c, cr, off+n, chunk[:m]); err != nil {
+				return n, err
+			}
+			n += int64(m)
+			report(n, total)
+		}
+		switch {
+		case errors.Is(readErr, io.EOF), errors.Is(readErr, io.ErrUnexpectedEOF):
+			if length > 0 && n < length {
+				return n, refuse(CommunicationFailure, ReasonSize, "write: the data ended after %d of %d bytes", n, length)
+			}
+			return n, nil
+		case readErr != nil:
+			return n, &Error{Status: CommunicationFailure, Text: "write: read from the caller's descriptor", Err: readErr}
+		}
+	}
+	return n, nil
+}
+
+// ended gives the error of an operation that was interrupted its reason.
+func (s *Service) ended(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errCancelled):
+		return &Error{Status: BadState, Reason: ReasonCancelled, Text: "the update of this component was cancelled"}
+	case errors.Is(cause, errClosed):
+		return &Error{Status: CommunicationFailure, Text: "the service is closing; the transfer continues at what was written", Err: cause}
+	default:
+		return &Error{Status: CommunicationFailure, Text: "the caller ended the transfer", Err: cause}
+	}
+}
+
+// put stores a block of the stream.
+func (s *Service) put(ctx context.Context, c *component, cr *componentRecord, off int64, p []byte) error {
+	if off < 0 || off%WriteAlignment != 0 {
+		return refuse(InvalidArgument, ReasonOffset, "write at %d: offsets are multiples of %d", off, WriteAlignment)
+	}
+	if err := s.resume(ctx, c, cr); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	t := c.transfer
+	limit := maxSize(c)
+	if t.known {
+		limit = t.size
+	}
+	if c.Manifest == Bundled {
+		return s.putStream(ctx, c, off, p)
+	}
+	if off > limit-int64(len(p)) {
+		return refuse(InvalidArgument, ReasonSize, "write of %d bytes at %d: the image has %d at most", len(p), off, limit)
+	}
+	return s.putImage(ctx, c, off, p)
+}
+
+// putStream takes a block of a bundle: contiguous, or again from Written on.
+func (s *Service) putStream(ctx context.Context, c *component, off int64, p []byte) error {
+	t := c.transfer
+	s.mu.Lock()
+	written := c.written
+	s.mu.Unlock()
+	if off != t.next && off != written {
+		return refuse(InvalidArgument, ReasonOffset, "write at %d: a bundle is written in order, and continues at %d", off, t.next)
+	}
+	if t.known && off > t.payload+t.size-int64(len(p)) {
+		return refuse(InvalidArgument, ReasonSize, "write of %d bytes at %d: the bundle has %d", len(p), off, t.payload+t.size)
+	}
+	if off == 0 && t.have > 0 { // nothing is durable, and the client begins anew
+		*t = transfer{image: t.image, digest: suit.Digest{Hash: crypto.SHA256}}
+		if err := t.image.Resume(ctx, t.digest.New(), 0); err != nil {
+			return s.void(c, err)
+		}
+	}
+	t.next = off + int64(len(p))
+	again := min(t.have-off, int64(len(p)))
+	p = p[again:] // what lies in the slot is what will be verified, so what comes twice needs no second look
+	t.have = max(t.have, t.next)
+	if len(p) == 0 {
+		return nil
+	}
+	if t.known {
+		return s.putImage(ctx, c, off+again-t.payload, p)
+	}
+	return s.putHeader(ctx, c, p)
+}
+
+// putHeader collects a bundle up to its payload, verifies the manifest, and stores what came of the payload.
+func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
+	t := c.transfer
+	t.header = append(t.header, p...)
+	b, err := suit.Header(t.header)
+	if errors.Is(err, suit.ErrShort) {
+		return nil
+	}
+	if err != nil {
+		return s.invalid(ctx, c, fmt.Errorf("write: %w", manifestError(err)))
+	}
+	img, err := s.readManifest(c, s.record().Components[c.Name], b.Envelope)
+	if err == nil {
+		err = checkPayload(c, b, img)
+	}
+	if err != nil {
+		return s.invalid(ctx, c, fmt.Errorf("write: %w", err))
+	}
+	rest := t.header[b.Offset:]
+	if int64(len(rest)) > b.Size {
+		return s.invalid(ctx, c, refuse(InvalidArgument, ReasonManifestInvalid, "write: %d bytes after the payload", int64(len(rest))-b.Size))
+	}
+	img.Payload = b.Offset
+	if err := s.update(func(r *record) { r.Components[c.Name].second().Image = img }); err != nil {
+		return err
+	}
+	if t.digest, err = parseDigest(img.Digest); err != nil {
+		return err
+	}
+	t.known, t.size, t.payload, t.header = true, img.Size, b.Offset, nil
+	if err := t.image.Resume(ctx, t.digest.New(), 0); err != nil {
+		return s.void(c, err)
+	}
+	for len(rest) > 0 {
+		n := min(len(rest), MaxWriteSize)
+		if err := s.putImage(ctx, c, t.end, rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+func checkPayload(c *component, b suit.Bundle, img *imageRecord) error {
+	if b.Size != img.Size {
+		return refuse(InvalidArgument, ReasonImageSize, "the bundle carries %d bytes for %s, and its manifest says %d", b.Size, c.Name, img.Size)
+	}
+	return nil
+}
+
+// putImage stores a block of the image.
+func (s *Service) putImage(ctx context.Context, c *component, off int64, p []byte) error {
+	t := c.transfer
+	if err := t.image.WriteAt(ctx, p, off); err != nil {
+		return s.void(c, err)
+	}
+	t.end = max(t.end, off+int64(len(p)))
+	if t.dirty += int64(len(p)); t.dirty < CheckpointInterval {
+		return nil
+	}
+	return s.checkpoint(ctx, c)
+}
+
+// void gives up a transfer whose medium failed. What is durable stays, and the next call goes on from there.
+func (s *Service) void(c *component, err error) error {
+	second := 1 - s.record().Components[c.Name].Active
+	return s.slotError(c, second, errors.Join(err, s.release(c)))
+}
+
+// checkpoint makes what was written durable, and records how far that is.
+func (s *Service) checkpoint(ctx context.Context, c *component) error {
+	t := c.transfer
+	prefix, err := t.image.Sync(ctx)
+	if err != nil {
+		return s.void(c, err)
+	}
+	t.dirty = 0
+	written := t.payload + prefix
+	if !t.known || prefix < t.size {
+		written &^= WriteAlignment - 1
+	}
+	if c.Manifest == Bundled && written <= t.payload {
+		written = 0
+	}
+	s.mu.Lock()
+	grown := written != c.written
+	s.mu.Unlock()
+	if !grown {
+		return nil
+	}
+	if err := s.update(func(r *record) { r.Components[c.Name].next().Written = written }); err != nil {
+		return err
+	}
+	s.setWritten(c, written)
+	return nil
+}
+
+// invalid moves a component to FAILED, because of what a check found, and returns that.
+func (s *Service) invalid(ctx context.Context, c *component, cause error) error {
+	second := 1 - s.record().Components[c.Name].Active
+	p := plan{do: []effect{destroy{c.ID, second, true}}}
+	err := s.run(ctx, p)
+	err = errors.Join(err, s.release(c), s.update(func(r *record) {
+		cr := r.Components[c.Name]
+		cr.set(Failed, StatusOf(cause), ReasonOf(cause), cause.Error())
+	}))
+	s.log.Warn("image refused", "component", c.Name, "reason", string(ReasonOf(cause)), "why", cause.Error())
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	return cause
+}
+
+// Finish is psa_fwu_finish (section 5.6.1): the image is read back from the medium, whole, and compared with its manifest.
+func (s *Service) Finish(ctx context.Context, id ID) error {
+	c, cr, err := s.acquire(ctx, id, evFinish)
+	if err != nil {
+		return err
+	}
+	defer c.op.give()
+	ctx, end := s.begin(ctx, c, OpFinish)
+	defer end()
+	if err := s.resume(ctx, c, cr); err != nil {
+		return s.ended(ctx, fmt.Errorf("finish: %w", err))
+	}
+	if err := s.complete(c); err != nil {
+		if c.Manifest == None {
+			return err
+		}
+		return s.invalid(ctx, c, err)
+	}
+	if err := s.verifyWritten(ctx, c); err != nil {
+		return s.ended(ctx, err)
+	}
+	s.log.Info("candidate", "component", c.Name, "digest", s.record().Components[c.Name].next().Digest)
+	return nil
+}
+
+// complete checks that there is an image, of the size that it must have.
+func (s *Service) complete(c *component) error {
+	t := c.transfer
+	switch {
+	case c.Manifest == None && t.end == 0:
+		return refuse(InvalidArgument, ReasonImageSize, "finish: nothing was written")
+	case c.Manifest == Bundled && !t.known:
+		return refuse(InvalidArgument, ReasonManifestInvalid, "finish: the bundle ended within its manifest, after %d bytes", t.have)
+	case t.known && t.end < t.size:
+		return refuse(InvalidArgument, ReasonImageSize, "finish: the image has %d of %d bytes", t.end, t.size)
+	case t.known && t.next < t.have && c.Manifest == Bundled:
+		return refuse(InvalidArgument, ReasonImageSize, "finish: the bundle was started again at an earlier offset and not completed")
+	}
+	if !t.known {
+		t.size = t.end
+	}
+	return nil
+}
+
+func (s *Service) verifyWritten(ctx context.Context, c *component) error {
+	t := c.transfer
+	sum, head, err := t.image.Sum(ctx, t.size, s.progress(c))
+	if err != nil {
+		return s.void(c, err)
+	}
+	if t.known && !bytes.Equal(sum, t.digest.Sum) {
+		return s.invalid(ctx, c, refuse(InvalidSignature, ReasonImageDigest, "finish: the image has digest %s, and its manifest says %s",
+			suit.Digest{Hash: t.digest.Hash, Sum: sum}, t.digest))
+	}
+	digest := suit.Digest{Hash: t.digest.Hash, Sum: sum}.String()
+	if cr := s.record().Components[c.Name]; cr.failedTrials(digest) >= s.cfg.MaxTrials {
+		return s.invalid(ctx, c, refuse(NotPermitted, ReasonFailedBefore, "finish: this image failed %d trials; fwu-ab reset forgets them", cr.failedTrials(digest)))
+	}
+	written := t.payload + t.size
+	err = s.update(func(r *record) {
+		cr := r.Components[c.Name]
+		cr.set(Candidate, Success, "", "")
+		img := cr.next()
+		img.Digest, img.Size, img.Head, img.Written = digest, t.size, &head, written
+	})
+	if err != nil {
+		return err
+	}
+	c.held, c.transfer = t.image, nil
+	s.setWritten(c, written)
+	return nil
+}
+
+// Cancel is psa_fwu_cancel (section 5.6.1). It ends a WriteFrom, a Finish or an Install that uses the component, and does not wait for the client of it.
+func (s *Service) Cancel(ctx context.Context, id ID) error {
+	c := s.component(id)
+	if c == nil {
+		return refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
+	}
+	if err := s.healthy(); err != nil {
+		return err
+	}
+	if st := s.record().Components[c.Name].State; st != Writing && st != Candidate {
+		err := refuse(BadState, ReasonState, "cancel: %s is %s", c.Name, st)
+		err.Components = []ID{id}
+		return err
+	}
+	s.interrupt(c, errCancelled)
+	if err := c.op.take(ctx); err != nil {
+		return err
+	}
+	defer c.op.give()
+	cr, err := s.admitCall(c, evCancel)
+	if err != nil {
+		return err
+	}
+	err = s.run(ctx, plan{do: []effect{destroy{c.ID, 1 - cr.Active, true}}})
+	err = errors.Join(err, s.release(c))
+	if err != nil {
+		s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
+	}
+	if err := s.update(func(r *record) { r.Components[c.Name].set(Failed, Success, ReasonCancelled, "cancelled by the client") }); err != nil {
+		return fmt.Errorf("cancel: %w", err)
+	}
+	s.log.Info("cancelled", "component", c.Name)
+	return nil
+}
+
+// Clean is psa_fwu_clean (section 5.6.1). The second slot is erased here, and nowhere else.
+func (s *Service) Clean(ctx context.Context, id ID) error {
+	c, cr, err := s.acquire(ctx, id, evClean)
+	if err != nil {
+		return err
+	}
+	defer c.op.give()
+	ctx, end := s.begin(ctx, c, OpClean)
+	defer end()
+	second := 1 - cr.Active
+	if err := s.destroyForClean(ctx, c); err != nil {
+		return fmt.Errorf("clean: %w", err)
+	}
+	err = s.withImage(ctx, id, second, func(img Image) error { return img.Erase(ctx, s.progress(c)) })
+	if err != nil {
+		return s.ended(ctx, fmt.Errorf("clean: %w", err))
+	}
+	err = s.update(func(r *record) {
+		cr := r.Components[c.Name]
+		cr.set(Ready, Success, "", "")
+		cr.second().Image = nil
+	})
+	if err != nil {
+		return fmt.Errorf("clean: %w", err)
+	}
+	s.log.Info("cleaned", "component", c.Name)
+	return nil
+}
+
+func (s *Service) destroyForClean(ctx context.Context, c *component) error {
+	if err := s.bank.take(ctx); err != nil {
+		return err
+	}
+	defer s.bank.give()
+	if err := s.secondBankFree(c); err != nil {
+		return err
+	}
+	return s.run(ctx, plan{do: s.destroySecond(s.record(), c, false)})
+}
