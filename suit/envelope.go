@@ -1,7 +1,6 @@
 package suit
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -225,14 +224,25 @@ func whole(envelope []byte) (frame, error) {
 	return f, nil
 }
 
+// readUnverified reads an envelope without payload whose digest is right. Whether it is signed, and by whom, is not looked at.
+func readUnverified(envelope []byte) (f frame, a authentication, m *Manifest, err error) {
+	if f, err = whole(envelope); err != nil {
+		return f, a, nil, err
+	}
+	if a, err = readAuthentication(f.authentication); err != nil {
+		return f, a, nil, err
+	}
+	if err = a.matches(f.manifest); err != nil {
+		return f, a, nil, err
+	}
+	m, err = parseManifest(f.manifest)
+	return f, a, m, err
+}
+
 // WriteBundle writes the envelope with the image, size bytes from r, integrated as payload payloadName. It holds no more than a block of the image. Key, size
 // and digest must be those of the manifest: after an error, what was written is of no use. The signature is not checked, and may be missing.
 func WriteBundle(w io.Writer, envelope []byte, payloadName string, size int64, r io.Reader) error {
-	f, err := whole(envelope)
-	if err != nil {
-		return err
-	}
-	m, err := parseManifest(f.manifest)
+	f, _, m, err := readUnverified(envelope)
 	if err != nil {
 		return err
 	}
@@ -247,22 +257,5 @@ func WriteBundle(w io.Writer, envelope []byte, payloadName string, size int64, r
 	if _, err := w.Write(head); err != nil {
 		return fmt.Errorf("write header of bundle: %w", err)
 	}
-	h := m.image.Digest.New()
-	n, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(r, size))
-	if err != nil {
-		return fmt.Errorf("copy image into bundle at %d: %w", n, err)
-	}
-	if n < size {
-		return fmt.Errorf("image ends after %d bytes of %d", n, size)
-	}
-	switch n, err := io.ReadFull(r, make([]byte, 1)); {
-	case n > 0:
-		return fmt.Errorf("image is longer than %d bytes", size)
-	case err != io.EOF:
-		return fmt.Errorf("read end of image at %d: %w", size, err)
-	}
-	if !bytes.Equal(h.Sum(nil), m.image.Digest.Sum) {
-		return fmt.Errorf("image does not have the digest %v of the manifest", m.image.Digest)
-	}
-	return nil
+	return m.image.Check(io.TeeReader(r, w))
 }

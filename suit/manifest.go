@@ -91,6 +91,17 @@ func (m *Manifest) Image(d Device, component string) (Image, error) {
 	return i, nil
 }
 
+// Target is a device and the component of it that an image is for.
+type Target struct {
+	Device
+	Component string
+}
+
+// Targets are those for which Image returns an image.
+func (m *Manifest) Targets() []Target {
+	return []Target{{Device: m.device, Component: m.image.Component}}
+}
+
 // parseManifest reads a SUIT_Manifest.
 func parseManifest(b []byte) (*Manifest, error) {
 	m := &Manifest{digest: manifestDigest(b)}

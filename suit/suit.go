@@ -43,6 +43,8 @@ const (
 	ErrVendor = constError("manifest is for another vendor")
 	// ErrClass: the manifest is for another class of device.
 	ErrClass = constError("manifest is for another device class")
+	// ErrImage: an image is not the one that the manifest describes.
+	ErrImage = constError("image is not that of the manifest")
 	// ErrShort: Header needs more of the stream.
 	ErrShort = constError("header is not complete")
 )

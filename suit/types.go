@@ -87,6 +87,9 @@ func ParseUUID(s string) (UUID, error) {
 	if _, err := hex.Decode(u[:], []byte(h)); err != nil {
 		return u, fmt.Errorf("uuid %q: %w", s, err)
 	}
+	if u.String() != strings.ToLower(s) {
+		return u, fmt.Errorf("uuid %q: want 8-4-4-4-12 hexadecimal digits", s)
+	}
 	return u, nil
 }
 
@@ -127,6 +130,22 @@ type VerifyKeys []VerifyKey
 type Dependency struct {
 	Component string
 	Min       Version
+}
+
+// String returns what ParseDependency reads.
+func (d Dependency) String() string { return d.Component + ">=" + d.Min.String() }
+
+// ParseDependency reads component>=version.
+func ParseDependency(s string) (Dependency, error) {
+	name, version, ok := strings.Cut(s, ">=")
+	if !ok || !validName(name) {
+		return Dependency{}, fmt.Errorf("dependency %q: want component>=version", s)
+	}
+	v, err := ParseVersion(version)
+	if err != nil {
+		return Dependency{}, fmt.Errorf("dependency %q: %w", s, err)
+	}
+	return Dependency{Component: name, Min: v}, nil
 }
 
 // Image is what an authenticated manifest says of one component's image.

@@ -1,0 +1,398 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/suit"
+	"github.com/spf13/cobra"
+)
+
+func newManifestCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "manifest",
+		Short: "Make, sign and look at manifests and bundles",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newManifestCreateCommand(), newManifestSignCommand(), newManifestShowCommand(), newManifestVerifyCommand())
+	return cmd
+}
+
+// manifestFlags are the flags of manifest create.
+type manifestFlags struct {
+	component, image, version string
+	sequence                  uint64
+	vendor, vendorName        string
+	class, className          string
+	depends                   []string
+	key, output               string
+	bundle                    bool
+}
+
+func newManifestCreateCommand() *cobra.Command {
+	var f manifestFlags
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Make the manifest of an image, or a bundle of both",
+		Long: `Make the manifest of an image, or with --bundle one file that holds both.
+Without --key the result is not signed, which no device accepts: "manifest sign" signs it later, for instance on another machine.`,
+		Example: `  fwu-ab manifest create --component rootfs --image rootfs.img --version 1.2.3 --sequence 7 \
+    --vendor-name example.com --class-name "gateway rev 2" --depends "bootfw>=1.2.0" --key release.key --bundle -o rootfs.suit`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return f.create() },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.component, "component", "", "name of the component that the image is for")
+	flags.StringVar(&f.image, "image", "", "the image")
+	flags.StringVar(&f.version, "version", "", "version of the image: major[.minor[.patch]][+build]")
+	flags.Uint64Var(&f.sequence, "sequence", 0, "sequence number; a device refuses one that is lower than it has accepted")
+	flags.StringVar(&f.vendor, "vendor", "", "vendor identifier (UUID)")
+	flags.StringVar(&f.vendorName, "vendor-name", "", "domain name of the vendor, from which the identifier is made")
+	flags.StringVar(&f.class, "class", "", "class identifier (UUID)")
+	flags.StringVar(&f.className, "class-name", "", "name of the device class, from which the identifier is made together with the vendor's")
+	flags.StringArrayVar(&f.depends, "depends", nil, "another component and the lowest version of it that the image needs: component>=version; may be repeated")
+	flags.StringVar(&f.key, "key", "", "private key (PEM) to sign with")
+	flags.BoolVar(&f.bundle, "bundle", false, "put the image into the file")
+	flags.StringVarP(&f.output, "output", "o", "", "file to write")
+	for _, name := range []string{"component", "image", "version", "sequence", "output"} {
+		_ = cmd.MarkFlagRequired(name) // fails only for a flag that is not there
+	}
+	cmd.MarkFlagsOneRequired("vendor", "vendor-name")
+	cmd.MarkFlagsMutuallyExclusive("vendor", "vendor-name")
+	cmd.MarkFlagsOneRequired("class", "class-name")
+	cmd.MarkFlagsMutuallyExclusive("class", "class-name")
+	return cmd
+}
+
+func (f *manifestFlags) create() error {
+	spec, err := f.spec()
+	if err != nil {
+		return err
+	}
+	image, err := os.Open(f.image)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	if spec.Digest, spec.Size, err = suit.Measure(image); err != nil {
+		return fmt.Errorf("%s: %w", f.image, err)
+	}
+	envelope, err := suit.Create(spec)
+	if err != nil {
+		return err
+	}
+	if f.key != "" {
+		if envelope, err = signWith(f.key, envelope); err != nil {
+			return err
+		}
+	}
+	if !f.bundle {
+		return writeEnvelope(f.output, envelope, suit.Bundle{}, nil)
+	}
+	if _, err := image.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("%s: %w", f.image, err)
+	}
+	return writeEnvelope(f.output, envelope, suit.Bundle{Payload: spec.Payload, Size: spec.Size}, image)
+}
+
+// spec is what the flags say, without what only the image says.
+func (f *manifestFlags) spec() (s suit.Spec, err error) {
+	s.Component, s.Sequence = f.component, f.sequence
+	if f.bundle {
+		s.Payload = "#" + f.component
+	}
+	if s.Version, err = suit.ParseVersion(f.version); err != nil {
+		return s, err
+	}
+	s.Vendor = suit.VendorID(f.vendorName)
+	if f.vendorName == "" {
+		if s.Vendor, err = suit.ParseUUID(f.vendor); err != nil {
+			return s, err
+		}
+	}
+	s.Class = suit.ClassID(s.Vendor, f.className)
+	if f.className == "" {
+		if s.Class, err = suit.ParseUUID(f.class); err != nil {
+			return s, err
+		}
+	}
+	for _, text := range f.depends {
+		d, err := suit.ParseDependency(text)
+		if err != nil {
+			return s, err
+		}
+		s.Dependencies = append(s.Dependencies, d)
+	}
+	return s, nil
+}
+
+func newManifestSignCommand() *cobra.Command {
+	var key, output string
+	cmd := &cobra.Command{
+		Use:   "sign FILE",
+		Short: "Sign a manifest or a bundle that is not signed yet",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if output == "" {
+				output = args[0]
+			}
+			return signFile(key, args[0], output)
+		},
+	}
+	cmd.Flags().StringVar(&key, "key", "", "private key (PEM) to sign with")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write (default: FILE itself)")
+	_ = cmd.MarkFlagRequired("key")
+	return cmd
+}
+
+func signFile(key, in, out string) error {
+	e, err := openEnvelope(in)
+	if err != nil {
+		return err
+	}
+	defer e.file.Close()
+	envelope, err := signWith(key, e.Envelope)
+	if err != nil {
+		return fmt.Errorf("%s: %w", in, err)
+	}
+	return writeEnvelope(out, envelope, e.Bundle, e.payload())
+}
+
+func signWith(path string, envelope []byte) ([]byte, error) {
+	key, kid, err := suit.LoadSigner(path)
+	if err != nil {
+		return nil, err
+	}
+	return suit.Sign(envelope, key, kid)
+}
+
+func newManifestShowCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show FILE",
+		Short: "Say what a manifest or a bundle says, without verifying it",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := describeFile(args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(s)
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), s)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "answer in JSON")
+	return cmd
+}
+
+// shown is what manifest show answers.
+type shown struct {
+	suit.Description
+	Integrated *shownPayload `json:"integrated,omitempty"`
+}
+
+// shownPayload is the image in a bundle.
+type shownPayload struct {
+	Payload string `json:"payload"`
+	Offset  int64  `json:"offset"`
+	Size    int64  `json:"size"`
+}
+
+func (s shown) String() string {
+	if s.Integrated == nil {
+		return s.Description.String()
+	}
+	return s.Description.String() + fmt.Sprintf("%-11s %s, %d bytes at %d\n", "integrated", s.Integrated.Payload, s.Integrated.Size, s.Integrated.Offset)
+}
+
+func describeFile(path string) (shown, error) {
+	e, err := openEnvelope(path)
+	if err != nil {
+		return shown{}, err
+	}
+	defer e.file.Close()
+	d, err := suit.Describe(e.Envelope)
+	if err != nil {
+		return shown{}, fmt.Errorf("%s: %w", path, err)
+	}
+	s := shown{Description: d}
+	if e.Payload != "" {
+		s.Integrated = &shownPayload{e.Payload, e.Offset, e.Size}
+	}
+	return s, nil
+}
+
+func newManifestVerifyCommand() *cobra.Command {
+	var keys []string
+	var image string
+	cmd := &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Verify a manifest or a bundle, and the image",
+		Long: `Verify the signature of a manifest, and that the image in the bundle, or the one given with --image, is the one that it describes.
+This is what a device does, except that it also asks whether the manifest is for this device.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			said, err := verifyFile(args[0], keys, image)
+			if err == nil {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key (PEM) of a signer that is trusted; may be repeated")
+	cmd.Flags().StringVar(&image, "image", "", "the image")
+	_ = cmd.MarkFlagRequired("key")
+	return cmd
+}
+
+// verifyFile returns what was verified.
+func verifyFile(path string, keyFiles []string, image string) (string, error) {
+	keys, err := suit.LoadKeys(keyFiles...)
+	if err != nil {
+		return "", err
+	}
+	e, err := openEnvelope(path)
+	if err != nil {
+		return "", notVerified(err)
+	}
+	defer e.file.Close()
+	m, err := suit.Open(e.Envelope, keys)
+	if err != nil {
+		return "", notVerified(fmt.Errorf("%s: %w", path, err))
+	}
+	said := ""
+	for _, t := range m.Targets() {
+		i, err := m.Image(t.Device, t.Component)
+		if err != nil {
+			return "", err
+		}
+		what, err := verifyImages(e, image, i)
+		if err != nil {
+			return "", notVerified(err)
+		}
+		said += fmt.Sprintf("%s %v, sequence %d: %s", i.Component, i.Version, i.Sequence, what)
+	}
+	return said, nil
+}
+
+// verifyImages verifies the image in the bundle, and the one in a file, as far as they are there.
+func verifyImages(e *envelopeFile, image string, i suit.Image) (string, error) {
+	said := "signature is valid"
+	if e.Payload != "" {
+		if err := e.Carries(i); err != nil {
+			return "", fmt.Errorf("%s: %w", e.file.Name(), err)
+		}
+		if err := i.Check(e.payload()); err != nil {
+			return "", fmt.Errorf("%s: %w", e.file.Name(), err)
+		}
+		said += ", integrated image is the one that it describes"
+	}
+	if image != "" {
+		f, err := os.Open(image)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		if err := i.Check(f); err != nil {
+			return "", fmt.Errorf("%s: %w", image, err)
+		}
+		said += ", image is the one that it describes"
+	}
+	return said, nil
+}
+
+// notVerified gives an error the status of a failed verification if it is one, and not one of reading.
+func notVerified(err error) error {
+	for _, c := range []struct {
+		err    error
+		reason fwu.Reason
+	}{
+		{suit.ErrSignature, fwu.ReasonManifestSignature},
+		{suit.ErrMalformed, fwu.ReasonManifestInvalid},
+		{suit.ErrUnsupported, fwu.ReasonManifestInvalid},
+		{suit.ErrImage, fwu.ReasonImageDigest},
+	} {
+		if errors.Is(err, c.err) {
+			return &fwu.Error{Status: fwu.InvalidSignature, Reason: c.reason, Err: err}
+		}
+	}
+	return err
+}
+
+// envelopeFile is a file that holds an envelope, with a payload or without.
+type envelopeFile struct {
+	suit.Bundle
+	file *os.File
+}
+
+// openEnvelope opens a file and reads the header. The file has to end where the envelope does.
+func openEnvelope(path string) (*envelopeFile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	h, _, err := suit.ReadHeader(f)
+	if err == nil {
+		err = endsAt(f, h.End())
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &envelopeFile{Bundle: h, file: f}, nil
+}
+
+func endsAt(f *os.File, end int64) error {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil && size != end {
+		err = fmt.Errorf("%w: file of %d bytes, the envelope has %d", suit.ErrMalformed, size, end)
+	}
+	return err
+}
+
+// payload reads the payload.
+func (e *envelopeFile) payload() io.Reader { return io.NewSectionReader(e.file, e.Offset, e.Size) }
+
+// writeEnvelope writes an envelope, with the payload b from r if b has one, to a file. The file is replaced when everything is written, so that
+// nobody finds half a bundle, and in and out may be the same file.
+func writeEnvelope(path string, envelope []byte, b suit.Bundle, r io.Reader) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+			_ = os.Remove(f.Name())
+		}
+	}()
+	if b.Payload == "" {
+		_, err = f.Write(envelope)
+	} else {
+		err = suit.WriteBundle(f, envelope, b.Payload, b.Size, r)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
