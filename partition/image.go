@@ -27,11 +27,11 @@ type image struct {
 	extents  []extent // written, but not yet read back
 	readback []byte
 
-	// What was read back in order: [0,hashed) went into h. h is nil until Resume.
+	// What was read back in order: [0,hashed) went into h, whole blocks only, so that a client may write the last one again; Sum takes the rest. h is nil until Resume.
 	h      hash.Hash
 	hashed int64
 	head   []byte // the head as it went into h, and the rest of its last block
-	prefix int64  // hashed, as of the last good read-back
+	prefix int64  // what was written and read back in order: hashed, and the incomplete block behind it
 	failed bool   // what is behind prefix is void
 }
 
@@ -84,14 +84,10 @@ func (m *image) resume(ctx context.Context, n int64) error {
 	if err := m.hashTo(ctx, m.off, nil); err != nil || m.off == n {
 		return err
 	}
-	// The bytes that will be written again are the very ones that are hashed: a second read could return others.
-	block := m.buf[:blockSize]
-	if err := readFull(m.dev, m.name, block, m.off); err != nil {
+	if err := readFull(m.dev, m.name, m.buf[:blockSize], m.off); err != nil {
 		return err
 	}
 	m.n, m.clean = int(n-m.off), int(n-m.off)
-	m.feed(block, m.off, n)
-	mask(block, m.off)
 	return nil
 }
 
@@ -187,10 +183,11 @@ func (m *image) drain(ctx context.Context) error {
 			return err
 		}
 	}
-	if m.off+int64(m.clean) < m.hashed { // what was hashed is about to change
+	if m.off < m.hashed { // what was hashed is about to change
 		m.h.Reset()
 		m.hashed, m.prefix = 0, 0
 	}
+	m.prefix = min(m.prefix, m.off+int64(m.clean))
 	if err := ctx.Err(); err != nil {
 		return err
 	}

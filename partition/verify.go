@@ -43,13 +43,17 @@ func (m *image) verify(ctx context.Context) error {
 		return err
 	}
 	slices.SortFunc(m.extents, func(a, b extent) int { return cmp.Compare(a.off, b.off) })
+	prefix := m.prefix
 	for _, e := range m.extents {
+		follows := e.off <= m.hashed
 		if err := m.verifyExtent(ctx, e); err != nil {
 			return err
 		}
+		if follows {
+			prefix = max(prefix, e.end)
+		}
 	}
-	m.extents = m.extents[:0]
-	m.prefix = m.hashed
+	m.extents, m.prefix = m.extents[:0], prefix
 	return nil
 }
 
@@ -61,7 +65,7 @@ func (m *image) verifyExtent(ctx context.Context, e extent) error {
 			return err
 		}
 		crc = crc32.Update(crc, m.crc, b)
-		m.feed(b, pos, e.end)
+		m.feed(b, pos, roundDown(e.end))
 		pos += int64(len(b))
 	}
 	if crc != e.crc {
