@@ -74,6 +74,9 @@ func (s *Service) startWriting(ctx context.Context, c *component, img *imageReco
 		return fmt.Errorf("start: %w", errors.Join(err, s.release(c)))
 	}
 	s.setWritten(c, 0)
+	if err := s.readOn(ctx, c); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
 	s.log.Info("started", "component", c.Name, "version", img.Version.String(), "manifest", img.Manifest)
 	return nil
 }
@@ -116,7 +119,7 @@ func manifestError(err error) error {
 // policy is what a valid manifest can fail.
 func (s *Service) policy(c *component, cr *componentRecord, img *imageRecord) error {
 	switch {
-	case img.Sequence < cr.Floor:
+	case img.Manifest != "" && img.Sequence < cr.Floor:
 		return refuse(NotPermitted, ReasonSequenceRollback, "sequence number %d is lower than %d, which %s has reached", img.Sequence, cr.Floor, c.Name)
 	case cr.failedTrials(img.Digest) >= s.cfg.MaxTrials:
 		return refuse(NotPermitted, ReasonFailedBefore, "this image failed %d trials; fwu-ab reset forgets them", cr.failedTrials(img.Digest))
@@ -147,10 +150,16 @@ func (s *Service) openTransfer(ctx context.Context, c *component, img *imageReco
 	if t.image, err = c.Slots[1-cr.Active].Open(ctx); err != nil {
 		return s.slotError(c, 1-cr.Active, err)
 	}
-	if err := t.image.Resume(ctx, t.digest.New(), t.end); err != nil {
-		return s.slotError(c, 1-cr.Active, closeQuietly(t.image, err))
-	}
 	c.transfer = t
+	return nil
+}
+
+// readOn makes the slot ready to be written from where the transfer is: what lies before is read again.
+func (s *Service) readOn(ctx context.Context, c *component) error {
+	t := c.transfer
+	if err := t.image.Resume(ctx, t.digest.New(), t.end); err != nil {
+		return s.void(c, err)
+	}
 	return nil
 }
 
@@ -162,7 +171,10 @@ func (s *Service) resume(ctx context.Context, c *component, cr *componentRecord)
 	s.mu.Lock()
 	written := c.written
 	s.mu.Unlock()
-	return s.openTransfer(ctx, c, cr.next(), written)
+	if err := s.openTransfer(ctx, c, cr.next(), written); err != nil {
+		return err
+	}
+	return s.readOn(ctx, c)
 }
 
 // Write is psa_fwu_write (section 5.6.1): block at offset off of what is written. An error of the medium voids what is not durable: go on at Written.
@@ -293,8 +305,8 @@ func (s *Service) putStream(ctx context.Context, c *component, off int64, p []by
 	}
 	if off == 0 && t.have > 0 { // nothing is durable, and the client begins anew
 		*t = transfer{image: t.image, digest: suit.Digest{Hash: crypto.SHA256}}
-		if err := t.image.Resume(ctx, t.digest.New(), 0); err != nil {
-			return s.void(c, err)
+		if err := s.readOn(ctx, c); err != nil {
+			return err
 		}
 	}
 	t.next = off + int64(len(p))
@@ -340,8 +352,8 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 		return err
 	}
 	t.known, t.size, t.payload, t.header = true, img.Size, b.Offset, nil
-	if err := t.image.Resume(ctx, t.digest.New(), 0); err != nil {
-		return s.void(c, err)
+	if err := s.readOn(ctx, c); err != nil {
+		return err
 	}
 	for len(rest) > 0 {
 		n := min(len(rest), MaxWriteSize)

@@ -1,0 +1,485 @@
+package fwu_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/partition"
+	"github.com/fwu-ab/fwu-ab/suit"
+)
+
+// memory is a medium that is always fine.
+type memory struct {
+	mu   sync.Mutex
+	data []byte
+	open bool
+}
+
+func (m *memory) ReadAt(p []byte, off int64) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return copy(p, m.data[off:]), nil
+}
+
+func (m *memory) WriteAt(p []byte, off int64) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return copy(m.data[off:], p), nil
+}
+
+func (m *memory) Sync() error { return nil }
+func (m *memory) Size() int64 { return int64(len(m.data)) }
+
+// handle is an opened memory.
+type handle struct {
+	*memory
+	mode partition.Mode
+}
+
+func (h handle) Close() error {
+	if h.mode == partition.Exclusive {
+		h.open = false
+	}
+	return nil
+}
+
+func (m *memory) slot(id string) fwu.Slot {
+	return partition.NewSlot(fwu.SlotInfo{ID: id, Path: "/dev/" + id, Size: m.Size()}, func(_ context.Context, mode partition.Mode) (partition.Device, error) {
+		if mode == partition.Exclusive {
+			if m.open {
+				return nil, fwu.ErrSlotBusy
+			}
+			m.open = true
+		}
+		return handle{m, mode}, nil
+	}, nil)
+}
+
+// selector keeps the selection in memory.
+type selector struct{ sel fwu.Selection }
+
+func (s *selector) Kind() string                   { return "test" }
+func (s *selector) Read() (fwu.Selection, error)   { return s.sel, nil }
+func (s *selector) Commit(sel fwu.Selection) error { s.sel = sel; return nil }
+
+// boot is the bootloader: the trial once, else the default.
+func (s *selector) boot() fwu.Bank {
+	if b := s.sel.Trial; b != fwu.NoBank {
+		s.sel.Trial = fwu.NoBank
+		return b
+	}
+	return s.sel.Default
+}
+
+type system struct {
+	reboots int
+	links   map[string]string
+	failing string // unit that does not start
+	started []string
+}
+
+func (s *system) Reboot(context.Context) error { s.reboots++; return nil }
+func (s *system) Link(_ context.Context, name, device string) (bool, error) {
+	changed := s.links[name] != device
+	s.links[name] = device
+	return changed, nil
+}
+func (s *system) Restart(_ context.Context, unit string) error {
+	s.started = append(s.started, unit)
+	if unit == s.failing {
+		return errors.New("did not start")
+	}
+	return nil
+}
+
+// device is a whole machine.
+type device struct {
+	t      *testing.T
+	store  *memory
+	slots  map[string]*memory
+	sel    *selector
+	sys    *system
+	bank   fwu.Bank
+	boots  int
+	comps  []fwu.Component
+	trial  bool
+	signer fixture
+	*fwu.Service
+}
+
+type fixture struct {
+	keys   suit.VerifyKeys
+	signer func(envelope []byte) []byte
+}
+
+func newFixture(t *testing.T) fixture {
+	t.Helper()
+	key, err := suit.GenerateKey(suit.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid, err := suit.KeyID(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fixture{
+		keys: suit.VerifyKeys{{KID: kid, Public: key.Public()}},
+		signer: func(e []byte) []byte {
+			signed, err := suit.Sign(e, key, kid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return signed
+		},
+	}
+}
+
+func testDevice() suit.Device {
+	vendor := suit.VendorID("example.com")
+	return suit.Device{Vendor: vendor, Class: suit.ClassID(vendor, "board")}
+}
+
+const slotSize = 1 << 20
+
+func newDevice(t *testing.T, trial bool, comps ...fwu.Component) *device {
+	d := &device{t: t, store: &memory{data: make([]byte, fwu.StoreSize)}, slots: map[string]*memory{}, sel: &selector{fwu.Selection{Default: fwu.BankA}},
+		sys: &system{links: map[string]string{}}, trial: trial, comps: comps, signer: newFixture(t)}
+	for i := range d.comps {
+		c := &d.comps[i]
+		c.Keys, c.Device = d.signer.keys, testDevice()
+		for b, bank := range []string{"a", "b"} {
+			id := c.Name + "_" + bank
+			d.slots[id] = &memory{data: make([]byte, slotSize)}
+			c.Slots[b] = d.slots[id].slot(id)
+		}
+		copy(d.slots[c.Name+"_a"].data, randomImage(uint64(i), slotSize))
+	}
+	cfg := d.config()
+	cfg.Boot.Bank = fwu.BankA
+	if err := fwu.Provision(t.Context(), cfg, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	d.reboot()
+	return d
+}
+
+func (d *device) config() fwu.Config {
+	return fwu.Config{Components: d.comps, Trial: d.trial, Store: d.store, Selector: d.sel, System: d.sys,
+		Boot: fwu.Boot{ID: fmt.Sprint("boot ", d.boots), Bank: d.bank}, Release: fwu.ReleaseRecord{"rootfs": {Version: fwu.Version{Major: 1}, Sequence: 1}}}
+}
+
+func (d *device) reboot() {
+	d.t.Helper()
+	d.boots++
+	d.bank = d.sel.boot()
+	d.restart()
+}
+
+func (d *device) restart() {
+	d.t.Helper()
+	if d.Service != nil {
+		if err := d.Close(); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	s, err := fwu.Open(context.Background(), d.config())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.Service = s
+	if sys := s.System(); len(sys.Degraded) > 0 {
+		d.t.Fatalf("degraded: %v", sys.Why)
+	}
+}
+
+func randomImage(seed uint64, size int) []byte {
+	r := rand.NewChaCha8(sha256.Sum256(fmt.Append(nil, seed)))
+	b := make([]byte, size)
+	_, _ = r.Read(b)
+	return b
+}
+
+func (d *device) manifest(name string, image []byte, version string, seq uint64, deps ...suit.Dependency) []byte {
+	d.t.Helper()
+	v, err := suit.ParseVersion(version)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	digest, size, err := suit.Measure(bytes.NewReader(image))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	e, err := suit.Create(suit.Spec{Device: testDevice(), Image: suit.Image{Component: name, Digest: digest, Size: size, Version: v, Sequence: seq, Dependencies: deps}})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return d.signer.signer(e)
+}
+
+func (d *device) states() string {
+	var out []string
+	for _, c := range d.Components() {
+		info, err := d.Query(d.t.Context(), c.ID)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		out = append(out, fmt.Sprintf("%s %s %s", c.Name, info.State, info.Version))
+	}
+	return strings.Join(out, ", ")
+}
+
+func (d *device) want(states string) {
+	d.t.Helper()
+	if got := d.states(); got != states {
+		d.t.Fatalf("states: got %s, want %s", got, states)
+	}
+}
+
+func (d *device) do(err error) {
+	d.t.Helper()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *device) wantStatus(err error, s fwu.Status, r fwu.Reason) {
+	d.t.Helper()
+	if fwu.StatusOf(err) != s || fwu.ReasonOf(err) != r {
+		d.t.Fatalf("got %v (%v, %v), want %v, %v", err, fwu.StatusOf(err), fwu.ReasonOf(err), s, r)
+	}
+}
+
+func (d *device) candidate(id fwu.ID, name string, image []byte, version string, seq uint64, deps ...suit.Dependency) {
+	d.t.Helper()
+	ctx := d.t.Context()
+	d.do(d.Start(ctx, id, d.manifest(name, image, version, seq, deps...)))
+	if _, err := d.WriteFrom(ctx, id, 0, bytes.NewReader(image), 0); err != nil {
+		d.t.Fatal(err)
+	}
+	d.do(d.Finish(ctx, id))
+}
+
+func (d *device) installed(want fwu.Status) {
+	d.t.Helper()
+	st, err := d.Install(d.t.Context())
+	if err != nil || st != want {
+		d.t.Fatalf("install: %v, %v; want %v", st, err, want)
+	}
+}
+
+func (d *device) holds(slot string, image []byte) {
+	d.t.Helper()
+	if !bytes.HasPrefix(d.slots[slot].data, image) {
+		d.t.Fatalf("%s does not hold the image", slot)
+	}
+}
+
+func bank(names ...string) (out []fwu.Component) {
+	for i, n := range names {
+		out = append(out, fwu.Component{ID: fwu.ID(i), Name: n, Manifest: fwu.Detached})
+	}
+	return out
+}
+
+func TestUpdateOfTwoComponentsIsAcceptedAfterItsTrial(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs", "bootfw")...)
+	rootfs, bootfw := randomImage(10, 700000), randomImage(11, 4096*3+17)
+	d.want("rootfs READY 1.0.0, bootfw READY 0.0.0")
+	d.candidate(0, "rootfs", rootfs, "2.0.0", 2)
+	d.candidate(1, "bootfw", bootfw, "2.1.0", 2)
+	if bytes.Equal(d.slots["rootfs_b"].data[:512], rootfs[:512]) {
+		t.Fatal("a candidate is not sealed")
+	}
+	d.installed(fwu.SuccessReboot)
+	d.want("rootfs STAGED 1.0.0, bootfw STAGED 0.0.0")
+	d.holds("rootfs_b", rootfs)
+	d.holds("bootfw_b", bootfw)
+	d.reboot()
+	d.want("rootfs TRIAL 2.0.0, bootfw TRIAL 2.1.0")
+	d.do(d.Accept(t.Context()))
+	d.want("rootfs UPDATED 2.0.0, bootfw UPDATED 2.1.0")
+	d.reboot()
+	d.want("rootfs UPDATED 2.0.0, bootfw UPDATED 2.1.0")
+	d.do(d.Clean(t.Context(), 0))
+	d.do(d.Clean(t.Context(), 1))
+	d.wantStatus(d.Start(t.Context(), 0, d.manifest("rootfs", rootfs, "1.9.0", 1)), fwu.NotPermitted, fwu.ReasonSequenceRollback)
+}
+
+func TestTrialThatIsResetGivesThePreviousSystemBack(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs", "bootfw")...)
+	image := randomImage(12, 300000)
+	for n := range 3 {
+		d.candidate(0, "rootfs", image, "2.0.0", 2)
+		d.installed(fwu.SuccessReboot)
+		d.reboot()
+		d.want("rootfs TRIAL 2.0.0, bootfw READY 0.0.0")
+		if !bytes.Equal(d.slots["bootfw_a"].data, d.slots["bootfw_b"].data) {
+			t.Fatal("bootfw was not carried over")
+		}
+		d.wantStatus(d.Start(t.Context(), 1, d.manifest("bootfw", image, "2.0.0", 2)), fwu.NotPermitted, fwu.ReasonBankBusy)
+		d.reboot()
+		d.want("rootfs FAILED 1.0.0, bootfw READY 0.0.0")
+		info, _ := d.Query(t.Context(), 0)
+		if info.Error != fwu.GenericError || info.Impl.Reason != fwu.ReasonTrialReset {
+			t.Fatalf("round %d: error %v, reason %v", n, info.Error, info.Impl.Reason)
+		}
+		d.do(d.Clean(t.Context(), 0))
+	}
+	d.wantStatus(d.Start(t.Context(), 0, d.manifest("rootfs", image, "2.0.0", 2)), fwu.NotPermitted, fwu.ReasonFailedBefore)
+	d.do(d.Close())
+	d.Service = nil
+	d.do(fwu.ForgetFailures(d.store))
+	d.restart()
+	d.do(d.Start(t.Context(), 0, d.manifest("rootfs", image, "2.0.0", 2)))
+}
+
+func TestTransferGoesOnWhereItWasInterrupted(t *testing.T) {
+	for _, mode := range []fwu.ManifestMode{fwu.Detached, fwu.Bundled, fwu.None} {
+		t.Run(string(mode), func(t *testing.T) {
+			comps := bank("rootfs")
+			comps[0].Manifest = mode
+			d := newDevice(t, true, comps...)
+			ctx := t.Context()
+			image := randomImage(13, 500001)
+			manifest := d.manifest("rootfs", image, "2.0.0", 2)
+			stream := image
+			switch mode {
+			case fwu.Bundled:
+				stream, manifest = d.bundle("rootfs", image, "2.0.0", 2), nil
+			case fwu.None:
+				manifest = nil
+			}
+			d.do(d.Start(ctx, 0, manifest))
+			n, err := d.WriteFrom(ctx, 0, 0, bytes.NewReader(stream[:200123]), 0)
+			if err != nil || n != 200123 {
+				t.Fatal(n, err)
+			}
+			for _, disturb := range []func(){func() {}, d.restart, d.reboot} {
+				disturb()
+				info, _ := d.Query(ctx, 0)
+				w := info.Impl.Written
+				if info.State != fwu.Writing || w%fwu.WriteAlignment != 0 || w < 200123-4096*2 {
+					t.Fatalf("%v, written %d", info.State, w)
+				}
+				if n, err := d.WriteFrom(ctx, 0, w, bytes.NewReader(stream[w:w+100000]), 0); err != nil || n != 100000 {
+					t.Fatal(n, err)
+				}
+			}
+			info, _ := d.Query(ctx, 0)
+			if _, err := d.WriteFrom(ctx, 0, info.Impl.Written, bytes.NewReader(stream[info.Impl.Written:]), 0); err != nil {
+				t.Fatal(err)
+			}
+			d.do(d.Finish(ctx, 0))
+			d.reboot()
+			d.installed(fwu.SuccessReboot)
+			d.holds("rootfs_b", image)
+		})
+	}
+}
+
+func (d *device) bundle(name string, image []byte, version string, seq uint64) []byte {
+	d.t.Helper()
+	v, _ := suit.ParseVersion(version)
+	digest, size, _ := suit.Measure(bytes.NewReader(image))
+	e, err := suit.Create(suit.Spec{Device: testDevice(), Image: suit.Image{Component: name, Digest: digest, Size: size, Version: v, Sequence: seq, Payload: "#" + name}})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := suit.WriteBundle(&b, d.signer.signer(e), "#"+name, size, bytes.NewReader(image)); err != nil {
+		d.t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestLiveComponentWhoseUnitDoesNotStartGetsItsImageBack(t *testing.T) {
+	d := newDevice(t, true, fwu.Component{ID: 7, Name: "app", Manifest: fwu.Detached, Live: true, Trial: true, Unit: "app.service"})
+	image := randomImage(14, 200000)
+	d.sys.failing = "app.service"
+	d.candidate(7, "app", image, "2.0.0", 2)
+	_, err := d.Install(t.Context())
+	d.wantStatus(err, fwu.GenericError, fwu.ReasonUnitRestart)
+	d.want("app FAILED 0.0.0")
+	if d.sys.links["app"] != "/dev/app_a" {
+		t.Fatal(d.sys.links)
+	}
+	d.sys.failing = ""
+	d.do(d.Clean(t.Context(), 7))
+	d.candidate(7, "app", image, "2.0.0", 2)
+	d.installed(fwu.Success)
+	d.want("app TRIAL 2.0.0")
+	d.holds("app_b", image)
+	if d.sys.links["app"] != "/dev/app_b" {
+		t.Fatal(d.sys.links)
+	}
+	d.reboot()
+	d.want("app TRIAL 2.0.0")
+	if st, err := d.Reject(t.Context(), -7); st != fwu.Success || err != nil {
+		t.Fatal(st, err)
+	}
+	d.want("app FAILED 0.0.0")
+	if d.sys.links["app"] != "/dev/app_a" {
+		t.Fatal(d.sys.links)
+	}
+}
+
+func TestForgedImageAndForgedManifestAreRefused(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	image := randomImage(15, 200000)
+	m := d.manifest("rootfs", image, "2.0.0", 2)
+	bad := bytes.Clone(m)
+	bad[len(bad)-20] ^= 1
+	if err := d.Start(t.Context(), 0, bad); err == nil {
+		t.Fatal("a changed manifest was taken")
+	}
+	d.want("rootfs READY 1.0.0")
+	d.do(d.Start(t.Context(), 0, m))
+	image[100000] ^= 1
+	if _, err := d.WriteFrom(t.Context(), 0, 0, bytes.NewReader(image), 0); err != nil {
+		t.Fatal(err)
+	}
+	d.wantStatus(d.Finish(t.Context(), 0), fwu.InvalidSignature, fwu.ReasonImageDigest)
+	d.want("rootfs FAILED 1.0.0")
+}
+
+func TestCancelEndsATransferThatWaitsForData(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	image := randomImage(16, 200000)
+	d.do(d.Start(t.Context(), 0, d.manifest("rootfs", image, "2.0.0", 2)))
+	r := &stalled{wake: make(chan struct{})}
+	done := make(chan error)
+	go func() {
+		_, err := d.WriteFrom(context.Background(), 0, 0, r, 0)
+		done <- err
+	}()
+	for {
+		if info, _ := d.Query(t.Context(), 0); info.Impl.Operation == fwu.OpWrite {
+			break
+		}
+	}
+	d.do(d.Cancel(t.Context(), 0))
+	d.wantStatus(<-done, fwu.BadState, fwu.ReasonCancelled)
+	d.want("rootfs FAILED 1.0.0")
+}
+
+// stalled is a pipe that nobody writes to.
+type stalled struct{ wake chan struct{} }
+
+func (s *stalled) Read([]byte) (int, error) {
+	<-s.wake
+	return 0, errors.New("deadline")
+}
+
+func (s *stalled) SetReadDeadline(time.Time) error {
+	close(s.wake)
+	return nil
+}
