@@ -1,0 +1,306 @@
+package dbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+
+	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// request is a call whose object, method and signature are right.
+type request struct {
+	*session
+	*message
+	object *object
+	method method
+	peer   *peer
+	args   cursor
+}
+
+func (r *request) id() fwu.ID { return r.object.comp.ID }
+
+// options reads the last argument of most calls. A key that we do not know is refused, so that nobody relies on what is ignored.
+func (r *request) options() error {
+	if key, found := r.args.options(); found && r.args.err == nil {
+		return invalid("", "%s: unknown option %q", r.member, key)
+	}
+	return r.arguments()
+}
+
+// arguments ends the reading of arguments.
+func (r *request) arguments() error {
+	if err := r.args.end(); err != nil {
+		return refuse("InvalidArgs", "%s: %v", r.member, err)
+	}
+	return nil
+}
+
+// offset reads a t that is used as a position or a length.
+func (r *request) offset(what string, why fwu.Reason) (int64, error) {
+	n := r.args.uint64()
+	if n > math.MaxInt64 {
+		return 0, invalid(why, "%s: %s %d is beyond what a device can hold", r.member, what, n)
+	}
+	return int64(n), nil
+}
+
+func listComponents(_ context.Context, r *request) ([]any, error) {
+	all := make([]listed, 0, len(r.components))
+	for _, c := range r.components {
+		all = append(all, listed{byte(c.ID), clean(c.Name), componentPath(c.ID)})
+	}
+	return []any{all}, nil
+}
+
+func install(ctx context.Context, r *request) ([]any, error) {
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	taking := r.candidates(ctx)
+	status, err := r.firmware.Install(ctx)
+	for _, id := range taking {
+		r.finished(id, fwu.OpInstall, status, err)
+	}
+	return []any{int32(status)}, err
+}
+
+// candidates are the components that an Install is about.
+func (s *session) candidates(ctx context.Context) []fwu.ID {
+	var ids []fwu.ID
+	for _, c := range s.components {
+		// A component that cannot even be asked takes no part; Install says what is wrong with it.
+		if info, err := s.firmware.Query(ctx, c.ID); err == nil && info.State == fwu.Candidate {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
+}
+
+func accept(ctx context.Context, r *request) ([]any, error) {
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	return []any{int32(fwu.Success)}, r.firmware.Accept(ctx)
+}
+
+func reject(ctx context.Context, r *request) ([]any, error) {
+	why := fwu.Status(r.args.int32())
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	status, err := r.firmware.Reject(ctx, why)
+	return []any{int32(status)}, err
+}
+
+func requestReboot(ctx context.Context, r *request) ([]any, error) {
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	return nil, r.firmware.RequestReboot(ctx)
+}
+
+func query(ctx context.Context, r *request) ([]any, error) {
+	i, err := r.firmware.Query(ctx, r.id())
+	if err != nil {
+		return nil, err
+	}
+	return []any{byte(i.State), int32(i.Error), i.Version, uint64(i.MaxSize), i.Flags, i.Location, map[string]godbus.Variant{
+		"written":         godbus.MakeVariant(uint64(i.Impl.Written)),
+		"image_size":      godbus.MakeVariant(uint64(i.Impl.ImageSize)),
+		"manifest_digest": godbus.MakeVariant(clean(i.Impl.ManifestDigest)),
+		"digest":          godbus.MakeVariant(clean(i.Impl.Digest)),
+		"active_slot":     godbus.MakeVariant(clean(i.Impl.ActiveSlot)),
+		"second_slot":     godbus.MakeVariant(clean(i.Impl.SecondSlot)),
+		"sequence":        godbus.MakeVariant(i.Impl.Sequence),
+		"reason":          godbus.MakeVariant(reasonOf(i.Impl.Reason, i.Impl.Text)),
+	}}, nil
+}
+
+func start(ctx context.Context, r *request) ([]any, error) {
+	manifest := r.args.bytes()
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	return nil, r.firmware.Start(ctx, r.id(), manifest)
+}
+
+func write(ctx context.Context, r *request) ([]any, error) {
+	offset, err := r.offset("offset", fwu.ReasonOffset)
+	if err != nil {
+		return nil, err
+	}
+	block := r.args.bytes()
+	if err := r.arguments(); err != nil {
+		return nil, err
+	}
+	if len(block) > fwu.MaxWriteSize {
+		return nil, r.blockTooLarge()
+	}
+	return nil, r.firmware.Write(ctx, r.id(), offset, block)
+}
+
+func (m *message) blockTooLarge() error {
+	return invalid(fwu.ReasonSize, "%s: block is larger than %d bytes", m.member, fwu.MaxWriteSize)
+}
+
+func writeFile(ctx context.Context, r *request) ([]any, error) {
+	offset, err := r.offset("offset", fwu.ReasonOffset)
+	if err != nil {
+		return nil, err
+	}
+	index := r.args.uint32()
+	length, err := r.offset("length", fwu.ReasonSize)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	fd, ok := r.takeDescriptor(index)
+	if !ok {
+		return nil, refuse("InvalidArgs", "%s: the message has no descriptor %d", r.member, index)
+	}
+	file, err := newDescriptor(fd)
+	if err != nil {
+		return nil, fmt.Errorf("%s: prepare to read: %w", r.member, err)
+	}
+	defer file.Close()
+	written, err := r.firmware.WriteFrom(ctx, r.id(), offset, file, length)
+	if err != nil && errors.Is(err, context.Canceled) {
+		err = &fwu.Error{Status: fwu.StatusOf(err), Text: fmt.Sprintf("%s: ended at %d (%v); it can be continued at Written", r.member, offset+written, context.Cause(ctx)), Err: err}
+	}
+	r.finished(r.id(), fwu.OpWrite, fwu.Success, err)
+	return []any{uint64(written)}, err
+}
+
+func finish(ctx context.Context, r *request) ([]any, error) {
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	err := r.firmware.Finish(ctx, r.id())
+	r.finished(r.id(), fwu.OpFinish, fwu.Success, err)
+	return nil, err
+}
+
+func cancel(ctx context.Context, r *request) ([]any, error) {
+	return nil, r.firmware.Cancel(ctx, r.id())
+}
+
+func cleanUp(ctx context.Context, r *request) ([]any, error) {
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	err := r.firmware.Clean(ctx, r.id())
+	r.finished(r.id(), fwu.OpClean, fwu.Success, err)
+	return nil, err
+}
+
+func introspect(_ context.Context, r *request) ([]any, error) {
+	text, err := r.object.describe()
+	return []any{text}, err
+}
+
+// getMachineID answers as the specification of org.freedesktop.DBus.Peer demands, with what machine-id(5) describes.
+func getMachineID(context.Context, *request) ([]any, error) {
+	b, err := os.ReadFile("/etc/machine-id")
+	if err != nil {
+		return nil, refuse("Failed", "read the machine id: %v", err)
+	}
+	return []any{clean(strings.TrimSpace(string(b)))}, nil
+}
+
+func getProperty(ctx context.Context, r *request) ([]any, error) {
+	ifaceName, name := r.args.string(), r.args.string()
+	if err := r.arguments(); err != nil {
+		return nil, err
+	}
+	values, err := r.properties(ctx, r.object, ifaceName)
+	if err != nil {
+		return nil, err
+	}
+	v, ok := values[name]
+	if !ok {
+		return nil, refuse("UnknownProperty", "object %s has no property %q on interface %q", r.object.path, name, ifaceName)
+	}
+	return []any{v}, nil
+}
+
+func getAllProperties(ctx context.Context, r *request) ([]any, error) {
+	ifaceName := r.args.string()
+	if err := r.arguments(); err != nil {
+		return nil, err
+	}
+	values, err := r.properties(ctx, r.object, ifaceName)
+	return []any{values}, err
+}
+
+func setProperty(ctx context.Context, r *request) ([]any, error) {
+	ifaceName, name := r.args.string(), r.args.string()
+	values, err := r.properties(ctx, r.object, ifaceName)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := values[name]; !ok {
+		return nil, refuse("UnknownProperty", "object %s has no property %q on interface %q", r.object.path, name, ifaceName)
+	}
+	return nil, refuse("PropertyReadOnly", "property %s of %s is read-only", name, r.object.path)
+}
+
+func getManagedObjects(ctx context.Context, r *request) ([]any, error) {
+	all := map[godbus.ObjectPath]map[string]map[string]godbus.Variant{}
+	for _, o := range r.tree {
+		if !o.component {
+			continue
+		}
+		interfaces := map[string]map[string]godbus.Variant{}
+		for _, i := range o.interfaces {
+			values, err := r.properties(ctx, o, i.name)
+			if err != nil {
+				return nil, err
+			}
+			interfaces[i.name] = values
+		}
+		all[o.path] = interfaces
+	}
+	return []any{all}, nil
+}
+
+// properties are those of one interface of o, of all if the name is empty.
+func (s *session) properties(ctx context.Context, o *object, ifaceName string) (map[string]godbus.Variant, error) {
+	values, known := map[string]godbus.Variant{}, ifaceName == ""
+	v, err := s.view(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range o.interfaces {
+		if ifaceName != "" && ifaceName != i.name {
+			continue
+		}
+		known = true
+		for _, p := range i.properties {
+			values[p.name] = godbus.MakeVariant(p.get(v))
+		}
+	}
+	if !known {
+		return nil, refuse("UnknownInterface", "object %s has no interface %s", o.path, ifaceName)
+	}
+	return values, nil
+}
+
+// view takes the snapshot that properties of o are read from.
+func (s *session) view(ctx context.Context, o *object) (view, error) {
+	v := view{options: &s.server.options, comp: o.comp}
+	var err error
+	if o.component {
+		v.info, err = s.firmware.Query(ctx, o.comp.ID)
+	} else {
+		v.system = s.firmware.System()
+	}
+	return v, err
+}

@@ -1,0 +1,114 @@
+package dbus
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// descriptor reads from a file descriptor that a caller passed. The open file is the caller's as well, perhaps its standard input that
+// it shares with its shell, so it is left as it is: a read is interrupted by means of poll(2), not by making the file non-blocking.
+type descriptor struct {
+	fd, wake int
+
+	mu       sync.Mutex
+	deadline time.Time
+	closed   bool
+}
+
+// newDescriptor owns fd from now on, also if it fails.
+func newDescriptor(fd int) (*descriptor, error) {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		closeAll([]int{fd})
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	return &descriptor{fd: fd, wake: wake}, nil
+}
+
+// Read waits until there is something to read, the end is reached, or the deadline has passed.
+func (d *descriptor) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for {
+		if err := d.wait(); err != nil {
+			return 0, err
+		}
+		n, err := unix.Read(d.fd, p)
+		switch {
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR): // somebody else was faster
+		case err != nil:
+			return 0, os.NewSyscallError("read", err)
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+// wait returns when a read will not block.
+func (d *descriptor) wait() error {
+	for {
+		timeout, err := d.timeout()
+		if err != nil {
+			return err
+		}
+		fds := []unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}, {Fd: int32(d.wake), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, timeout); err != nil && !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("poll", err)
+		}
+		if fds[1].Revents != 0 {
+			var count [8]byte
+			_, _ = unix.Read(d.wake, count[:]) // it fails where another reader took it
+			continue
+		}
+		if fds[0].Revents != 0 {
+			return nil
+		}
+	}
+}
+
+// timeout is how long to wait, in milliseconds, -1 for ever.
+func (d *descriptor) timeout() (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.deadline.IsZero() {
+		return -1, nil
+	}
+	left := time.Until(d.deadline)
+	if left <= 0 {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return int(min(left.Milliseconds()+1, 1<<30)), nil
+}
+
+// SetReadDeadline makes a Read that waits, and every later one, fail with os.ErrDeadlineExceeded from t on; never if t is zero.
+func (d *descriptor) SetReadDeadline(t time.Time) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return os.ErrClosed
+	}
+	d.deadline = t
+	_, err := unix.Write(d.wake, []byte{1, 0, 0, 0, 0, 0, 0, 1}) // some number in either byte order
+	if errors.Is(err, unix.EAGAIN) {                             // it is awake
+		return nil
+	}
+	return os.NewSyscallError("write eventfd", err)
+}
+
+// Close must not be called while a Read runs.
+func (d *descriptor) Close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.closed {
+		d.closed = true
+		closeAll([]int{d.fd, d.wake})
+	}
+}

@@ -1,0 +1,224 @@
+package dbus
+
+import (
+	"context"
+	"strings"
+
+	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// What may be pending: calls of one caller, calls of all, bytes of all. More is refused; the memory of the service is bounded by it.
+const (
+	maxPendingOfPeer = 128
+	maxPending       = 1024
+	maxPendingBytes  = 64 << 20
+)
+
+// arrive takes a call from the socket. It runs in the goroutine that reads, so it neither waits nor works: it finds out what the call is
+// for, gives it its place, and leaves it to a goroutine of its own.
+func (s *session) arrive(m *message) {
+	r, err := s.recognise(m)
+	if err == nil {
+		err = s.admit(r)
+	}
+	if err != nil {
+		m.close()
+		s.reply(m, nil, err)
+		return
+	}
+	leaveAuth := func() {}
+	var turn <-chan struct{}
+	if r.method.ordered {
+		turn, leaveAuth = s.order.enter([2]string{m.sender, m.path})
+	}
+	go func() {
+		defer s.dismiss(r)
+		defer m.close()
+		results, err := s.serve(r, turn, leaveAuth)
+		m.close()
+		s.reply(m, results, err)
+	}()
+}
+
+// recognise finds what a call is for, and refuses what cannot be.
+func (s *session) recognise(m *message) (*request, error) {
+	o, err := s.tree.find(m.path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := o.find(m.iface, m.member)
+	switch {
+	case err != nil:
+		return nil, err
+	case m.signature != f.in:
+		return nil, refuse("InvalidArgs", "%s takes %q, not %q", m.member, f.in, m.signature)
+	case int(m.header.descriptors) != len(m.descriptors):
+		return nil, refuse("LimitsExceeded", "%s: the service has no room for %d descriptors", m.member, m.header.descriptors)
+	case len(m.descriptors) != strings.Count(f.in, "h"):
+		return nil, refuse("InvalidArgs", "%s takes %d descriptors, not %d", m.member, strings.Count(f.in, "h"), len(m.descriptors))
+	case m.tooLarge() && m.member == "Write":
+		return nil, m.blockTooLarge()
+	case m.tooLarge():
+		return nil, refuse("LimitsExceeded", "%s: arguments of %d bytes are too large", m.member, m.body)
+	}
+	return &request{session: s, message: m, object: o, method: f, args: cursor{data: m.data, order: m.fixed.order}}, nil
+}
+
+// serve does what a call asks for, when it may and when its turn has come.
+func (s *session) serve(r *request, authTurn <-chan struct{}, leaveAuth func()) ([]any, error) {
+	if !r.method.ordered {
+		if err := s.authorize(r); err != nil {
+			return nil, err
+		}
+		return r.method.call(s.work, r)
+	}
+	<-authTurn
+	if err := s.authorize(r); err != nil {
+		leaveAuth()
+		return nil, err
+	}
+	turn, leave := s.order.enter(r.path)
+	leaveAuth()
+	<-turn
+	defer leave()
+	if s.isStopping() {
+		return nil, refuse("ServiceUnknown", "%s: %v; nothing was done", r.member, errStopping)
+	}
+	ctx := s.work
+	if r.method.bulk {
+		ctx = r.peer.bulk
+	}
+	return r.method.call(ctx, r)
+}
+
+// reply answers a call whose caller wants to know. There is nobody to tell if that fails.
+func (s *session) reply(m *message, results []any, err error) {
+	if !m.wantsReply() {
+		return
+	}
+	answer := &godbus.Message{Type: godbus.TypeMethodReply, Headers: map[godbus.HeaderField]godbus.Variant{
+		godbus.FieldReplySerial: godbus.MakeVariant(m.serial),
+	}}
+	if m.sender != "" {
+		answer.Headers[godbus.FieldDestination] = godbus.MakeVariant(m.sender)
+	}
+	if err != nil {
+		answer.Type = godbus.TypeError
+		var name string
+		name, results = encodeError(err)
+		answer.Headers[godbus.FieldErrorName] = godbus.MakeVariant(name)
+	}
+	if len(results) > 0 {
+		answer.Headers[godbus.FieldSignature] = godbus.MakeVariant(godbus.SignatureOf(results...))
+		answer.Body = results
+	}
+	s.conn.Send(answer, nil)
+}
+
+// admit counts a call in, unless there are too many.
+func (s *session) admit(r *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping && r.method.ordered {
+		return refuse("ServiceUnknown", "%s: %v; nothing was done", r.member, errStopping)
+	}
+	p := s.peers[r.sender]
+	if p == nil {
+		p = newPeer(s.bulk)
+		s.peers[r.sender] = p
+	}
+	if p.pending >= maxPendingOfPeer || s.pending >= maxPending || s.bytes+len(r.data) > maxPendingBytes {
+		return refuse("LimitsExceeded", "%s: too many calls are pending", r.member)
+	}
+	r.peer = p
+	p.pending++
+	s.pending++
+	s.bytes += len(r.data)
+	s.idle.Stop()
+	return nil
+}
+
+// dismiss counts a call out.
+func (s *session) dismiss(r *request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.peer.pending--
+	s.pending--
+	s.bytes -= len(r.data)
+	s.rest()
+	if s.pending == 0 {
+		s.empty.Broadcast()
+	}
+}
+
+// rest begins a new period of idleness. The caller holds mu.
+func (s *session) rest() {
+	if s.server.options.Idle > 0 && s.pending == 0 {
+		s.idle.Reset(s.server.options.Idle)
+	}
+}
+
+func (s *session) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pending > 0
+}
+
+func (s *session) isStopping() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping
+}
+
+// finished tells everybody that an operation has ended, after the state that it ended in.
+func (s *session) finished(id fwu.ID, operation string, status fwu.Status, err error) {
+	text := ""
+	if err != nil {
+		status, text = fwu.StatusOf(err), err.Error()
+	}
+	s.emitter.flush(id)
+	// A signal that cannot be sent has nobody to hear it.
+	_ = s.conn.Emit(componentPath(id), ComponentInterface+".OperationFinished", operation, int32(status), reasonOf(fwu.ReasonOf(err), text))
+}
+
+// authorize asks whether the caller may do what it asks for.
+func (s *session) authorize(r *request) error {
+	if r.method.action == "" {
+		return nil
+	}
+	ask := s.server.options.Authorize
+	if ask == nil {
+		ask = s.server.AuthorizeOwner
+	}
+	if err := ask(s.work, r.sender, r.method.action); err != nil {
+		return refuse("AccessDenied", "%s: %v", r.member, err)
+	}
+	return nil
+}
+
+// peer is what is known of a caller as long as it is connected to the bus.
+type peer struct {
+	bulk    context.Context // of its WriteFile
+	vanish  context.CancelCauseFunc
+	pending int // guarded by session.mu
+	user    user
+}
+
+func newPeer(ctx context.Context) *peer {
+	p := new(peer)
+	p.bulk, p.vanish = context.WithCancelCause(ctx)
+	return p
+}
+
+// vanished forgets a caller, and ends what would read from it.
+func (s *session) vanished(name string) {
+	s.mu.Lock()
+	p := s.peers[name]
+	delete(s.peers, name)
+	s.mu.Unlock()
+	if p != nil {
+		p.vanish(errVanished)
+	}
+}

@@ -1,0 +1,238 @@
+package dbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// Authorize says whether the caller with the unique name sender may do action, one of the Action constants. Any error means no; its text is
+// what the caller is told. A caller's calls on one object are authorised one after the other, those of different callers side by side: one
+// who has to be asked for a password holds up nobody else.
+type Authorize func(ctx context.Context, sender, action string) error
+
+// Options are what a Server can be told. The zero value is a service that stays.
+type Options struct {
+	// Version is the property ServiceVersion.
+	Version string
+	// Authorize replaces Server.AuthorizeOwner.
+	Authorize Authorize
+	// Idle ends Serve after this time without a call; 0: never.
+	Idle time.Duration
+	// Stay, if set, is asked then: as long as it answers true, Serve goes on.
+	Stay func() bool
+	// Ready, if set, is called once the name is owned and calls are served.
+	Ready func()
+}
+
+// Server serves a Firmware on a bus.
+type Server struct {
+	options Options
+	now     func() time.Time
+	changes changes
+	current atomic.Pointer[session]
+}
+
+// New returns a Server that serves nothing yet.
+func New(o Options) *Server {
+	return &Server{options: o, now: time.Now, changes: changes{wake: make(chan struct{}, 1)}}
+}
+
+// Changed says that something about a component, or about the whole, may have changed. It is what a Firmware is to call, and can be from
+// the beginning: it never blocks. Clients hear of a new State at once and of anything else at most ten times a second for each component;
+// the last state of things is always told.
+func (s *Server) Changed(id fwu.ID) { s.changes.add(id) }
+
+// Busy says whether calls are being served.
+func (s *Server) Busy() bool {
+	ss := s.current.Load()
+	return ss != nil && ss.busy()
+}
+
+var (
+	errStopping = errors.New("the service is stopping")
+	errVanished = errors.New("its caller has gone")
+	errLost     = errors.New("the connection to the bus was lost")
+)
+
+// Serve connects to the bus at address ("system", "session", or an address as in the D-Bus Specification), takes the name, and serves f
+// until ctx ends or the service is idle (nil), or the connection is lost. One Serve runs at a time.
+//
+// When it has been idle for long enough it gives up the name first and then serves what had still come in. When ctx ends, it refuses new
+// calls that are not queries, ends every WriteFile, which can be continued, and waits for every other operation. When the connection is lost
+// it does the same. No goroutine is left behind.
+func (s *Server) Serve(ctx context.Context, address string, f Firmware) error {
+	ss := newSession(ctx, s, f)
+	if !s.current.CompareAndSwap(nil, ss) {
+		return errors.New("serve: already serving")
+	}
+	defer s.current.Store(nil)
+	if _, err := connect(ctx, address, ss.open); err != nil {
+		return err
+	}
+	ss.emitter.tell(true) // what clients find when they ask first
+	ss.emits.Go(ss.emitter.run)
+	defer ss.end()
+	if err := ss.announce(ctx); err != nil {
+		return err
+	}
+	if s.options.Ready != nil {
+		s.options.Ready()
+	}
+	return ss.run(ctx, address)
+}
+
+// session is one connection to a bus.
+type session struct {
+	server     *Server
+	firmware   Firmware
+	components []fwu.ComponentInfo
+	tree       tree
+	conn       *godbus.Conn
+	transport  *transport
+
+	// The contexts of operations come from the service's life, not from a caller's. bulk ends when the service stops, work never does.
+	work     context.Context
+	bulk     context.Context
+	stopBulk context.CancelCauseFunc
+
+	order   order
+	emitter emitter
+	emits   sync.WaitGroup
+
+	mu       sync.Mutex // of what follows
+	stopping bool
+	empty    sync.Cond // signalled when pending becomes 0
+	peers    map[string]*peer
+	pending  int
+	bytes    int
+	idle     *time.Timer
+}
+
+func newSession(ctx context.Context, s *Server, f Firmware) *session {
+	ss := &session{server: s, firmware: f, components: f.Components(), peers: map[string]*peer{}}
+	ss.empty.L = &ss.mu
+	ss.tree = newTree(ss.components)
+	ss.work = context.WithoutCancel(ctx)
+	ss.bulk, ss.stopBulk = context.WithCancelCause(ss.work)
+	ss.idle = time.NewTimer(time.Hour)
+	ss.idle.Stop()
+	ss.emitter = newEmitter(ss)
+	return ss
+}
+
+// open makes the library's connection.
+func (s *session) open(socket *net.UnixConn) (*godbus.Conn, error) {
+	s.transport = newTransport(socket, s.arrive)
+	var err error
+	s.conn, err = godbus.NewConn(s.transport, godbus.WithSignalHandler(s))
+	return s.conn, err
+}
+
+// announce takes the name, and subscribes to the news of callers that vanish before anybody can call.
+func (s *session) announce(ctx context.Context) error {
+	err := s.conn.AddMatchSignalContext(ctx, godbus.WithMatchSender(busName), godbus.WithMatchInterface(busName),
+		godbus.WithMatchMember("NameOwnerChanged"), godbus.WithMatchArg(2, ""))
+	if err != nil {
+		return fmt.Errorf("watch for callers that vanish: %w", err)
+	}
+	var reply uint32
+	err = s.conn.BusObject().CallWithContext(ctx, busName+".RequestName", 0, Name, uint32(godbus.NameFlagDoNotQueue)).Store(&reply)
+	if err != nil {
+		return fmt.Errorf("take the name %s: %w", Name, err)
+	}
+	if r := godbus.RequestNameReply(reply); r != godbus.RequestNameReplyPrimaryOwner {
+		return fmt.Errorf("take the name %s: another process owns it: is the service running already?", Name)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rest()
+	return nil
+}
+
+// DeliverSignal implements godbus.SignalHandler. It runs in the goroutine that reads, after every call that came before.
+func (s *session) DeliverSignal(ifaceName, name string, sig *godbus.Signal) {
+	if sig.Sender != busName || ifaceName != busName || name != "NameOwnerChanged" || len(sig.Body) != 3 {
+		return
+	}
+	gone, _ := sig.Body[0].(string)
+	owner, _ := sig.Body[2].(string)
+	if owner == "" {
+		s.vanished(gone)
+	}
+}
+
+func (s *session) run(ctx context.Context, address string) error {
+	for {
+		select {
+		case <-ctx.Done():
+			s.stop(errStopping)
+			s.release()
+			return nil
+		case <-s.transport.ended:
+			s.stop(errLost)
+			return fmt.Errorf("serve on the bus at %s: %w", address, errLost)
+		case <-s.idle.C:
+			if s.leave() {
+				s.release()
+				return nil
+			}
+		}
+	}
+}
+
+// leave says whether a service that was idle for long enough may go.
+func (s *session) leave() bool {
+	if s.server.options.Stay != nil && s.server.options.Stay() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.rest()
+		return false
+	}
+	return !s.busy() // the last call's end begins a new period
+}
+
+// stop refuses what is new and ends what can be continued.
+func (s *session) stop(why error) {
+	s.mu.Lock()
+	s.stopping = true
+	s.mu.Unlock()
+	s.stopBulk(why)
+}
+
+// release gives up the name. What the bus had sent us by then has been taken from the socket when its reply is here, because messages
+// keep their order; whoever calls later starts the service anew. If the connection breaks meanwhile, the name is released as well.
+func (s *session) release() {
+	ctx, cancel := context.WithTimeout(s.work, connectTimeout)
+	defer cancel()
+	_ = s.conn.BusObject().CallWithContext(ctx, busName+".ReleaseName", 0, Name).Err
+}
+
+// end waits for every call, tells the last state of things, and closes the connection.
+func (s *session) end() {
+	s.drain()
+	s.emitter.stop()
+	s.emits.Wait()
+	_ = s.conn.Close()
+	<-s.transport.ended
+	s.drain()
+	s.stopBulk(errStopping)
+}
+
+// drain waits until no call is being served, and has what comes after that refused.
+func (s *session) drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.pending > 0 {
+		s.empty.Wait()
+	}
+	s.stopping = true
+}
