@@ -179,7 +179,9 @@ func (s *sign1) header(r *reader, what string, protected bool) error {
 			}
 			return err
 		case key == headerKID && s.kid == nil:
-			s.kid, err = r.bytes("key identifier")
+			if s.kid, err = r.bytes("key identifier"); len(s.kid) > maxKID {
+				err = malformed("key identifier of %d bytes", len(s.kid))
+			}
 			return err
 		case key == headerCrit:
 			return unsupported("critical COSE header parameters")
@@ -284,8 +286,10 @@ func Sign(envelope []byte, signer crypto.Signer, kid []byte) ([]byte, error) {
 	f.authentication = appendBytes(f.authentication, a.rawDigest)
 	f.authentication = appendBytes(f.authentication, block)
 	signed := appendEnvelope(nil, f)
-	_, err = whole(signed)
-	return signed, err
+	if _, _, _, err := readUnverified(signed); err != nil {
+		return nil, err
+	}
+	return signed, nil
 }
 
 // signBlock makes a COSE_Sign1 over payload, and checks the signature: a key in hardware can fail.

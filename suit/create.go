@@ -34,8 +34,10 @@ func Create(spec Spec) ([]byte, error) {
 	authentication := appendHead(nil, majorArray, 1)
 	authentication = appendBytes(authentication, appendDigest(nil, m.digest))
 	envelope := appendEnvelope(nil, frame{authentication: authentication, manifest: manifest})
-	_, err = whole(envelope)
-	return envelope, err
+	if _, err := whole(envelope); err != nil {
+		return nil, err
+	}
+	return envelope, nil
 }
 
 func (s Spec) equal(t Spec) bool {

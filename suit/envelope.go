@@ -90,13 +90,13 @@ func (r *reader) payload(f *frame) (err error) {
 		return err
 	}
 	if !validPayload(f.payload) {
-		return unsupported("payload key %q", f.payload)
+		return unsupported("payload key %.64q", f.payload)
 	}
 	size, err := r.expect(majorBytes, "payload")
 	if err != nil {
 		return err
 	}
-	if size > uint64(math.MaxInt64-r.pos) {
+	if size > math.MaxInt64-uint64(r.pos) {
 		return malformed("payload of %d bytes", size)
 	}
 	f.size = int64(size)

@@ -315,18 +315,18 @@ func readMinimum(r *reader) (Version, error) {
 // result is what the sequences demanded: an image for a device, and dependencies.
 func (x *machine) result() (d Device, i Image, err error) {
 	for _, c := range x.components {
-		switch {
-		case c.isDependency():
+		if c.isDependency() {
 			i.Dependencies = append(i.Dependencies, Dependency{Component: c.name, Min: c.version})
-		case i.Component != "":
-			return d, i, unsupported("more than one image (%s and %s)", i.Component, c.name)
-		default:
-			if err := c.complete(); err != nil {
-				return d, i, err
-			}
-			d = c.device
-			i.Component, i.Digest, i.Size, i.Payload = c.name, c.digest, c.size, c.uri
+			continue
 		}
+		if err := c.complete(); err != nil {
+			return d, i, err
+		}
+		if i.Component != "" {
+			return d, i, unsupported("more than one image (%s and %s)", i.Component, c.name)
+		}
+		d = c.device
+		i.Component, i.Digest, i.Size, i.Payload = c.name, c.digest, c.size, c.uri
 	}
 	switch {
 	case i.Component == "":

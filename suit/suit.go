@@ -23,6 +23,7 @@ const MaxHeader = 64 << 10
 const (
 	maxComponents = 16
 	maxName       = 64
+	maxKID        = 64
 )
 
 type constError string

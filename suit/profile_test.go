@@ -1,0 +1,478 @@
+package suit
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/google/go-cmp/cmp"
+)
+
+// An independent encoder makes what the tests read: deterministic CBOR from maps and arrays.
+type (
+	m = map[any]any
+	a = []any
+)
+
+func encode(t testing.TB, v any) []byte {
+	t.Helper()
+	mode, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := mode.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// parts is a manifest before it is encoded. A nil sequence is left out.
+type parts struct {
+	manifest m
+	common   m
+	shared   a
+	validate a
+	fetch    a
+	install  a
+}
+
+func (p *parts) parameters() m { return p.shared[1].(m) }
+
+func digestOf(t testing.TB, d Digest) []byte { return encode(t, a{-16, d.Sum}) }
+
+func smallParts(t testing.TB) *parts {
+	s := small()
+	return &parts{
+		manifest: m{1: 1, 2: 7, 6: encode(t, a{1, 2, 3})},
+		common:   m{2: a{a{[]byte("rootfs")}}},
+		shared:   a{20, m{1: s.Vendor[:], 2: s.Class[:], 3: digestOf(t, s.Digest), 14: 5}, 1, 15, 2, 15},
+		validate: a{3, 15},
+	}
+}
+
+// fullParts is full() without its second dependency.
+func fullParts(t testing.TB) *parts {
+	p := smallParts(t)
+	p.manifest[6] = encode(t, a{1, 2, 3, 4})
+	p.common[2] = a{a{[]byte("rootfs")}, a{[]byte("bootfw")}}
+	p.shared = append(a{12, 0}, p.shared...)
+	p.validate = append(a{12, 0}, p.validate...)
+	p.install = a{12, 1, 20, m{28: encode(t, a{2, a{1, 2, 0}})}, 28, 15, 12, 0, 20, m{21: "#rootfs"}, 21, 15, 3, 15}
+	return p
+}
+
+func (p *parts) encode(t testing.TB) []byte {
+	if p.shared != nil {
+		p.common[4] = encode(t, p.shared)
+	}
+	if p.common != nil {
+		p.manifest[3] = encode(t, p.common)
+	}
+	for key, s := range map[int]a{7: p.validate, 16: p.fetch, 20: p.install} {
+		if s != nil {
+			p.manifest[key] = encode(t, s)
+		}
+	}
+	return encode(t, p.manifest)
+}
+
+// signRaw makes an envelope of any manifest, signed by edKey.
+func signRaw(t testing.TB, manifest []byte) []byte {
+	t.Helper()
+	sum := sha256.Sum256(encode(t, manifest))
+	digest := encode(t, a{-16, sum[:]})
+	block, err := signBlock(digest, edKey(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encode(t, cbor.Tag{Number: 107, Content: m{2: encode(t, a{digest, block}), 3: manifest}})
+}
+
+func TestCreateEncodesAsAnotherEncoderDoes(t *testing.T) {
+	spec := full()
+	spec.Dependencies = spec.Dependencies[:1]
+	for name, c := range map[string]struct {
+		spec  Spec
+		parts *parts
+	}{"small": {small(), smallParts(t)}, "full": {spec, fullParts(t)}} {
+		t.Run(name, func(t *testing.T) {
+			f, err := whole(mustCreate(t, c.spec))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := c.parts.encode(t); !bytes.Equal(f.manifest, want) {
+				t.Errorf("got\n%swant\n%s", hex.Dump(f.manifest), hex.Dump(want))
+			}
+		})
+	}
+}
+
+func TestManifestsOfOthersThatFitTheProfile(t *testing.T) {
+	detached := small().Image
+	integrated := detached
+	integrated.Payload = "#rootfs"
+	needs := detached
+	needs.Dependencies = []Dependency{{"bootfw", Version{Major: 1, Minor: 2}}}
+	version := func(v Version) Image { i := detached; i.Version = v; return i }
+	for name, c := range map[string]struct {
+		change func(*parts)
+		want   Image
+	}{
+		"as it is":                      {func(*parts) {}, detached},
+		"with a reference":              {func(p *parts) { p.manifest[4] = "https://example.com/full.suit" }, detached},
+		"with text":                     {func(p *parts) { p.manifest[23] = encode(t, m{"en": m{1: "a text"}}) }, detached},
+		"with text moved elsewhere":     {func(p *parts) { p.manifest[23] = a{-16, make([]byte, 32)} }, detached},
+		"version of one number":         {func(p *parts) { p.manifest[6] = encode(t, a{9}) }, version(Version{Major: 9})},
+		"largest version":               {func(p *parts) { p.manifest[6] = encode(t, a{255, 255, 65535, uint32(1<<32 - 1)}) }, version(Version{255, 255, 65535, 1<<32 - 1})},
+		"fetched by payload-fetch":      {func(p *parts) { p.fetch = a{20, m{21: "#rootfs"}, 21, 2} }, integrated},
+		"index where none is needed":    {func(p *parts) { p.validate = a{12, 0, 3, 15} }, detached},
+		"parameters one at a time":      {func(p *parts) { p.shared = split(p.shared) }, detached},
+		"image is the second component": {second, needs},
+		"version demanded in the shared sequence": {func(p *parts) {
+			p.common[2] = a{a{[]byte("rootfs")}, a{[]byte("bootfw")}}
+			p.shared = append(append(a{12, 0}, p.shared...), 12, 1, 20, m{28: encode(t, a{2, a{1, 2}})}, 28, 0)
+			p.validate = a{12, 0, 3, 15}
+		}, needs},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := smallParts(t)
+			c.change(p)
+			opened, err := Open(signRaw(t, p.encode(t)), anchors(t, edKey()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := opened.Image(small().Device, "rootfs")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// split gives each parameter a command of its own.
+func split(shared a) a {
+	var s a
+	for _, key := range []int{14, 3, 2, 1} {
+		s = append(s, 20, m{key: shared[1].(m)[key]})
+	}
+	return append(s, shared[2:]...)
+}
+
+func second(p *parts) {
+	p.common[2] = a{a{[]byte("bootfw")}, a{[]byte("rootfs")}}
+	p.shared = append(a{12, 1}, p.shared...)
+	p.validate = a{12, 1, 3, 15}
+	p.install = a{12, 0, 20, m{28: []byte{0x82, 2, 0x82, 1, 2}}, 28, 15}
+}
+
+type refusal struct {
+	change func(*parts)
+	want   error
+	text   string
+}
+
+func checkRefusals(t *testing.T, base func(testing.TB) *parts, cases map[string]refusal) {
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			p := base(t)
+			c.change(p)
+			_, err := Open(signRaw(t, p.encode(t)), anchors(t, edKey()))
+			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
+			}
+		})
+	}
+}
+
+func TestMembersThatAreRefused(t *testing.T) {
+	drop := func(key int) func(*parts) { return func(p *parts) { delete(p.manifest, key) } }
+	components := func(ids ...any) func(*parts) { return func(p *parts) { p.common[2] = append(a{}, ids...) } }
+	rootfs := a{[]byte("rootfs")}
+	var many a
+	for i := range maxComponents + 1 {
+		many = append(many, a{[]byte{'a' + byte(i)}})
+	}
+	checkRefusals(t, smallParts, map[string]refusal{
+		"load":                        {func(p *parts) { p.manifest[8] = encode(t, a{3, 15}) }, ErrUnsupported, "suit-load (8)"},
+		"invoke":                      {func(p *parts) { p.manifest[9] = encode(t, a{23, 2}) }, ErrUnsupported, "suit-invoke (9)"},
+		"software identifier":         {func(p *parts) { p.manifest[14] = []byte{0xa0} }, ErrUnsupported, "suit-coswid (14)"},
+		"unknown":                     {func(p *parts) { p.manifest[99] = 1 }, ErrUnsupported, "member 99"},
+		"private":                     {func(p *parts) { p.manifest[-1] = 1 }, ErrUnsupported, "member -1"},
+		"largest negative":            {func(p *parts) { p.manifest[int64(-1<<63)] = 1 }, ErrUnsupported, "member -9223372036854775808"},
+		"largest positive":            {func(p *parts) { p.manifest[uint64(1<<64-1)] = 1 }, ErrMalformed, "number too large"},
+		"named":                       {func(p *parts) { p.manifest["x"] = 1 }, ErrMalformed, "key in manifest is a text"},
+		"version of the encoding":     {func(p *parts) { p.manifest[1] = 2 }, ErrUnsupported, "manifest version 2"},
+		"negative sequence number":    {func(p *parts) { p.manifest[2] = -1 }, ErrMalformed, "sequence number is a negative number"},
+		"no version of the encoding":  {drop(1), ErrMalformed, "no member 1"},
+		"no sequence number":          {drop(2), ErrMalformed, "no member 2"},
+		"no common":                   {func(p *parts) { p.common, p.shared, p.validate = nil, nil, nil }, ErrMalformed, "no member 3"},
+		"validate without common":     {func(p *parts) { p.common, p.shared = nil, nil }, ErrMalformed, "validate without components"},
+		"no version":                  {drop(6), ErrMalformed, "no member 6"},
+		"no validate":                 {func(p *parts) { p.validate = nil }, ErrMalformed, "no member 7"},
+		"severed install":             {func(p *parts) { p.manifest[20] = a{-16, make([]byte, 32)} }, ErrMalformed, "install is an array"},
+		"not wrapped common":          {func(p *parts) { p.common, p.shared, p.manifest[3] = nil, nil, m{2: a{rootfs}} }, ErrMalformed, "common is a map"},
+		"dependencies of manifests":   {func(p *parts) { p.common[1] = m{0: m{}} }, ErrUnsupported, "suit-dependencies (1)"},
+		"no components":               {func(p *parts) { delete(p.common, 2) }, ErrMalformed, "without components"},
+		"empty list of components":    {components(), ErrMalformed, "components has 0 elements"},
+		"too many components":         {components(many...), ErrMalformed, "components has 17 elements"},
+		"a component twice":           {components(rootfs, rootfs), ErrMalformed, "rootfs is there twice"},
+		"component without segments":  {components(a{}), ErrUnsupported, "identifier of 0 segments"},
+		"component of two segments":   {components(a{[]byte("a"), []byte("b")}), ErrUnsupported, "identifier of 2 segments"},
+		"component that is no name":   {components(a{[]byte{0}}), ErrUnsupported, "[h'00']"},
+		"component that is a path":    {components(a{[]byte("../a")}), ErrUnsupported, "[h'2e2e2f61']"},
+		"component of a long name":    {components(a{bytes.Repeat([]byte("a"), 65)}), ErrUnsupported, "component identifier"},
+		"component that is text":      {components(a{"rootfs"}), ErrMalformed, "component identifier is a text"},
+		"version of no numbers":       {func(p *parts) { p.manifest[6] = encode(t, a{}) }, ErrUnsupported, "version of 0 numbers"},
+		"version of five numbers":     {func(p *parts) { p.manifest[6] = encode(t, a{1, 2, 3, 4, 5}) }, ErrUnsupported, "version of 5 numbers"},
+		"release candidate":           {func(p *parts) { p.manifest[6] = encode(t, a{1, 2, -1, 3}) }, ErrUnsupported, "pre-release version (-1)"},
+		"major number too large":      {func(p *parts) { p.manifest[6] = encode(t, a{256}) }, ErrUnsupported, "256 as number 1"},
+		"minor number too large":      {func(p *parts) { p.manifest[6] = encode(t, a{1, 256}) }, ErrUnsupported, "256 as number 2"},
+		"patch number too large":      {func(p *parts) { p.manifest[6] = encode(t, a{1, 1, 65536}) }, ErrUnsupported, "65536 as number 3"},
+		"build number too large":      {func(p *parts) { p.manifest[6] = encode(t, a{1, 1, 1, uint64(1 << 32)}) }, ErrUnsupported, "4294967296 as number 4"},
+		"version that is not wrapped": {func(p *parts) { p.manifest[6] = a{1} }, ErrMalformed, "version is an array"},
+	})
+}
+
+func TestCommandsThatAreRefused(t *testing.T) {
+	also := func(commands ...any) func(*parts) {
+		return func(p *parts) { p.shared = append(p.shared, commands...) }
+	}
+	installs := func(commands ...any) func(*parts) { return func(p *parts) { p.install = append(a{}, commands...) } }
+	checkRefusals(t, smallParts, map[string]refusal{
+		"try each":                   {also(15, a{encode(t, a{1, 15}), nil}), ErrUnsupported, "directive-try-each (15) in shared-sequence"},
+		"run sequence":               {also(32, encode(t, a{1, 15})), ErrUnsupported, "directive-run-sequence (32)"},
+		"abort":                      {also(14, 15), ErrUnsupported, "condition-abort (14)"},
+		"set parameters of old":      {also(19, m{14: 5}), ErrUnsupported, "directive-set-parameters (19)"},
+		"component slot":             {also(5, 15), ErrUnsupported, "condition-component-slot (5)"},
+		"unknown":                    {also(300, 15), ErrUnsupported, "command 300"},
+		"private":                    {also(-257, 15), ErrUnsupported, "custom command -257"},
+		"fetch in shared":            {also(21, 15), ErrUnsupported, "directive-fetch (21) in shared-sequence"},
+		"copy":                       {installs(22, 15), ErrUnsupported, "directive-copy (22) in install"},
+		"write":                      {installs(18, 15), ErrUnsupported, "directive-write (18) in install"},
+		"swap":                       {installs(31, 15), ErrUnsupported, "directive-swap (31) in install"},
+		"class asked in install":     {installs(2, 15), ErrUnsupported, "condition-class-identifier (2) in install"},
+		"version asked in validate":  {func(p *parts) { p.validate = a{3, 15, 28, 15} }, ErrUnsupported, "condition-version (28) in validate"},
+		"fetch in validate":          {func(p *parts) { p.validate = a{3, 15, 21, 15} }, ErrUnsupported, "directive-fetch (21) in validate"},
+		"reporting policy":           {also(1, 16), ErrMalformed, "reporting policy 16"},
+		"argument instead of policy": {also(1, []byte{1}), ErrMalformed, "reporting policy is a byte string"},
+		"half a command":             {also(1), ErrMalformed, "ends within a command"},
+		"empty sequence":             {installs(), ErrMalformed, "install has 0 elements"},
+		"endless sequence":           {also(make(a, 300)...), ErrMalformed, "elements"},
+		"command that is no number":  {also("1", 15), ErrMalformed, "command in shared-sequence is a text"},
+		"all components":             {also(12, true), ErrUnsupported, "several components at a time"},
+		"list of components":         {also(12, a{0}), ErrUnsupported, "several components at a time"},
+		"no such component":          {also(12, 1), ErrMalformed, "component index 1 of 1"},
+		"largest index":              {also(12, uint64(1<<64-1)), ErrMalformed, "component index"},
+		"fetch without uri":          {installs(21, 15), ErrMalformed, "without parameter uri (21)"},
+		"uri without fetch":          {installs(20, m{21: "#rootfs"}), ErrMalformed, "a uri, and no fetch"},
+		"second fetch":               {installs(20, m{21: "#rootfs"}, 21, 15, 21, 15), ErrUnsupported, "second fetch"},
+		"present version demanded":   {installs(20, m{28: encode(t, a{2, a{1}})}, 28, 15), ErrUnsupported, "present version of rootfs"},
+		"version not set":            {installs(28, 15), ErrMalformed, "without parameter version (28)"},
+		"several without index": {func(p *parts) { p.common[2] = a{a{[]byte("rootfs")}, a{[]byte("b")}} }, ErrMalformed,
+			"does not begin with an index"},
+		"vendor not asked": {func(p *parts) { p.shared = a{20, p.shared[1], 2, 15} }, ErrMalformed, "without condition-vendor-identifier"},
+		"class not asked":  {func(p *parts) { p.shared = a{20, p.shared[1], 1, 15} }, ErrMalformed, "without condition-class-identifier"},
+		"image not asked": {func(p *parts) {
+			p.validate, p.install = a{12, 0}, a{20, m{21: "#rootfs"}, 21, 15, 3, 15}
+		}, ErrMalformed, "condition-image-match (3) of rootfs is missing in validate"},
+		"nothing asked of the image": {func(p *parts) { p.validate = a{12, 0} }, ErrMalformed, "without condition-image-match"},
+		"vendor asked before it is set": {func(p *parts) { p.shared = append(a{1, 15}, p.shared...) }, ErrMalformed,
+			"without parameter vendor-identifier (1)"},
+	})
+}
+
+func TestParametersThatAreRefused(t *testing.T) {
+	set := func(key int, value any) func(*parts) { return func(p *parts) { p.parameters()[key] = value } }
+	drop := func(key int) func(*parts) { return func(p *parts) { delete(p.parameters(), key) } }
+	uri := func(s any) func(*parts) { return func(p *parts) { p.install = a{20, m{21: s}, 21, 15} } }
+	checkRefusals(t, smallParts, map[string]refusal{
+		"unknown":                     {set(99, 1), ErrUnsupported, "parameter 99"},
+		"private":                     {set(-300, 1), ErrUnsupported, "parameter -300"},
+		"soft failure":                {set(13, true), ErrUnsupported, "soft-failure (13)"},
+		"device identifier":           {set(24, make([]byte, 16)), ErrUnsupported, "device-identifier (24)"},
+		"encrypted":                   {set(19, []byte{1}), ErrUnsupported, "encryption-info (19)"},
+		"uri in shared":               {set(21, "#rootfs"), ErrUnsupported, "uri (21) in shared-sequence"},
+		"vendor as number":            {set(1, cbor.Tag{Number: 112, Content: []byte{1}}), ErrUnsupported, "private enterprise number"},
+		"nil vendor":                  {set(1, make([]byte, 16)), ErrMalformed, "is not a UUID"},
+		"short class":                 {set(2, make([]byte, 15)), ErrMalformed, "is not a UUID"},
+		"digest by SHA-512":           {set(3, encode(t, a{-44, make([]byte, 64)})), ErrUnsupported, "digest algorithm -44"},
+		"short digest":                {set(3, encode(t, a{-16, make([]byte, 31)})), ErrMalformed, "image digest of 31 bytes"},
+		"digest with a parameter":     {set(3, encode(t, a{-16, make([]byte, 32), 1})), ErrMalformed, "image digest has 3 elements"},
+		"digest not wrapped":          {set(3, a{-16, make([]byte, 32)}), ErrMalformed, "image digest is an array"},
+		"digest and something after":  {set(3, append(digestOf(t, small().Digest), 0)), ErrMalformed, "1 bytes after image digest"},
+		"empty image":                 {set(14, 0), ErrMalformed, "image size 0"},
+		"image too large for a size":  {set(14, uint64(1<<63)), ErrMalformed, "image size 9223372036854775808"},
+		"no vendor":                   {drop(1), ErrMalformed, "without parameter vendor-identifier"},
+		"no class":                    {drop(2), ErrMalformed, "without parameter class-identifier"},
+		"no digest":                   {drop(3), ErrMalformed, "without parameter image-digest"},
+		"no size":                     {drop(14), ErrMalformed, "without parameter image-size"},
+		"size twice":                  {func(p *parts) { p.shared = append(p.shared, 20, m{14: 6}) }, ErrUnsupported, "image-size (14) of rootfs set twice"},
+		"digest in install":           {func(p *parts) { p.install = a{20, m{3: digestOf(t, small().Digest)}} }, ErrUnsupported, "image-digest (3) in install"},
+		"uri to fetch":                {uri("https://example.com/rootfs.img"), ErrUnsupported, `uri "https://example.com/rootfs.img"`},
+		"uri that is empty":           {uri(""), ErrUnsupported, `uri ""`},
+		"uri that is a mark only":     {uri("#"), ErrUnsupported, `uri "#"`},
+		"uri with control characters": {uri("#a\n"), ErrUnsupported, `uri "#a\n"`},
+		"uri that is bytes":           {uri([]byte("#a")), ErrMalformed, "uri is a byte string"},
+	})
+	match := func(v any) func(*parts) {
+		return func(p *parts) { p.install[3] = m{28: encode(t, v)} }
+	}
+	checkRefusals(t, fullParts, map[string]refusal{
+		"lower version":                        {match(a{5, a{1}}), ErrUnsupported, "version comparison 5"},
+		"this version":                         {match(a{3, a{1}}), ErrUnsupported, "version comparison 3"},
+		"version without comparison":           {match(a{a{1}}), ErrMalformed, "version match has 1 elements"},
+		"pre-release":                          {match(a{2, a{1, 2, 3, -1}}), ErrUnsupported, "pre-release version"},
+		"version overflows":                    {match(a{2, a{1, 2, 65536}}), ErrUnsupported, "65536 as number 3"},
+		"a second image":                       {twoImages, ErrUnsupported, "more than one image (rootfs and bootfw)"},
+		"a component of which nothing is said": {func(p *parts) { p.install = a{12, 1} }, ErrMalformed, "component bootfw without"},
+		"version set, but not asked":           {func(p *parts) { p.install = a{12, 1, 20, m{28: encode(t, a{2, a{1}})}} }, ErrMalformed, "component bootfw without"},
+		"no image":                             {noImage, ErrMalformed, "describes no image"},
+	})
+}
+
+func twoImages(p *parts) {
+	p.shared = append(append(p.shared, 12, 1), p.shared[2:]...)
+	p.validate = append(p.validate, 12, 1, 3, 15)
+	p.install = nil
+}
+
+func noImage(p *parts) {
+	p.common[2] = a{a{[]byte("bootfw")}}
+	p.shared = a{20, m{28: []byte{0x82, 2, 0x81, 1}}, 28, 15}
+	p.validate, p.install = a{12, 0}, nil
+}
+
+// TestEncodingThatIsNotDeterministic takes the bytes of a good manifest and changes how, not what, they say.
+func TestEncodingThatIsNotDeterministic(t *testing.T) {
+	good := hex.EncodeToString(smallParts(t).encode(t))
+	for name, c := range map[string]struct{ old, new, text string }{
+		"number too long":              {"0207", "021807", "number of 1 bytes that needs 0"},
+		"number much too long":         {"0207", "021b0000000000000007", "number of 8 bytes that needs 0"},
+		"map of indefinite length":     {"a50101", "bf0101", "indefinite or reserved length"},
+		"array of indefinite length":   {"83010203", "9f010203", "indefinite or reserved length"},
+		"reserved length":              {"a50101", "bc0101", "indefinite or reserved length"},
+		"keys out of order":            {"01010207", "02070101", "out of order, or there twice"},
+		"key twice":                    {"01010207", "02070207", "out of order, or there twice"},
+		"parameter twice":              {"0e05", "0e05" + "0e05", "out of order, or there twice"},
+		"length of map too small":      {"a50101", "a40101", "bytes after manifest"},
+		"length of map too large":      {"a50101", "a60101", "ends early"},
+		"floating point":               {"0207", "02f94700", "a simple value, not"},
+		"byte string longer than rest": {"4483010203", "5883010203", "ends early"},
+		"something after the version":  {"4483010203", "458301020300", "1 bytes after version"},
+		"something after the sequence": {"4382030f", "4482030f00", "1 bytes after validate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if n := strings.Count(good, c.old); n != 1 {
+				t.Fatalf("%s is there %d times", c.old, n)
+			}
+			changed := strings.Replace(good, c.old, c.new, 1)
+			if name == "parameter twice" {
+				changed = longer(changed)
+			}
+			b, err := hex.DecodeString(changed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Open(signRaw(t, b), anchors(t, edKey()))
+			if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("got %v, want %q", err, c.text)
+			}
+		})
+	}
+}
+
+// longer corrects the lengths around the parameters of small() for two bytes more in them.
+func longer(manifest string) string {
+	return strings.NewReplacer("035862a2", "035864a2", "0458548614a4", "0458568614a5").Replace(manifest)
+}
+
+func TestSignaturesOfOthers(t *testing.T) {
+	f, err := whole(mustCreate(t, small()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rawDigest := encode(t, a{-16, manifestDigest(f.manifest).Sum})
+	kid := anchors(t, edKey())[0].KID
+	// block makes a COSE_Sign1 with these headers.
+	block := func(protected, unprotected any, payload any, key crypto.Signer) []byte {
+		p := encode(t, protected)
+		sig, err := signMessage(key, encode(t, a{"Signature1", p, []byte{}, rawDigest}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return encode(t, cbor.Tag{Number: 18, Content: a{p, unprotected, payload, sig}})
+	}
+	none := m{}
+	for name, c := range map[string]struct {
+		blocks a
+		want   error
+		text   string
+	}{
+		"EdDSA, identifier not protected": {a{block(m{1: -8}, m{4: kid}, nil, edKey())}, nil, ""},
+		"Ed25519":                         {a{block(m{1: -19}, none, nil, edKey())}, nil, ""},
+		"ES256":                           {a{block(m{1: -7}, none, nil, ecKey(t))}, nil, ""},
+		"ESP256":                          {a{block(m{1: -9}, none, nil, ecKey(t))}, nil, ""},
+		"no signature":                    {a{}, ErrSignature, "not signed"},
+		"two signatures":                  {a{block(m{1: -8}, none, nil, edKey()), block(m{1: -7}, none, nil, ecKey(t))}, ErrUnsupported, "2 signatures"},
+		"key of another algorithm":        {a{block(m{1: -8}, none, nil, ecKey(t))}, ErrSignature, ""},
+		"ES384":                           {a{block(m{1: -35}, none, nil, edKey())}, ErrUnsupported, "signature algorithm -35"},
+		"no algorithm":                    {a{block(none, none, nil, edKey())}, ErrMalformed, "protected header names no algorithm"},
+		"algorithm not protected":         {a{block(none, m{1: -8}, nil, edKey())}, ErrMalformed, "protected header names no algorithm"},
+		"algorithm by name":               {a{block(m{1: "EdDSA"}, none, nil, edKey())}, ErrMalformed, "signature algorithm is a text"},
+		"algorithm twice":                 {a{block(m{1: -8}, m{1: -8}, nil, edKey())}, ErrUnsupported, "COSE header parameter 1 in the unprotected header"},
+		"identifier twice":                {a{block(m{1: -8, 4: kid}, m{4: kid}, nil, edKey())}, ErrUnsupported, "COSE header parameter 4"},
+		"identifier too long":             {a{block(m{1: -8, 4: make([]byte, 65)}, none, nil, edKey())}, ErrMalformed, "key identifier of 65 bytes"},
+		"identifier of another key":       {a{block(m{1: -8, 4: []byte("x")}, none, nil, edKey())}, ErrSignature, "key identifier 78"},
+		"critical header":                 {a{block(m{1: -8, 2: a{99}, 99: 1}, none, nil, edKey())}, ErrUnsupported, "critical"},
+		"certificate":                     {a{block(m{1: -8}, m{33: []byte{1}}, nil, edKey())}, ErrUnsupported, "COSE header parameter 33"},
+		"payload not detached":            {a{block(m{1: -8}, none, rawDigest, edKey())}, ErrMalformed, "not detached"},
+		"message code":                    {a{encode(t, cbor.Tag{Number: 17, Content: a{}})}, ErrUnsupported, "COSE_Mac0"},
+		"several signers":                 {a{encode(t, cbor.Tag{Number: 98, Content: a{}})}, ErrUnsupported, "COSE_Sign"},
+		"no tag":                          {a{encode(t, a{[]byte{}, none, nil, []byte{}})}, ErrMalformed, "signature is an array"},
+		"something after the signature":   {a{append(block(m{1: -8}, none, nil, edKey()), 0)}, ErrMalformed, "1 bytes after signature"},
+		"empty signature":                 {a{encode(t, cbor.Tag{Number: 18, Content: a{encode(t, m{1: -8}), none, nil, []byte{}}})}, ErrSignature, ""},
+		"empty signature, ES256":          {a{encode(t, cbor.Tag{Number: 18, Content: a{encode(t, m{1: -7}), none, nil, []byte{}}})}, ErrSignature, ""},
+		"signature of zeroes, ES256":      {a{encode(t, cbor.Tag{Number: 18, Content: a{encode(t, m{1: -7}), none, nil, make([]byte, 64)}})}, ErrSignature, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wrapper := encode(t, append(a{rawDigest}, c.blocks...))
+			_, err := Open(appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest}), anchors(t, edKey(), ecKey(t)))
+			if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), c.text) {
+				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
+			}
+		})
+	}
+}
+
+// TestDigestIsCheckedBesideTheSignature: the signature covers the digest only.
+func TestDigestIsCheckedBesideTheSignature(t *testing.T) {
+	f, err := whole(mustSign(t, mustCreate(t, small()), edKey()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := whole(mustCreate(t, full()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.manifest = other.manifest
+	swapped := appendEnvelope(nil, f)
+	if _, err := Open(swapped, anchors(t, edKey())); !errors.Is(err, ErrSignature) {
+		t.Error(err)
+	}
+	if _, err := Describe(swapped); !errors.Is(err, ErrSignature) {
+		t.Error(err)
+	}
+	f.authentication = encode(t, a{encode(t, a{-16, make([]byte, 32)})})
+	if _, err := Sign(appendEnvelope(nil, f), edKey(), nil); !errors.Is(err, ErrSignature) {
+		t.Error(err)
+	}
+}
