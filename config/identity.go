@@ -11,7 +11,7 @@ func namespaceDNS() suit.UUID {
 	return suit.UUID{0x6b, 0xa7, 0xb8, 0x10, 0x9d, 0xad, 0x11, 0xd1, 0x80, 0xb4, 0x00, 0xc0, 0x4f, 0xd4, 0x30, 0xc8}
 }
 
-// VendorID is the vendor identifier made from a domain name (draft-ietf-suit-manifest, section 8.4.8.1, "Constructing UUIDs").
+// VendorID is the vendor identifier made from a domain name (draft-ietf-suit-manifest, "Constructing UUIDs").
 func VendorID(domain string) suit.UUID { return uuid5(namespaceDNS(), domain) }
 
 // ClassID is the class identifier made from what tells the vendor's devices apart (as VendorID).

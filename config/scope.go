@@ -37,6 +37,7 @@ type scope struct {
 	at    Pos    // of the table, or of the one that lacks it
 	path  string // of keys in it: empty, or ending with a dot
 	known []string
+	wrong bool // it is there, but is no table: what it lacks does not matter
 }
 
 func (r *reader) root(n *node) *scope { return &scope{reader: r, table: n, at: n.at} }
@@ -72,6 +73,7 @@ func (s *scope) scope(key string) *scope {
 	sub.at = n.at
 	if n.table == nil {
 		s.wrongKind(key, n, "a table")
+		sub.wrong = true
 		return sub
 	}
 	sub.table = n
@@ -97,11 +99,9 @@ func (s *scope) wrongKind(key string, n *node, want string) {
 
 // lacks reports that something required is not set.
 func (s *scope) lacks(key string) {
-	if s.path == "" {
-		s.fail(s.at, "%q is not set", key)
-		return
+	if !s.wrong {
+		s.fail(s.at, "%s lacks %q", s.name(), key)
 	}
-	s.fail(s.at, "%s lacks %q", s.name(), key)
 }
 
 // text returns the string of a key and the place of it, "" if it is not set.
@@ -199,7 +199,7 @@ func (s *scope) file(key string) string {
 	return v
 }
 
-// files reads a list of absolute paths; nil if it is not set.
+// files reads a list of absolute paths; nil if it is not set. A wrong path stays in it: that it is empty is another mistake.
 func (s *scope) files(key string) ([]string, Pos) {
 	n := s.child(key)
 	if n == nil {
@@ -215,7 +215,6 @@ func (s *scope) files(key string) ([]string, Pos) {
 		v := s.textOf(item, e)
 		if v != "" && !strings.HasPrefix(v, "/") || e.value == "" {
 			s.fail(e.at, "%s%s is %q, want an absolute path", s.path, item, v)
-			continue
 		}
 		list = append(list, v)
 	}

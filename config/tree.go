@@ -24,7 +24,7 @@ type node struct {
 	value any              // of a scalar: string, int64, bool, or otherKind
 }
 
-// otherKind is a scalar of a kind that no key takes: a float, a date.
+// otherKind is a scalar of a kind that no key takes, as a person calls it.
 type otherKind string
 
 func newTable(at Pos) *node { return &node{at: at, key: at, table: map[string]*node{}} }
@@ -48,7 +48,7 @@ func (n *node) kind() string {
 	case bool:
 		return "a boolean"
 	case otherKind:
-		return "a " + strings.ToLower(string(v))
+		return string(v)
 	}
 	if n.table != nil {
 		return "a table"
@@ -240,8 +240,10 @@ func (p *parser) valueOf(e *unstable.Node, at Pos) (*node, error) {
 			return nil, &Error{n.at, fmt.Sprintf("integer %q: %v", e.Data, err)}
 		}
 		n.value = i
+	case unstable.Float:
+		n.value = otherKind("a floating-point number")
 	default:
-		n.value = otherKind(e.Kind.String())
+		n.value = otherKind("a date or time")
 	}
 	return n, nil
 }
