@@ -1,0 +1,161 @@
+package conformance
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+)
+
+// NewFunc makes a device with these components in its factory state. It may use t for what has to be cleaned up; Close is called before.
+type NewFunc func(t testing.TB, comps []Config) Implementation
+
+// Run tests an implementation: the tables, then the random walk. It fails t if an answer was wrong, a row was not reached or a transition of a figure was
+// not seen, logs the counts in one line, and returns them.
+func Run(t *testing.T, newImpl NewFunc, o Options) Result {
+	o = o.withDefaults()
+	var r Result
+	t.Run("table", func(t *testing.T) { r = runTable(t, newImpl, o) })
+	t.Run("walk", func(t *testing.T) { r.Steps = runWalk(t, newImpl, o) })
+	if r.Reached != r.Rows {
+		t.Errorf("%d rows were not reached", r.Rows-r.Reached)
+	}
+	if r.Steps < o.Steps {
+		t.Errorf("%d random steps, want %d", r.Steps, o.Steps)
+	}
+	t.Logf("conformance: %v", r)
+	return r
+}
+
+// runTable carries out all sheets as subtests.
+func runTable(t *testing.T, newImpl NewFunc, o Options) Result {
+	all, err := sheets(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Result
+	seen := map[transition]bool{}
+	for _, s := range all {
+		t.Run(s.name, func(t *testing.T) {
+			for _, f := range runSheet(t, newImpl, o, s, &r, seen) {
+				t.Error(f)
+			}
+		})
+	}
+	missing, err := unseen(o.Profile, seen, &r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range missing {
+		t.Errorf("transition not seen: %v", m)
+	}
+	return r
+}
+
+// unseen are the transitions of the figures that are not in seen.
+func unseen(p Profile, seen map[transition]bool, r *Result) ([]transition, error) {
+	var missing []transition
+	for _, f := range figures() {
+		arrows, err := f.transitions(p)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range arrows {
+			r.Transitions++
+			if seen[a] {
+				r.Seen++
+			} else {
+				missing = append(missing, a)
+			}
+		}
+	}
+	return missing, nil
+}
+
+// runSheet carries out the rows of one device and returns what was wrong. After a wrong answer it goes on with a new device.
+func runSheet(t testing.TB, newImpl NewFunc, o Options, s sheet, r *Result, seen map[transition]bool) []error {
+	var b *bench
+	var errs []error
+	end := func() {
+		if b != nil {
+			if err := b.impl.Close(); err != nil {
+				errs = append(errs, fmt.Errorf("close: %w", err))
+			}
+			b = nil
+		}
+	}
+	defer func() { end() }()
+	for _, row := range s.rows {
+		if b == nil {
+			b = newBench(o.Profile, newImpl(t, s.comps), s.comps)
+			b.seen = func(tr transition) { seen[tr] = true }
+			if err := b.checkFactory(); err != nil {
+				return append(errs, fmt.Errorf("factory state: %w", err))
+			}
+		}
+		if !b.can(row.choice) {
+			r.LeftOut++
+			continue
+		}
+		r.Rows++
+		if err := b.row(row); err != nil {
+			errs = append(errs, fmt.Errorf("section %s\n\t%s\n\t%w", row.section, row.name, err))
+			if !errors.Is(err, errPreparation) {
+				r.Reached++
+			}
+			end()
+			continue
+		}
+		r.Reached++
+	}
+	return errs
+}
+
+// errPreparation: a row was not reached.
+var errPreparation = errors.New("not reached")
+
+// can tells whether rows with a choice apply.
+func (b *bench) can(c choice) bool {
+	if c == choiceTamper {
+		_, ok := b.impl.(Tamperer)
+		return ok
+	}
+	return b.Profile.has(c)
+}
+
+// row carries out a row, from READY.
+func (b *bench) row(r row) error {
+	if err := b.ready(); err != nil {
+		return fmt.Errorf("%w: %w", errPreparation, err)
+	}
+	if err := b.settle(); err != nil {
+		return fmt.Errorf("%w: %w", errPreparation, err)
+	}
+	return r.run(b)
+}
+
+// checkFactory: what the components say of themselves, and that all are READY.
+func (b *bench) checkFactory() error {
+	infos := b.impl.API().Components()
+	if len(infos) != len(b.units) {
+		return fmt.Errorf("%d components, want %d", len(infos), len(b.units))
+	}
+	for _, u := range b.units {
+		i := slices.IndexFunc(infos, func(c componentInfo) bool { return c.ID == u.ID })
+		if i < 0 {
+			return fmt.Errorf("component %d is not among the components", u.ID)
+		}
+		if infos[i].Live == u.Variant.Reboot || infos[i].Manifest != u.Manifest {
+			return fmt.Errorf("component %d: got %+v, want that of %+v", u.ID, infos[i], u.Variant)
+		}
+		info, err := b.query(u)
+		if err != nil {
+			return err
+		}
+		u.away = info.Location == 1
+		if err := b.check(u, place{}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
