@@ -214,7 +214,7 @@ func TestSealWithUnsyncedWrites(t *testing.T) {
 }
 
 func TestErase(t *testing.T) {
-	for name, size := range map[string]int{"large": 130 * mib, "small": 65536, "odd": 3*mib + 5000} {
+	for name, size := range map[string]int{"large": 66 * mib, "small": 65536, "odd": 3*mib + 5000} {
 		t.Run(name, func(t *testing.T) {
 			dev := newSim(t, size)
 			copy(dev.medium, content(size))
