@@ -109,9 +109,9 @@ type Result struct {
 	Rows, Reached     int // rows of the tables that apply, and those that were carried out to the end
 	LeftOut           int // rows that rest on a choice that was not taken
 	Transitions, Seen int // transitions of the eight figures, and those that were observed
-	Steps             int // random steps
+	Steps, Walked     int // random steps, and the different changes of state that they made
 }
 
 func (r Result) String() string {
-	return fmt.Sprintf("%d of %d rows reached, %d left out; %d of %d transitions seen; %d random steps", r.Reached, r.Rows, r.LeftOut, r.Seen, r.Transitions, r.Steps)
+	return fmt.Sprintf("%d of %d rows reached, %d left out; %d of %d transitions seen; %d random steps with %d transitions", r.Reached, r.Rows, r.LeftOut, r.Seen, r.Transitions, r.Steps, r.Walked)
 }

@@ -16,7 +16,7 @@ func Run(t *testing.T, newImpl NewFunc, o Options) Result {
 	o = o.withDefaults()
 	var r Result
 	t.Run("table", func(t *testing.T) { r = runTable(t, newImpl, o) })
-	t.Run("walk", func(t *testing.T) { r.Steps = runWalk(t, newImpl, o) })
+	t.Run("walk", func(t *testing.T) { r.Steps, r.Walked = runWalk(t, newImpl, o) })
 	if r.Reached != r.Rows {
 		t.Errorf("%d rows were not reached", r.Rows-r.Reached)
 	}
