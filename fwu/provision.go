@@ -91,3 +91,33 @@ func ForgetFailures(m Medium) error {
 	}
 	return store.save(r)
 }
+
+// StoreReport says what a store holds, for people.
+type StoreReport struct {
+	Copies     [2]string // what each copy is
+	Format     string    // of the record that counts
+	Generation uint64
+}
+
+// InspectStore looks at a store and changes nothing. The error says why there is no record that counts.
+func InspectStore(m Medium) (StoreReport, error) {
+	var rep StoreReport
+	store, err := OpenStore(m)
+	if err != nil {
+		return rep, err
+	}
+	for i := range rep.Copies {
+		c, err := store.readCopy(i)
+		switch {
+		case err != nil:
+			rep.Copies[i] = err.Error()
+		default:
+			rep.Copies[i] = fmt.Sprintf("good, format %d.%d, generation %d, %d bytes", c.major, c.minor, c.generation, len(c.payload))
+			if c.generation > rep.Generation {
+				rep.Format, rep.Generation = fmt.Sprintf("%d.%d", c.major, c.minor), c.generation
+			}
+		}
+	}
+	_, err = store.load()
+	return rep, err
+}

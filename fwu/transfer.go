@@ -45,7 +45,7 @@ func (s *Service) Start(ctx context.Context, id ID, manifest []byte) error {
 	case c.Manifest != Detached && len(manifest) > 0:
 		return refuse(InvalidArgument, ReasonManifestUnexpected, "start: %s takes no detached manifest (manifest = %q)", c.Name, c.Manifest)
 	case c.Manifest == Detached:
-		if img, err = s.readManifest(c, cr, manifest); err != nil {
+		if img, err = s.readManifest(c, cr, manifest, nil); err != nil {
 			return fmt.Errorf("start: %w", err)
 		}
 	}
@@ -81,8 +81,8 @@ func (s *Service) startWriting(ctx context.Context, c *component, img *imageReco
 	return nil
 }
 
-// readManifest verifies a manifest for c and turns it into what the record keeps of it.
-func (s *Service) readManifest(c *component, cr *componentRecord, envelope []byte) (*imageRecord, error) {
+// readManifest verifies a manifest for c, and that the bundle it came in, if any, carries the image that it describes. It returns what the record keeps.
+func (s *Service) readManifest(c *component, cr *componentRecord, envelope []byte, bundle *suit.Bundle) (*imageRecord, error) {
 	m, err := suit.Open(envelope, c.Keys)
 	if err != nil {
 		return nil, manifestError(err)
@@ -93,6 +93,12 @@ func (s *Service) readManifest(c *component, cr *componentRecord, envelope []byt
 	}
 	img := &imageRecord{Version: si.Version, Sequence: si.Sequence, Digest: si.Digest.String(), Size: si.Size,
 		Manifest: m.Digest().String(), Dependencies: si.Dependencies}
+	if bundle != nil {
+		if err := bundle.Carries(si); err != nil {
+			return nil, manifestError(err)
+		}
+		img.Payload = bundle.Offset
+	}
 	return img, s.policy(c, cr, img)
 }
 
@@ -333,10 +339,7 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 	if err != nil {
 		return s.invalid(ctx, c, fmt.Errorf("write: %w", manifestError(err)))
 	}
-	img, err := s.readManifest(c, s.record().Components[c.Name], b.Envelope)
-	if err == nil {
-		err = checkPayload(c, b, img)
-	}
+	img, err := s.readManifest(c, s.record().Components[c.Name], b.Envelope, &b)
 	if err != nil {
 		return s.invalid(ctx, c, fmt.Errorf("write: %w", err))
 	}
@@ -344,7 +347,6 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 	if int64(len(rest)) > b.Size {
 		return s.invalid(ctx, c, refuse(InvalidArgument, ReasonManifestInvalid, "write: %d bytes after the payload", int64(len(rest))-b.Size))
 	}
-	img.Payload = b.Offset
 	if err := s.update(func(r *record) { r.Components[c.Name].second().Image = img }); err != nil {
 		return err
 	}
@@ -361,13 +363,6 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 			return err
 		}
 		rest = rest[n:]
-	}
-	return nil
-}
-
-func checkPayload(c *component, b suit.Bundle, img *imageRecord) error {
-	if b.Size != img.Size {
-		return refuse(InvalidArgument, ReasonImageSize, "the bundle carries %d bytes for %s, and its manifest says %d", b.Size, c.Name, img.Size)
 	}
 	return nil
 }

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fwu-ab/fwu-ab/dbus"
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/systemd"
+	godbus "github.com/godbus/dbus/v5"
+	"github.com/spf13/cobra"
+)
+
+func newDaemonCommand(g *globals) *cobra.Command {
+	var idle time.Duration
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "daemon",
+		Short: "Run the update service",
+		Long: `Run the update service on the message bus. At its start it compares its record with the bank that was booted and with the boot selector, and
+brings them into agreement: a trial begins, ends, or is rolled back here.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level := slog.LevelInfo
+			if verbose {
+				level = slog.LevelDebug
+			}
+			journal := systemd.IsJournal(os.Stderr, os.Getenv("JOURNAL_STREAM"))
+			d := daemon{g: g, idle: idle, log: slog.New(systemd.LogHandler(cmd.ErrOrStderr(), journal, level))}
+			return d.run(cmd.Context())
+		},
+	}
+	cmd.Flags().DurationVar(&idle, "idle", 0, "leave after this time without a call and without a running operation; 0: never")
+	cmd.Flags().BoolVar(&verbose, "verbose", false, "log every effect on a medium")
+	return cmd
+}
+
+type daemon struct {
+	g    *globals
+	idle time.Duration
+	log  *slog.Logger
+}
+
+func (d daemon) run(ctx context.Context) (err error) {
+	m, err := loadMachine(d.g.root)
+	if err != nil {
+		return err
+	}
+	cfg, err := m.service(ctx)
+	if err != nil {
+		return err
+	}
+	store, err := m.store(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	bus, err := connect(ctx, d.g.bus)
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
+
+	server := dbus.New(dbus.Options{Version: version(), Idle: d.idle, Ready: func() {
+		if err := systemd.Ready("serving"); err != nil {
+			d.log.Warn("service manager not told of readiness", "err", err)
+		}
+	}})
+	cfg.Store, cfg.Log, cfg.Changed = store, d.log, server.Changed
+	cfg.System = host{systemd.Host{Bus: bus, Root: d.g.root}, m.path("/run/fwu-ab/slots")}
+	service, err := fwu.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, service.Close()) }()
+	d.log.Info("started", "version", version(), "bank", string(cfg.Boot.Bank), "evidence", cfg.Boot.Why)
+	return d.serve(ctx, server, service)
+}
+
+// serve runs server and watchdog until the server ends.
+func (d daemon) serve(ctx context.Context, server *dbus.Server, service *fwu.Service) error {
+	timeout, err := systemd.WatchdogTimeout(os.Getenv, os.Getpid())
+	if err != nil {
+		return err
+	}
+	watched, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		w := systemd.Watchdog{Timeout: timeout, Progress: func() bool { service.System(); return true }}
+		if err := w.Run(watched); err != nil && watched.Err() == nil {
+			d.log.Warn("watchdog", "err", err)
+		}
+	})
+	err = server.Serve(ctx, d.g.bus, service)
+	stop()
+	wg.Wait()
+	if err := systemd.Stopping("leaving"); err != nil {
+		d.log.Warn("service manager not told of the end", "err", err)
+	}
+	return err
+}
+
+func connect(ctx context.Context, address string) (*godbus.Conn, error) {
+	var bus *godbus.Conn
+	var err error
+	switch address {
+	case "system":
+		bus, err = godbus.ConnectSystemBus(godbus.WithContext(ctx))
+	case "session":
+		bus, err = godbus.ConnectSessionBus(godbus.WithContext(ctx))
+	default:
+		bus, err = godbus.Connect(address, godbus.WithContext(ctx))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to the message bus %q: %w", address, err)
+	}
+	return bus, nil
+}
+
+// host is what the service asks of the system.
+type host struct {
+	systemd.Host
+	links string // directory of the links of live components
+}
+
+// Link makes the link of a live component by a rename, so that there is one at any time.
+func (h host) Link(ctx context.Context, name, device string) (changed bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	link := filepath.Join(h.links, name)
+	if now, err := os.Readlink(link); err == nil && now == device {
+		return false, nil
+	}
+	if err := os.MkdirAll(h.links, 0o755); err != nil {
+		return false, err
+	}
+	fresh := filepath.Join(h.links, "."+name+".new")
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, err
+	}
+	if err := os.Symlink(device, fresh); err != nil {
+		return false, err
+	}
+	return true, os.Rename(fresh, link)
+}
+
+var _ fwu.System = host{}

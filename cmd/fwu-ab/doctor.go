@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/fwu-ab/fwu-ab/config"
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/spf13/cobra"
+)
+
+func newDoctorCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Look at every part that an update needs, and say what is wrong and what to do about it",
+		Long: `Look at configuration, slots, evidence of the booted bank, boot selector, store, release record and trust anchors. Nothing is changed.
+It needs no service; while one runs, the store and slots that it holds are not looked into.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d := &doctor{out: cmd.OutOrStdout()}
+			d.examine(cmd.Context(), g.root)
+			if d.problems > 0 {
+				return fmt.Errorf("%d problems found", d.problems)
+			}
+			return d.err
+		},
+	}
+}
+
+// doctor prints a line for each thing that it looked at: "ok", "!!" for a problem, followed by what to do.
+type doctor struct {
+	out      io.Writer
+	problems int
+	err      error
+}
+
+func (d *doctor) print(mark, what, text string) {
+	_, err := fmt.Fprintf(d.out, "%-3s %-22s %s\n", mark, what, strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", 27)))
+	d.err = errors.Join(d.err, err)
+}
+
+func (d *doctor) ok(what, format string, args ...any) {
+	d.print("ok", what, fmt.Sprintf(format, args...))
+}
+
+func (d *doctor) bad(what string, err error, remedy string) {
+	d.problems++
+	if h := hint(err); h != "" {
+		remedy = h
+	}
+	d.print("!!", what, err.Error())
+	if remedy != "" {
+		d.print("", "", "-> "+remedy)
+	}
+}
+
+func (d *doctor) examine(ctx context.Context, root string) {
+	m, err := loadMachine(root)
+	if err != nil {
+		d.bad("configuration", err, "correct the file; fwu-ab config prints what is in force")
+		return
+	}
+	d.ok("configuration", "%s", strings.Join(m.cfg.Report.Files, ", "))
+	d.partitions(ctx, m)
+	components := d.components(ctx, m)
+	booted := d.boot(m, components)
+	d.slots(ctx, components, booted)
+	d.selector(ctx, m, booted)
+	d.store(ctx, m)
+	d.release(m)
+}
+
+func (d *doctor) partitions(ctx context.Context, m *machine) {
+	parts, err := m.finder.Partitions(ctx)
+	if err != nil {
+		if m.usesTable() {
+			d.bad("disk", err, "set disk in the configuration to the disk that has the slots")
+		}
+		return
+	}
+	for _, p := range parts {
+		d.ok(fmt.Sprintf("partition %d", p.Number), "%s, %s, PARTUUID %s, %s", p.Label, size(p.Size), p.UUID, p.Path)
+	}
+}
+
+// usesTable tells whether the configuration names anything by label or PARTUUID.
+func (m *machine) usesTable() bool {
+	specs := []string{m.cfg.Store.Device}
+	for _, c := range m.cfg.Components {
+		specs = append(specs, c.Slots[:]...)
+	}
+	for _, s := range specs {
+		if strings.HasPrefix(s, "PART") {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *doctor) components(ctx context.Context, m *machine) []fwu.Component {
+	var found []fwu.Component
+	for _, c := range m.cfg.Components {
+		fc, err := m.component(ctx, c)
+		if err != nil {
+			d.bad("component "+c.Name, err, "correct slots or keys of the component, or the partition table")
+			continue
+		}
+		found = append(found, fc)
+		for _, k := range fc.Keys {
+			d.ok("trust anchor", "%s: key %x from %s", c.Name, k.KID, k.Source)
+		}
+		if fc.Manifest == fwu.None {
+			d.print("--", "trust anchor", c.Name+": images are not verified, the update client is trusted (manifest = \"none\")")
+		}
+	}
+	return found
+}
+
+func (d *doctor) boot(m *machine, components []fwu.Component) fwu.Bank {
+	b, err := m.boot(components)
+	switch {
+	case m.cfg.Selector.Type == config.NoSelector:
+	case err != nil:
+		d.bad("booted bank", err, "")
+	case b.Bank == fwu.NoBank:
+		d.bad("booted bank", errors.New(b.Why), "the boot script puts fwu.bank=a or fwu.bank=b on the kernel command line")
+	default:
+		d.ok("booted bank", "%s: %s", b.Bank, b.Why)
+	}
+	return b.Bank
+}
+
+func (d *doctor) slots(ctx context.Context, components []fwu.Component, booted fwu.Bank) {
+	for _, c := range components {
+		for i, slot := range c.Slots {
+			info := slot.Info()
+			what := fmt.Sprintf("slot %s %s", c.Name, fwu.BankOf(i))
+			text := fmt.Sprintf("%s, %s, %s", info.Path, info.ID, size(info.Size))
+			img, err := slot.Open(ctx)
+			if err == nil {
+				err = img.Close()
+			}
+			second := !c.Live && booted != fwu.NoBank && i != booted.Index()
+			switch {
+			case err == nil:
+				d.ok(what, "%s, not in use", text)
+			case errors.Is(err, fwu.ErrSlotBusy) && !second:
+				d.ok(what, "%s, in use: %v", text, err)
+			case errors.Is(err, fwu.ErrSlotBusy):
+				d.bad(what, err, "an update writes to this slot: free it (the running service may be what holds it, during an update)")
+			default:
+				d.bad(what, err, "")
+			}
+		}
+		if a, b := c.Slots[0].Info(), c.Slots[1].Info(); a.Size != b.Size {
+			d.print("--", "slot "+c.Name, fmt.Sprintf("the slots differ in size; images may have %s at most", size(min(a.Size, b.Size))))
+		}
+	}
+}
+
+func (d *doctor) selector(ctx context.Context, m *machine, booted fwu.Bank) {
+	s, err := m.selector(ctx)
+	if err != nil {
+		d.bad("boot selector", err, "correct [selector] in the configuration")
+		return
+	}
+	if s == nil {
+		return
+	}
+	for _, line := range s.Doctor() {
+		d.print("", "boot environment", line)
+	}
+	sel, err := s.Read()
+	switch {
+	case err != nil:
+		d.bad("boot selector", err, "")
+	case sel.Default == fwu.NoBank:
+		d.bad("boot selector", errors.New("no bank is the default"), "the service sets it at its next start")
+	case booted != fwu.NoBank && sel.Default != booted:
+		d.print("--", "boot selector", fmt.Sprintf("default %s, and %s is running: right during a trial only", sel.Default, booted))
+	case sel.Trial != fwu.NoBank:
+		d.ok("boot selector", "default %s; the next reset starts %s on trial", sel.Default, sel.Trial)
+	default:
+		d.ok("boot selector", "default %s", sel.Default)
+	}
+}
+
+func (d *doctor) store(ctx context.Context, m *machine) {
+	medium, err := m.store(ctx)
+	if errors.Is(err, fwu.ErrSlotBusy) {
+		d.ok("store", "%s, in use: the service runs, fwu-ab status asks it", m.cfg.Store.Device)
+		return
+	}
+	if err != nil {
+		d.bad("store", err, fmt.Sprintf("it needs a partition or a preallocated file of %d bytes", fwu.StoreSize))
+		return
+	}
+	report, err := fwu.InspectStore(medium)
+	err = errors.Join(err, medium.Close())
+	for i, c := range report.Copies {
+		d.print("", fmt.Sprintf("store copy %d", i), c)
+	}
+	if err != nil {
+		d.bad("store", err, "fwu-ab provision writes the first record")
+		return
+	}
+	d.ok("store", "%s, format %s, generation %d", m.cfg.Store.Device, report.Format, report.Generation)
+}
+
+func (d *doctor) release(m *machine) {
+	rec, err := config.LoadRelease(m.root)
+	switch {
+	case err != nil:
+		d.bad("release record", err, "correct "+config.ReleaseFile+" in the image")
+	case rec == nil:
+		d.print("--", "release record", config.ReleaseFile+" is missing: without it a lost store cannot be replaced by itself")
+	default:
+		for _, c := range m.cfg.Components {
+			if r, ok := rec[c.Name]; ok {
+				d.ok("release record", "%s: version %s, sequence number %d", c.Name, r.Version, r.Sequence)
+			}
+		}
+	}
+}

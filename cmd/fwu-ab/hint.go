@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// hintError is an error with what to do about it.
+type hintError struct {
+	error
+	hint string
+}
+
+func (h hintError) Unwrap() error { return h.error }
+
+func hinted(err error, hint string) error { return hintError{err, hint} }
+
+// hint says what to do about an error, where we know.
+func hint(err error) string {
+	var h hintError
+	if errors.As(err, &h) {
+		return h.hint
+	}
+	return reasonHint(fwu.ReasonOf(err))
+}
+
+func reasonHint(r fwu.Reason) string {
+	switch r {
+	case fwu.ReasonManifestMissing:
+		return "give the manifest with --manifest, or use fwu-ab update MANIFEST IMAGE"
+	case fwu.ReasonManifestUnexpected:
+		return "leave the manifest away: it is part of what is written"
+	case fwu.ReasonManifestSignature:
+		return "was it signed with a key whose public half the device trusts? fwu-ab manifest show, fwu-ab doctor"
+	case fwu.ReasonSequenceRollback:
+		return "an update needs a sequence number that is not lower than what was accepted; fwu-ab status shows it"
+	case fwu.ReasonFailedBefore:
+		return "stop the service and run fwu-ab reset to try this image again"
+	case fwu.ReasonBankBusy:
+		return "finish the update that is under way first: fwu-ab status shows what it waits for"
+	case fwu.ReasonSlotBusy:
+		return "fwu-ab doctor shows who uses the slot"
+	case fwu.ReasonMixedInstall:
+		return "cancel and clean one kind, and install the other first"
+	case fwu.ReasonRecordLost:
+		return "fwu-ab provision writes a new record"
+	case fwu.ReasonBootedBankUnknown, fwu.ReasonSelectorUnusable, fwu.ReasonDefaultDiffers, fwu.ReasonConfigDiffers, fwu.ReasonRollbackFailed:
+		return "fwu-ab doctor looks at every part of it"
+	case fwu.ReasonMedium:
+		return "the kernel log tells what the medium reported: dmesg"
+	}
+	return ""
+}

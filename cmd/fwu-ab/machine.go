@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/fwu-ab/fwu-ab/bootctl"
+	"github.com/fwu-ab/fwu-ab/bootctl/uboot"
+	"github.com/fwu-ab/fwu-ab/config"
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/partition"
+	"github.com/fwu-ab/fwu-ab/suit"
+)
+
+// machine turns a configuration into what the service is made of. Files of the system are below root; devices are where the configuration says.
+type machine struct {
+	root   string
+	cfg    *config.Config
+	finder partition.Finder
+}
+
+func loadMachine(root string) (*machine, error) {
+	cfg, err := config.Load(root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, hinted(err, "write "+config.AdminFile+"; share/doc/fwu-ab has a complete example")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &machine{root: root, cfg: cfg, finder: partition.Finder{Disk: cfg.Disk}}, nil
+}
+
+// path is where a file of the system lies.
+func (m *machine) path(name string) string { return filepath.Join(m.root, name) }
+
+// component finds the slots and reads the trust anchors of one component.
+func (m *machine) component(ctx context.Context, c config.Component) (fwu.Component, error) {
+	out := fwu.Component{ID: c.ID, Name: c.Name, Live: c.Live, Trial: c.Trial, Volatile: c.VolatileStaging, Manifest: c.Manifest, Unit: c.Unit, Device: c.Device}
+	for i, spec := range c.Slots {
+		slot, err := m.finder.Find(ctx, spec)
+		if err != nil {
+			return out, fmt.Errorf("component %s, slot %s: %w", c.Name, fwu.BankOf(i), err)
+		}
+		out.Slots[i] = slot
+	}
+	keys, err := m.keys(c)
+	if err != nil {
+		return out, fmt.Errorf("component %s: %w", c.Name, err)
+	}
+	out.Keys = keys
+	return out, nil
+}
+
+func (m *machine) keys(c config.Component) (suit.VerifyKeys, error) {
+	var paths []string
+	for _, k := range c.Keys {
+		paths = append(paths, m.path(k))
+	}
+	if len(paths) == 0 {
+		return nil, nil
+	}
+	return suit.LoadKeys(paths...)
+}
+
+func (m *machine) components(ctx context.Context) ([]fwu.Component, error) {
+	var out []fwu.Component
+	var errs []error
+	for _, c := range m.cfg.Components {
+		fc, err := m.component(ctx, c)
+		errs = append(errs, err)
+		out = append(out, fc)
+	}
+	return out, errors.Join(errs...)
+}
+
+// selector is nil if every component is live.
+func (m *machine) selector(ctx context.Context) (*uboot.Selector, error) {
+	switch m.cfg.Selector.Type {
+	case config.NoSelector:
+		return nil, nil
+	case config.UBootSelector:
+		return m.uboot(ctx)
+	}
+	return nil, fmt.Errorf("selector %q is not supported by this version", m.cfg.Selector.Type)
+}
+
+func (m *machine) uboot(ctx context.Context) (*uboot.Selector, error) {
+	u := m.cfg.Selector.UBoot
+	locations, err := m.environment(ctx, u)
+	if err != nil {
+		return nil, fmt.Errorf("boot environment: %w", err)
+	}
+	c := uboot.Config{
+		Environment: uboot.Environment{Copies: locations, SingleCopy: u.SingleCopy, Open: uboot.OpenMedium},
+		Scheme:      uboot.Scheme(u.Scheme),
+		Locks:       uboot.Locks{Root: m.root, Wait: uboot.DefaultWait},
+	}
+	if u.DefaultEnvironment != "" {
+		text, err := os.ReadFile(m.path(u.DefaultEnvironment))
+		if err != nil {
+			return nil, fmt.Errorf("default environment: %w", err)
+		}
+		if c.Default, err = uboot.ParseDefault(text); err != nil {
+			return nil, fmt.Errorf("default environment %s: %w", u.DefaultEnvironment, err)
+		}
+	}
+	return uboot.New(c)
+}
+
+// environment finds the copies of the boot environment.
+func (m *machine) environment(ctx context.Context, u config.UBoot) ([]uboot.Location, error) {
+	if u.EnvConfig != "" {
+		text, err := os.ReadFile(m.path(u.EnvConfig))
+		if err != nil {
+			return nil, err
+		}
+		locations, err := uboot.ParseConfig(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", u.EnvConfig, err)
+		}
+		return locations, nil
+	}
+	var out []uboot.Location
+	for _, c := range u.Copies {
+		e, err := m.finder.Locate(ctx, c.Device)
+		if err != nil {
+			return nil, err
+		}
+		off := c.Offset
+		if off < 0 {
+			off += e.Size
+		}
+		if off < 0 || c.Size <= 0 || off > e.Size-c.Size {
+			return nil, fmt.Errorf("%d bytes at %d are not inside %s of %d bytes", c.Size, c.Offset, c.Device, e.Size)
+		}
+		out = append(out, uboot.Location{Path: e.Path, Offset: e.Start + off, Size: c.Size})
+	}
+	return out, nil
+}
+
+// boot looks for the evidence of the booted bank.
+func (m *machine) boot(components []fwu.Component) (fwu.Boot, error) {
+	r := bootctl.Running{Root: m.root}
+	for _, c := range components {
+		for i, s := range c.Slots {
+			if !c.Live && s != nil {
+				r.Slots[i] = append(r.Slots[i], s.Info())
+			}
+		}
+	}
+	return r.Boot()
+}
+
+func (m *machine) store(ctx context.Context) (partition.Device, error) {
+	d, err := m.finder.OpenDevice(ctx, m.cfg.Store.Device)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return d, nil
+}
+
+// service is the configuration of the service, without store and system.
+func (m *machine) service(ctx context.Context) (fwu.Config, error) {
+	cfg := fwu.Config{Trial: m.cfg.Trial, MaxTrials: m.cfg.MaxTrials}
+	var err error
+	if cfg.Components, err = m.components(ctx); err != nil {
+		return cfg, err
+	}
+	selector, err := m.selector(ctx)
+	if err != nil {
+		return cfg, err
+	}
+	if selector != nil {
+		cfg.Selector = selector
+	}
+	if cfg.Boot, err = m.boot(cfg.Components); err != nil {
+		return cfg, err
+	}
+	cfg.Release, err = config.LoadRelease(m.root)
+	return cfg, err
+}

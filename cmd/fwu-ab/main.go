@@ -1,0 +1,113 @@
+// Command fwu-ab is an A/B update service for Linux, and the command line to it: an implementation of the PSA Certified Firmware Update API 1.0.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/update"
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) int {
+	g := &globals{}
+	root := newRootCommand(g)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return fwu.ExitOK
+	}
+	fmt.Fprintf(root.ErrOrStderr(), "fwu-ab: %v\n", err)
+	if h := hint(err); h != "" {
+		fmt.Fprintf(root.ErrOrStderr(), "fwu-ab: %s\n", h)
+	}
+	return exitCode(err, g.parsed)
+}
+
+func exitCode(err error, parsed bool) int {
+	var status fwu.Status
+	switch {
+	case !parsed:
+		return fwu.ExitUsage
+	case errors.Is(err, update.ErrNothingToDo):
+		return fwu.ExitNothingToDo
+	case errors.As(err, &status):
+		return status.ExitCode()
+	}
+	return fwu.ExitFailure
+}
+
+// globals are the flags that every verb has.
+type globals struct {
+	root   string
+	bus    string
+	parsed bool // the command line was understood
+}
+
+func newRootCommand(g *globals) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "fwu-ab",
+		Short: "A/B firmware updates: the PSA Certified Firmware Update API for Linux",
+		Long: `fwu-ab keeps two banks of partitions, writes updates to the one that is not running, verifies what the medium returns, and starts it on trial.
+
+Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 verification failed.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version(),
+		PersistentPreRun: func(*cobra.Command, []string) {
+			g.parsed = true
+		},
+	}
+	root.PersistentFlags().StringVar(&g.root, "root", "", "directory below which configuration, keys, /proc and /run are looked for")
+	root.PersistentFlags().StringVar(&g.bus, "bus", busAddress(os.Getenv), `message bus of the service: "system", "session" or an address; default $FWU_AB_BUS, or system`)
+	root.AddGroup(&cobra.Group{ID: "update", Title: "Update a device:"}, &cobra.Group{ID: "psa", Title: "One step of an update (psa_fwu_*):"},
+		&cobra.Group{ID: "device", Title: "Set up a device:"}, &cobra.Group{ID: "creator", Title: "Make updates:"})
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("update", newStatusCommand(g), newUpdateCommand(g))
+	add("psa", newStepCommands(g)...)
+	add("device", newDaemonCommand(g), newConfigCommand(g), newDoctorCommand(g), newProvisionCommand(g), newResetCommand(g))
+	add("creator", newKeyCommand(), newManifestCommand())
+	return root
+}
+
+func busAddress(getenv func(string) string) string {
+	if a := getenv("FWU_AB_BUS"); a != "" {
+		return a
+	}
+	return "system"
+}
+
+// version is that of the build: the module's, or the revision it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return "development"
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/spf13/cobra"
+)
+
+func newProvisionCommand(g *globals) *cobra.Command {
+	var bank string
+	var sizes []string
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "provision",
+		Short: "Write the first record of a device, in a factory or an image build",
+		Long: `Write the first record of a device: the versions of the release record, the digests of what the active slots hold, the running bank as default.
+In an image build, --root names the tree with the configuration, the configuration's disk the image file, and --bank the bank that was filled.
+--force overwrites a record that is there, and forgets every rollback floor in it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			parsed, err := parseSizes(sizes)
+			if err != nil {
+				return err
+			}
+			return provision(cmd.Context(), g.root, fwu.Bank(bank), parsed, force)
+		},
+	}
+	cmd.Flags().StringVar(&bank, "bank", "", "bank that holds the system, a or b; default: the one that is running")
+	cmd.Flags().StringArrayVar(&sizes, "size", nil, "COMPONENT=BYTES: size of the image in a component's active slot; default: the whole slot")
+	cmd.Flags().BoolVar(&force, "force", false, "overwrite a record that is there")
+	return cmd
+}
+
+func parseSizes(args []string) (map[string]int64, error) {
+	sizes := map[string]int64{}
+	for _, a := range args {
+		name, value, ok := strings.Cut(a, "=")
+		n, err := strconv.ParseInt(value, 10, 64)
+		if !ok || err != nil || n <= 0 {
+			return nil, fmt.Errorf("--size %s: want COMPONENT=BYTES", a)
+		}
+		sizes[name] = n
+	}
+	return sizes, nil
+}
+
+func provision(ctx context.Context, root string, bank fwu.Bank, sizes map[string]int64, force bool) (err error) {
+	m, err := loadMachine(root)
+	if err != nil {
+		return err
+	}
+	cfg, err := m.service(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case bank != fwu.NoBank && bank.Index() < 0:
+		return fmt.Errorf("--bank %s: want a or b", bank)
+	case bank != fwu.NoBank:
+		cfg.Boot.Bank = bank
+	case cfg.Boot.Bank == fwu.NoBank && cfg.Selector != nil:
+		return hinted(fmt.Errorf("which bank is running is not known: %s", cfg.Boot.Why), "--bank says it")
+	}
+	store, err := m.store(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	cfg.Store = store
+	err = fwu.Provision(ctx, cfg, sizes, force)
+	if errors.Is(err, fwu.ErrProvisioned) {
+		return hinted(err, "--force overwrites it, and forgets every rollback floor in it")
+	}
+	return err
+}
+
+func newResetCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reset",
+		Short: "Forget which images failed their trials, so that they may be tried again",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			m, err := loadMachine(g.root)
+			if err != nil {
+				return err
+			}
+			store, err := m.store(cmd.Context())
+			if errors.Is(err, fwu.ErrSlotBusy) {
+				return hinted(err, "stop the service first: systemctl stop fwu-ab.service")
+			}
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, store.Close()) }()
+			return fwu.ForgetFailures(store)
+		},
+	}
+}
