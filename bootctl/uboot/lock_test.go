@@ -1,0 +1,122 @@
+package uboot
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// lockRoot is a directory with the directories of both locks.
+func lockRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, d := range []string{"run", "var/lock"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// hold takes a lock as the tools do.
+func hold(t *testing.T, path string) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func TestCommitWaitsForEitherTool(t *testing.T) {
+	for _, name := range lockFiles() {
+		t.Run(name, func(t *testing.T) {
+			s, d := onDisk(t, image(1, 0, "fwu_active=a"), image(0, 0))
+			s.config.Locks = Locks{Root: lockRoot(t), Wait: 30 * time.Millisecond}
+			held := hold(t, filepath.Join(s.config.Locks.Root, name))
+			if err := s.Commit(fwu.Selection{Default: fwu.BankB}); !errors.Is(err, unix.EWOULDBLOCK) || d.writes() != 0 {
+				t.Error("while a tool holds the lock:", err)
+			}
+			if sel, err := s.Read(); err != nil || sel.Default != fwu.BankA {
+				t.Error("reading waited:", err)
+			}
+			s.config.Locks.Wait = time.Minute
+			go func() {
+				time.Sleep(30 * time.Millisecond)
+				held.Close()
+			}()
+			if err := s.Commit(fwu.Selection{Default: fwu.BankB}); err != nil || d.writes() != 1 {
+				t.Error("after the tool gave the lock up:", err)
+			}
+		})
+	}
+}
+
+func TestLocksAreHeldDuringTheChangeAndGivenUpAfter(t *testing.T) {
+	l := Locks{Root: lockRoot(t)}
+	unlock, err := l.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.lock(); err == nil {
+		t.Error("locked twice")
+	}
+	unlock()
+	for _, name := range lockFiles() {
+		hold(t, filepath.Join(l.Root, name))
+	}
+}
+
+func TestReadWhereNothingIsValidWaitsForWhoeverWrites(t *testing.T) {
+	s, _ := onDisk(t, damaged(image(-1, 0, "fwu_active=a")))
+	s.config.Locks = Locks{Root: lockRoot(t)}
+	hold(t, filepath.Join(s.config.Locks.Root, lockFiles()[0]))
+	if _, err := s.Read(); !errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, fwu.ErrNoSelection) {
+		t.Error(err)
+	}
+}
+
+func TestLockFiles(t *testing.T) {
+	for name, prepare := range map[string]func(root string) error{
+		"directories are missing": func(string) error { return nil },
+		"one directory is missing": func(root string) error {
+			return os.Mkdir(filepath.Join(root, "run"), 0o755)
+		},
+		"a file in place of a directory": func(root string) error {
+			return os.WriteFile(filepath.Join(root, "run"), nil, 0o644)
+		},
+		"both are the same directory": func(root string) error {
+			return errors.Join(os.Mkdir(filepath.Join(root, "run"), 0o755), os.Mkdir(filepath.Join(root, "var"), 0o755), os.Symlink("../run", filepath.Join(root, "var/lock")))
+		},
+		"a link to somewhere else": func(root string) error {
+			return errors.Join(os.Mkdir(filepath.Join(root, "run"), 0o755), os.WriteFile(filepath.Join(root, "precious"), []byte("x"), 0o400), os.Symlink("../precious", filepath.Join(root, "run/fw_printenv.lock")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			if err := prepare(root); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				unlock, err := (Locks{Root: root}).lock()
+				if err != nil {
+					t.Fatal(err)
+				}
+				unlock()
+			}
+			if b, err := os.ReadFile(filepath.Join(root, "precious")); err == nil && string(b) != "x" {
+				t.Error("a file that a link led to was truncated")
+			}
+		})
+	}
+}
