@@ -1,0 +1,10 @@
+// Package crash holds tests only: no power cut and no failing medium does harm.
+//
+// The real service, over the real slots and the real boot selector, plays stories on simulated media (package sim). Every write of every story is cut before it,
+// within it and after it, and what was not flushed is lost or lands in another order; the bootloader's own writes are cut like all others. Then a model of the
+// bootloader starts a bank, the service starts on what is left, and a client that knows nothing but the API brings every component back to READY and
+// makes one more whole update. After each step the invariants are checked (judge_test.go). The same is done with a second cut during that
+// recovery, with every boot variable lost, with the record lost, and with a record that another version of the service wrote.
+//
+// The second suite lets every read, write and flush of the stories fail once.
+package crash

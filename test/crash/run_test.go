@@ -1,0 +1,334 @@
+package crash
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/test/sim"
+)
+
+// session is what was recorded of a story, or of a recovery: a log, and the phases that it falls into.
+type session struct {
+	base   sim.State
+	log    []sim.Op
+	phases []*phase
+	m      *machine // as it was in the end
+}
+
+// phase is the one that position is in.
+func (s *session) phase(position int) *phase {
+	i := sort.Search(len(s.phases), func(i int) bool { return s.phases[i].from > position })
+	return s.phases[max(i-1, 0)]
+}
+
+// play records a story.
+func (w *world) play(ctx context.Context, st story) (*session, error) {
+	m, err := w.factory(ctx, st.dev)
+	if err != nil {
+		return nil, err
+	}
+	base := m.media.Durable()
+	m.media.Record(true)
+	c := &client{ctx: ctx, m: m, strict: true, outer: factoryFresh(st.dev)}
+	for i, do := range append([]step{(*client).reboot}, st.play...) {
+		if err := do(c); err != nil {
+			return nil, fmt.Errorf("step %d: %w", i, err)
+		}
+	}
+	return &session{base, m.media.Log(), c.phases, m}, nil
+}
+
+// loss is what a cut takes beside what was in flight.
+type loss uint8
+
+const (
+	none          loss = iota
+	environment        // every boot variable
+	recordZeroed       // the record, as by a factory reset that went too far
+	recordGarbage      // the record, as by a medium that gave up
+	newerMinor         // nothing, but a newer service wrote the record, with fields that this one does not know
+)
+
+func (l loss) String() string {
+	return [...]string{"plain", "environment", "zeroed", "garbage", "newer"}[l]
+}
+
+// inflict makes of what a cut left what l leaves of it.
+func (l loss) inflict(m *machine) {
+	switch l {
+	case environment:
+		m.media.Medium(mediumEnv).Fill(garbage(2 * envSize))
+		m.envLost = true
+	case recordZeroed:
+		m.media.Medium(mediumStore).Fill(nil)
+	case recordGarbage:
+		m.media.Medium(mediumStore).Fill(garbage(256 << 10))
+	case newerMinor:
+		makeNewer(m.media.Medium(mediumStore))
+	}
+	if l == recordZeroed || l == recordGarbage {
+		m.storeLost = true
+		for _, c := range m.dev.components {
+			m.forgotten[c.name] = true
+		}
+	}
+}
+
+func garbage(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i*i>>3 + i)
+	}
+	return b
+}
+
+// trial is one cut, and how it is recovered from.
+type trial struct {
+	story  string
+	loss   loss
+	policy policy
+	at     []sim.Cut // first, and second
+}
+
+func (t trial) String() string {
+	s := fmt.Sprintf("%s/%s/%d", t.story, t.loss, t.policy)
+	for _, c := range t.at {
+		s += fmt.Sprintf("/%d.%d", c.Position, c.Shape)
+	}
+	return s
+}
+
+// suite runs trials and remembers which states were seen to end well.
+type suite struct {
+	ctx context.Context
+	w   *world
+
+	mu     sync.Mutex
+	judged map[uint64]bool
+	failed []string
+	tried  int
+	unique int
+}
+
+func (s *suite) first(key ...any) bool {
+	var h maphash.Hash
+	h.SetSeed(s.w.seed)
+	for _, k := range key {
+		maphash.WriteComparable(&h, k)
+	}
+	sum := h.Sum64()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := s.judged[sum]
+	s.judged[sum] = true
+	return !seen
+}
+
+// one judges a trial, unless one that left the same on all media in the same phase was judged.
+func (s *suite) one(from *session, t trial) {
+	cut := t.at[len(t.at)-1]
+	s.mu.Lock()
+	s.tried++
+	s.mu.Unlock()
+	p := from.phase(cut.Position)
+	if !s.first(cut.State.Sum(), t.story, p, t.loss, t.policy) {
+		return
+	}
+	s.mu.Lock()
+	s.unique++
+	s.mu.Unlock()
+	if _, err := s.recover(from, t, false); err != nil {
+		s.fail(t, err)
+	}
+}
+
+func (s *suite) fail(t trial, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = append(s.failed, fmt.Sprintf("FWUAB_CRASH_SEED='%s' go test ./test/crash -run TestSeed -v\n\t%v", t, err))
+}
+
+// recover starts the machine on what a cut left, has a client bring it back, and makes one more update. With record it stops before that update and returns what was
+// written, so that it can be cut again.
+func (s *suite) recover(from *session, t trial, record bool) (rec *session, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	cut := t.at[len(t.at)-1]
+	p := from.phase(cut.Position)
+	m := from.m.after(cut.State)
+	m.boots = 1000 * len(t.at)
+	m.accepted = maps.Clone(p.accepted)
+	if len(t.at) == 1 || t.loss == environment {
+		t.loss.inflict(m)
+	} else if t.loss == recordZeroed || t.loss == recordGarbage {
+		m.inherit(from.m)
+	}
+	if !m.storeLost {
+		m.floors = maps.Clone(p.floors)
+	}
+	if err := m.leftIntact(p); err != nil {
+		return nil, fmt.Errorf("right after the cut in %s: %w", p.call, err)
+	}
+	base := m.media.Durable()
+	m.media.Record(record)
+	c := &client{ctx: s.ctx, m: m, strict: true, outer: p.widen(m, m.dev)}
+	if err := c.reboot(); err != nil {
+		return nil, fmt.Errorf("first boot after the cut in %s: %w", p.call, err)
+	}
+	if err := m.permitted(c.outer); err != nil {
+		return nil, err
+	}
+	if err := c.settle(t.policy); err != nil {
+		return nil, fmt.Errorf("after the cut in %s: %w", p.call, err)
+	}
+	if record {
+		return &session{base, m.media.Log(), c.phases, m}, nil
+	}
+	if !s.first("ready", m.media.Seen().Sum(), m.booted, t.loss, strings.Join(m.builds(), " ")) {
+		return nil, nil
+	}
+	clear(m.forgotten)
+	m.forgetUntilRenewed()
+	if err := c.renew(); err != nil {
+		return nil, fmt.Errorf("whole update after the cut in %s: %w", p.call, err)
+	}
+	if t.loss == newerMinor {
+		return nil, keptNewer(m.media.Medium(mediumStore))
+	}
+	return nil, nil
+}
+
+// builds lists what lies in all slots.
+func (m *machine) builds() []string {
+	var out []string
+	for _, c := range m.dev.components {
+		out = append(out, fmt.Sprint(m.build(c.name, 0), m.build(c.name, 1)))
+	}
+	return out
+}
+
+// at makes trials of all cuts of from and hands them to do.
+func (s *suite) each(cuts func(func(sim.Cut) bool), workers int, do func(sim.Cut)) {
+	work := make(chan sim.Cut, 64)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for c := range work {
+				do(c)
+			}
+		})
+	}
+	for c := range cuts {
+		work <- c
+	}
+	close(work)
+	wg.Wait()
+}
+
+// report sorts what failed.
+func (s *suite) report() []string {
+	slices.Sort(s.failed)
+	return s.failed
+}
+
+// replay repeats what trial.String names.
+func (s *suite) replay(t testing.TB, seed []string) error {
+	if len(seed) < 4 {
+		return fmt.Errorf("seed %q", seed)
+	}
+	tr := trial{story: seed[0]}
+	for l := none; l <= newerMinor; l++ {
+		if l.String() == seed[1] {
+			tr.loss = l
+		}
+	}
+	tr.policy = policy(seed[2][0] - '0')
+	var from *session
+	for _, st := range stories() {
+		if st.name == tr.story {
+			var err error
+			if from, err = s.w.play(s.ctx, st); err != nil {
+				return err
+			}
+		}
+	}
+	if from == nil {
+		return fmt.Errorf("no story %q", tr.story)
+	}
+	for i, at := range seed[3:] {
+		var position, shape int
+		if _, err := fmt.Sscanf(at, "%d.%d", &position, &shape); err != nil {
+			return err
+		}
+		cut, ok := sim.At(from.base, from.log, position, shape)
+		if !ok {
+			return fmt.Errorf("no cut %s", at)
+		}
+		tr.at = append(tr.at, cut)
+		t.Logf("cut %s in %s:%s", at, from.phase(position).call, from.around(position))
+		last := i == len(seed[3:])-1
+		rec, err := s.recover(from, tr, !last)
+		if err != nil {
+			return err
+		}
+		from = rec
+	}
+	return nil
+}
+
+// around lists the operations before and after a position.
+func (s *session) around(position int) string {
+	var out string
+	names := s.m.media.Names()
+	for i := max(position-6, 0); i < min(position+3, len(s.log)); i++ {
+		o := s.log[i]
+		what := fmt.Sprintf("write %s at %d, %d bytes", names[o.Medium], o.Off, len(o.Data))
+		if o.Flush {
+			what = "flush " + names[o.Medium]
+		}
+		out += fmt.Sprintf("\n\t%6d %-8s %s", i, s.phase(i).call, what)
+		if i == position {
+			out += "   <- here"
+		}
+	}
+	return out
+}
+
+// factoryFresh is what a cut in the very first boot may leave.
+func factoryFresh(d device) *phase {
+	p := &phase{call: "first boot", allowed: map[string]states{}, defaults: []fwu.Bank{fwu.BankA}, floors: map[string]uint64{}, accepted: map[string]int{}}
+	for _, c := range d.components {
+		p.allowed[c.name] = states{fwu.Ready}
+		p.needed = append(p.needed, mediumOf(c.name, 0)+"=0")
+	}
+	return p
+}
+
+// inherit takes over what is known of a machine whose record was lost in the cut before.
+func (m *machine) inherit(from *machine) {
+	m.storeLost = true
+	for _, c := range m.dev.components {
+		m.forgotten[c.name] = true
+	}
+}
+
+// forgetUntilRenewed has versions compared again.
+func (m *machine) forgetUntilRenewed() {
+	if m.storeLost {
+		for _, c := range m.dev.components {
+			m.forgotten[c.name] = true
+		}
+	}
+}

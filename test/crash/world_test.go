@@ -1,0 +1,148 @@
+package crash
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"fmt"
+	"hash/maphash"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/suit"
+	"github.com/fwu-ab/fwu-ab/test/sim"
+)
+
+const slotSize = 256 << 10
+
+// builds of each component are known; those from spare on are used by no story.
+const builds, spare = 10, 8
+
+// image is a known image.
+type image struct {
+	name     string
+	build    int
+	content  []byte
+	manifest []byte
+	digest   string // of the manifest
+	bundled  string // of the one in the bundle
+	bundle   []byte
+	whole    sim.Content
+	head     sim.Content
+}
+
+func version(build int) fwu.Version { return fwu.Version{Major: 1, Minor: uint8(build)} }
+func sequence(build int) uint64     { return uint64(100 + build) }
+
+// world is what never changes: keys, and the images that exist.
+type world struct {
+	seed   maphash.Seed
+	root   sim.State // no media yet: what all others share
+	keys   suit.VerifyKeys
+	device suit.Device
+	images map[string][]*image // by component, then build
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	m := sim.New()
+	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+	vendor := suit.VendorID("example.com")
+	w := &world{seed: maphash.MakeSeed(), root: m.Durable(), keys: suit.VerifyKeys{{Public: key.Public()}}, images: map[string][]*image{},
+		device: suit.Device{Vendor: vendor, Class: suit.ClassID(vendor, "crash")}}
+	sizes := map[string]int{"boot": 128<<10 + 5000, "root": 150_001, "app": 132 << 10}
+	for name, size := range sizes {
+		for build := range builds {
+			w.images[name] = append(w.images[name], w.makeImage(t, m, key, name, build, size))
+		}
+	}
+	return w
+}
+
+func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, name string, build, size int) *image {
+	t.Helper()
+	i := &image{name: name, build: build, content: make([]byte, size)}
+	rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%-32s", fmt.Sprint(name, build))))).Read(i.content)
+	copy(i.content, "hsqs") // so that a slot of which nothing is recorded can be judged
+	i.whole = m.Content(i.content)
+	i.head = i.whole[:fwu.HeadSize/sim.PageSize]
+	digest, n, err := suit.Measure(bytes.NewReader(i.content))
+	check(t, err)
+	make := func(payload string) []byte {
+		e, err := suit.Create(suit.Spec{Device: w.device, Image: suit.Image{Component: name, Digest: digest, Size: n, Version: version(build), Sequence: sequence(build), Payload: payload}})
+		check(t, err)
+		e, err = suit.Sign(e, key, nil)
+		check(t, err)
+		return e
+	}
+	i.manifest = make("")
+	integrated := make("#" + name)
+	i.digest, i.bundled = digestOf(t, i.manifest, w.keys), digestOf(t, integrated, w.keys)
+	var b bytes.Buffer
+	check(t, suit.WriteBundle(&b, integrated, "#"+name, n, bytes.NewReader(i.content)))
+	i.bundle = b.Bytes()
+	return i
+}
+
+func digestOf(t *testing.T, envelope []byte, keys suit.VerifyKeys) string {
+	t.Helper()
+	m, err := suit.Open(envelope, keys)
+	check(t, err)
+	return m.Digest().String()
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// component is one of a device's.
+type component struct {
+	id                    fwu.ID
+	name                  string
+	live, trial, volatile bool
+	manifest              fwu.ManifestMode
+}
+
+// device is what a story is played on. Its last bank member carries the release record.
+type device struct {
+	components []component // by id
+	trial      bool
+}
+
+func (d device) members() []component {
+	var out []component
+	for _, c := range d.components {
+		if !c.live {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (d device) component(id fwu.ID) component {
+	for _, c := range d.components {
+		if c.id == id {
+			return c
+		}
+	}
+	panic("no such component")
+}
+
+// alone is the build that is made to be installed with others of build 0.
+const alone = 5
+
+// release is the release record in an image of the root component.
+func (d device) release(build int) fwu.ReleaseRecord {
+	r := fwu.ReleaseRecord{}
+	for _, c := range d.components {
+		b := build
+		if c.live || c.name != "root" && build == alone {
+			b = 0
+		}
+		r[c.name] = fwu.Release{Version: version(b), Sequence: sequence(b)}
+	}
+	return r
+}
