@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/fwu-ab/fwu-ab/bootctl"
 	"github.com/fwu-ab/fwu-ab/bootctl/uboot"
@@ -54,15 +55,29 @@ func (m *machine) component(ctx context.Context, c config.Component) (fwu.Compon
 	return out, nil
 }
 
+// keys reads the trust anchors of a component: files, and all files with a public key's ending in directories.
 func (m *machine) keys(c config.Component) (suit.VerifyKeys, error) {
-	var paths []string
+	var files []string
 	for _, k := range c.Keys {
-		paths = append(paths, m.path(k))
+		path := m.path(k)
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			files = append(files, path) // a file, or what cannot be read: then the error is better
+			continue
+		}
+		for _, e := range entries {
+			if ext := filepath.Ext(e.Name()); ext == ".pub" || ext == ".pem" {
+				files = append(files, filepath.Join(path, e.Name()))
+			}
+		}
 	}
-	if len(paths) == 0 {
-		return nil, nil
+	switch {
+	case len(files) > 0:
+		return suit.LoadKeys(files...)
+	case c.Manifest != fwu.None:
+		return nil, fmt.Errorf("no public key (*.pub, *.pem) in %s", strings.Join(c.Keys, ", "))
 	}
-	return suit.LoadKeys(paths...)
+	return nil, nil
 }
 
 func (m *machine) components(ctx context.Context) ([]fwu.Component, error) {

@@ -1,0 +1,93 @@
+# make help lists the targets. The one prerequisite is Go; what else the tests need comes from Debian's packages.
+GO ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
+ARCHES = amd64 arm arm64 riscv64
+FUZZTIME ?= 3s
+
+DEMO_PACKAGES = dbus-daemon e2fsprogs
+# gcc and libc6-dev: the race detector; the rest are the tools that tests compare with.
+TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv-tool gdisk openssl systemd util-linux
+
+LDFLAGS = -s -w
+BUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
+
+.PHONY: help build demo test check unit race 386 cross fuzz crash conformance memory audit bench clean demo-packages test-packages
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+build: ## build build/fwu-ab
+	$(BUILD) -o build/fwu-ab ./cmd/fwu-ab
+
+demo: demo-packages build ## a device goes through updates, a broken one, a power cut and forgeries; needs no root
+	$(BUILD) -o build/demo ./test/demo
+	./build/demo -fwu-ab build/fwu-ab
+
+test: test-packages check unit race 386 cross crash conformance memory fuzz demo ## everything
+	@echo "make test: passed"
+
+check: ## formatting and static analysis
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt wants:"; echo "$$bad"; exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+unit: ## all tests; what only root can do, or needs a tool that is missing, fails rather than be left out
+	FWUAB_TEST_ALL=1 $(GO) test -count=1 ./...
+
+race: ## all tests under the race detector
+	CGO_ENABLED=1 $(GO) test -race -count=1 ./...
+
+386: ## all tests as a 32-bit program
+	CGO_ENABLED=0 GOARCH=386 $(GO) test -count=1 ./...
+
+cross: ## static programs for every architecture
+	@for a in $(ARCHES); do \
+		GOOS=linux GOARCH=$$a $(BUILD) -o build/fwu-ab-$$a ./cmd/fwu-ab || exit 1; \
+		if readelf -l build/fwu-ab-$$a | grep -q INTERP; then echo "build/fwu-ab-$$a is not static"; exit 1; fi; \
+		echo "fwu-ab-$$a: static, $$(stat -c %s build/fwu-ab-$$a) bytes"; \
+	done
+
+crash: ## power cuts at every write, and media that fail
+	FWUAB_CRASH=full $(GO) test -count=1 -v -timeout 20m ./test/crash/... | grep -vE '^(=== (RUN|PAUSE|CONT)|    --- PASS)'
+
+conformance: ## the table and the walk of the specification, against the service in process and over D-Bus
+	FWUAB_TEST_ALL=1 FWUAB_CONFORMANCE=full $(GO) test -count=1 -v -timeout 20m ./fwu/conformance/... | grep -vE '^(=== (RUN|PAUSE|CONT)|    --- PASS)'
+
+memory: build ## an image of 1 GiB through the service: how much memory it takes
+	FWUAB_MEMORY=1 $(GO) test -count=1 -v -run TestMemory ./test/system | grep -vE '^=== '
+
+fuzz: ## every fuzz target for FUZZTIME
+	@for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p > build/fuzz.log 2>&1 || { cat build/fuzz.log; exit 1; }; \
+		done; \
+	done
+
+bench: ## benchmarks with allocations
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+audit: ## known vulnerabilities; needs a network
+	$(GO) run $(GOVULNCHECK) ./...
+
+clean: ## remove what was built
+	rm -rf build
+
+# Debian's packages: installed by root, else the missing ones are named.
+define need
+	@missing=; for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" = 0 ]; then \
+			apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+		else \
+			echo "missing packages; as root: apt-get install$$missing"; exit 1; \
+		fi; \
+	fi
+endef
+
+demo-packages:
+	$(call need,$(DEMO_PACKAGES))
+
+test-packages:
+	$(call need,$(TEST_PACKAGES))
