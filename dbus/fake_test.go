@@ -87,6 +87,15 @@ func (f *fake) recorded() []string {
 	return append([]string(nil), f.calls...)
 }
 
+// hold makes Finish, Install and Clean wait until the returned function is called.
+func (f *fake) hold() (release func()) {
+	block := make(chan struct{})
+	f.mu.Lock()
+	f.block = block
+	f.mu.Unlock()
+	return func() { close(block) }
+}
+
 func (f *fake) wait(what string) {
 	f.mu.Lock()
 	block := f.block
