@@ -351,6 +351,9 @@ func TestFlawsOfTheMedium(t *testing.T) {
 			if err := s.Commit(other); !errors.Is(err, tt.commit) || errors.Is(err, fwu.ErrNoSelection) {
 				t.Fatal(err)
 			}
+			if tt.readFails && d.writes() != 0 {
+				t.Error("what could not be read was written over")
+			}
 			d.flaws = flaws{}
 			if got, err := s.Read(); err != nil || got.Default != fwu.BankA && got != other {
 				t.Error(got, err)
@@ -451,7 +454,14 @@ func TestConfigThatIsRefused(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	f.Add(image(7, 0, "fwu_active=a", "x=1"), image(8, 0xff, "fwu_active=b"))
+	for _, flag := range []byte{7, 255} {
+		first, errFirst := encode(ParseEnv([]byte("fwu_active=a")), flag, 32, 2)
+		second, errSecond := encode(ParseEnv([]byte("fwu_active=b\x00x=1")), flag+1, 32, 2)
+		if errFirst != nil || errSecond != nil {
+			f.Fatal(errFirst, errSecond)
+		}
+		f.Add(first, second)
+	}
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		n := max(len(first), len(second), 6)
 		if n > MaxSize {
