@@ -526,13 +526,16 @@ func (s *Service) Cancel(ctx context.Context, id ID) error {
 	if err != nil {
 		return err
 	}
-	err = s.run(ctx, plan{do: []effect{destroy{c.ID, 1 - cr.Active, true}}})
-	err = errors.Join(err, s.release(c))
+	// The record comes first: what is WRITING or CANDIDATE has its image, whatever instant the power is cut at.
+	err = s.run(ctx, plan{do: []effect{
+		save{"FAILED", func(r *record) { r.Components[c.Name].set(Failed, Success, ReasonCancelled, "cancelled by the client") }},
+		destroy{c.ID, 1 - cr.Active, true},
+	}})
 	if err != nil {
-		s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
-	}
-	if err := s.update(func(r *record) { r.Components[c.Name].set(Failed, Success, ReasonCancelled, "cancelled by the client") }); err != nil {
 		return fmt.Errorf("cancel: %w", err)
+	}
+	if err := s.release(c); err != nil {
+		s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
 	}
 	s.log.Info("cancelled", "component", c.Name)
 	return nil
