@@ -11,7 +11,7 @@ type situation struct {
 	booted   Bank
 	sameBoot bool      // the record was last reconciled in this boot: the service was restarted, not the system
 	sel      Selection // zero if the selector holds nothing valid
-	unsealed bool      // every head of the bank that is STAGED is plain: only then can it have been armed
+	heads    HeadState // of the bank that is STAGED: only if all are plain can it have been armed, and only if one was destroyed was it rejected
 }
 
 // verdict is what is to be done about it.
@@ -74,8 +74,8 @@ func (s *Service) reconcile(ctx context.Context, rec *record, lost error) error 
 	s.checkConfig(rec)
 	s.adopt(rec)
 	sit.sameBoot = rec.BootID == s.cfg.Boot.ID
-	if rec.Trial != nil && sit.booted != rec.Trial.Bank && sit.sel.Trial == NoBank && !sit.sameBoot {
-		sit.unsealed = s.unsealedBank(ctx, rec)
+	if rec.Trial != nil && sit.booted != rec.Trial.Bank && sit.sel.Trial == NoBank {
+		sit.heads = s.headsOfTrial(ctx, rec)
 	}
 	return s.carryOut(ctx, s.judge(s.record(), sit))
 }
@@ -254,7 +254,12 @@ func (s *Service) judgeOld(r *record, sit situation) verdict {
 		switch armed := sit.sel.Trial == r.Trial.Bank; {
 		case armed && sit.sameBoot:
 			return verdict{}
-		case armed, sit.sameBoot, !sit.unsealed:
+		case !armed && sit.heads == HeadOther: // nothing but a reject destroys them
+			return verdict{effects: append(append(back, s.destroyTrial(r)...), save{"FAILED", func(r *record) {
+				s.dissolve(r, evReject, GenericError, ReasonRejected, "rejected, and interrupted before the client's reason was recorded")
+				s.stampRecord(r)
+			}})}
+		case armed, sit.sameBoot, sit.heads != HeadPlain:
 			return verdict{effects: append(append(back, s.sealTrial(r)...), save{"CANDIDATE", func(r *record) { s.unstage(r); s.stampRecord(r) }})}
 		}
 	}
@@ -329,8 +334,10 @@ func (s *Service) rebooted(r *record) {
 	s.stampRecord(r)
 }
 
-// unsealedBank tells that every head of the staged bank is plain. What cannot be read counts as plain: then nothing is certain.
-func (s *Service) unsealedBank(ctx context.Context, r *record) bool {
+// headsOfTrial tells what the heads of the staged bank are: HeadOther if one was destroyed, HeadPlain if all are plain, else HeadMixed. What cannot be read
+// counts as plain: then nothing is certain.
+func (s *Service) headsOfTrial(ctx context.Context, r *record) HeadState {
+	all := HeadPlain
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
 		img := imageIn(cr, r.Trial.Bank)
@@ -342,11 +349,15 @@ func (s *Service) unsealedBank(ctx context.Context, r *record) bool {
 			state, err = i.HeadState(ctx, *img.Head)
 			return err
 		})
-		if err == nil && state != HeadPlain {
-			return false
+		switch {
+		case err != nil:
+		case state == HeadOther:
+			return HeadOther
+		case state != HeadPlain:
+			all = HeadMixed
 		}
 	}
-	return true
+	return all
 }
 
 // begun makes the first record, or the first after the last one was lost.
