@@ -19,6 +19,8 @@ type bench struct {
 	named  []fwu.ID // components that the last error named
 	last   fwu.Status
 	seen   func(transition)
+	// rebooted: the last step was a reboot.
+	rebooted bool
 }
 
 type componentInfo = fwu.ComponentInfo
@@ -61,7 +63,7 @@ func (b *bench) err(err error) fwu.Status { return b.note(fwu.Success, err) }
 // image makes an image that was never delivered before: two and a bit units of the write alignment.
 func (b *bench) image() []byte {
 	b.serial++
-	img := make([]byte, 2*b.Alignment+100)
+	img := make([]byte, 2*b.Alignment+b.Alignment/2+1)
 	fill(img, b.serial<<20)
 	return img
 }
@@ -135,12 +137,41 @@ func (b *bench) reject(e fwu.Status) fwu.Status {
 	return b.note(b.impl.API().Reject(ctx(), e))
 }
 
+// reboot restarts, and checks that what was said to be durable is still there.
 func (b *bench) reboot(how Reboot) error {
+	promised, err := b.written()
+	if err != nil {
+		return err
+	}
 	if err := b.impl.Reboot(how); err != nil {
 		return fmt.Errorf("%v: %w", how, err)
 	}
-	b.last, b.named = fwu.Success, nil
+	left, err := b.written()
+	if err != nil {
+		return err
+	}
+	for id, n := range left {
+		if was, ok := promised[id]; ok && n < was {
+			return fmt.Errorf("component %d: %d bytes left after a %v, %d were said to be durable", id, n, how, was)
+		}
+	}
+	b.last, b.named, b.rebooted = fwu.Success, nil, how != Restart
 	return nil
+}
+
+// written is what the components that are WRITING say is durable.
+func (b *bench) written() (map[fwu.ID]int64, error) {
+	w := map[fwu.ID]int64{}
+	for _, u := range b.units {
+		info, err := b.query(u)
+		if err != nil {
+			return nil, err
+		}
+		if b.Progress && info.State == fwu.Writing {
+			w[u.ID] = info.Impl.Written
+		}
+	}
+	return w, nil
 }
 
 func (b *bench) query(u *unit) (fwu.Info, error) { return b.impl.API().Query(ctx(), u.ID) }

@@ -12,6 +12,7 @@ package conformance
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -204,14 +205,14 @@ func spoil(b []byte, d Defect) []byte {
 
 // fill makes reproducible bytes (splitmix64).
 func fill(b []byte, seed uint64) {
-	for i := range b {
-		if i%8 == 0 {
-			seed += 0x9e3779b97f4a7c15
-		}
+	var word [8]byte
+	for len(b) > 0 {
+		seed += 0x9e3779b97f4a7c15
 		z := seed
 		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 		z = (z ^ z>>27) * 0x94d049bb133111eb
-		b[i] = byte((z ^ z>>31) >> (i % 8 * 8))
+		binary.LittleEndian.PutUint64(word[:], z^z>>31)
+		b = b[copy(b, word[:]):]
 	}
 }
 

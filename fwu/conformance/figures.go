@@ -285,6 +285,9 @@ func (f figure) cells(p Profile) ([]cell, error) {
 			return nil, fmt.Errorf("%s: %q has not %d columns", f.name, line, len(from))
 		}
 		for i, w := range words[1:] {
+			if f.skips(p, from[i].state) {
+				continue
+			}
 			c, err := parseCell(p, from[i], words[0], w)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", f.name, words[0], err)
@@ -298,12 +301,16 @@ func (f figure) cells(p Profile) ([]cell, error) {
 	return all, nil
 }
 
+// skips tells whether a state is never seen: the reboot that would end in it ends in READY.
+func (f figure) skips(p Profile, s fwu.State) bool {
+	return s == fwu.Updated && f.variant.Reboot && !f.variant.Trial && p.UpdatedVolatile
+}
+
 func parseCell(p Profile, from place, event, w string) (cell, error) {
 	c := cell{from: from, event: event, status: []fwu.Status{fwu.Success}, to: from, err: '='}
 	if event == "reboot-bypassed" {
 		c.choice = choiceBypass
 	}
-	lost := map[fwu.State]bool{fwu.Writing: p.WritingVolatile, fwu.Failed: p.FailedVolatile, fwu.Updated: p.UpdatedVolatile}
 	switch w {
 	case ".":
 		c.status = []fwu.Status{fwu.BadState}
@@ -312,7 +319,7 @@ func parseCell(p Profile, from place, event, w string) (cell, error) {
 		c.status = []fwu.Status{p.Unused}
 		return c, nil
 	case "=†", "=‡":
-		if lost[from.state] {
+		if p.lost(from.state) {
 			c.to.state = fwu.Ready
 		}
 		return c, nil
@@ -332,7 +339,7 @@ func parseCell(p Profile, from place, event, w string) (cell, error) {
 		return c, err
 	}
 	// Section 4.2.4: a reboot that would end in a volatile FAILED or UPDATED ends in READY.
-	if strings.HasPrefix(event, "reboot") && lost[c.to.state] {
+	if strings.HasPrefix(event, "reboot") && p.lost(c.to.state) {
 		c.to.state = fwu.Ready
 	}
 	return c, nil
@@ -362,7 +369,6 @@ func (t transition) String() string {
 // transitions reads the arrows. One that a mark with the legend "optional" stands for is among them only if the profile says so; one that ends in
 // a state which the profile makes volatile ends in READY.
 func (f figure) transitions(p Profile) ([]transition, error) {
-	lost := map[fwu.State]bool{fwu.Writing: p.WritingVolatile, fwu.Failed: p.FailedVolatile, fwu.Updated: p.UpdatedVolatile}
 	words := strings.Fields(f.arrows)
 	var all []transition
 	for i := 0; i+2 < len(words); i += 3 {
@@ -370,18 +376,21 @@ func (f figure) transitions(p Profile) ([]transition, error) {
 		if err != nil {
 			return nil, err
 		}
+		if f.skips(p, from.state) {
+			continue
+		}
 		to, err := parsePlace(words[i+2])
 		if err != nil {
 			return nil, err
 		}
 		event := strings.TrimSuffix(strings.TrimPrefix(words[i+1], "-"), "->")
 		if event == "†" || event == "‡" || event == "*" {
-			if !f.variant.Volatile && !lost[from.state] {
+			if !f.variant.Volatile && !p.lost(from.state) {
 				continue
 			}
 			event = "reboot"
 		}
-		if event == "reboot" && lost[to.state] {
+		if event == "reboot" && p.lost(to.state) {
 			to = place{fwu.Ready, to.state == fwu.Updated}
 		}
 		all = append(all, transitionOf(f.variant, from.state, event, to))

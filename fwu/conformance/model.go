@@ -176,7 +176,7 @@ func (s system) refusal(c *component, d *Delivery) fwu.Status {
 	if int64(len(d.Image)) > c.Size {
 		return fwu.InsufficientStorage
 	}
-	if d.Meta.Sequence < c.Floor || s.MaxTrials > 0 && s.lost[sha256.Sum256(d.Image)] >= s.MaxTrials {
+	if d.Meta.Sequence < c.Floor || s.MaxTrials > 0 && len(s.lost) > 0 && s.lost[sha256.Sum256(d.Image)] >= s.MaxTrials {
 		return fwu.NotPermitted
 	}
 	return fwu.Success
@@ -243,7 +243,7 @@ func (s system) write(a call) []outcome {
 		bad = fwu.InvalidArgument
 	case c.State == fwu.Writing && c.Manifest == fwu.Bundled && s.Contiguous && a.off != int64(len(c.Got)):
 		bad = fwu.InvalidArgument
-	case c.State == fwu.Writing && c.Manifest != fwu.Bundled && a.off+size > c.limit():
+	case c.State == fwu.Writing && !(c.Manifest == fwu.Bundled && s.Contiguous) && a.off+size > c.limit():
 		bad = fwu.InvalidArgument
 	}
 	if c.State != fwu.Writing {
@@ -524,7 +524,7 @@ func (s system) boot(a call) system {
 	}
 	for i := range n.comps {
 		if c := &n.comps[i]; c.State == fwu.Writing {
-			if left := a.written[c.ID]; left < int64(len(c.Got)) {
+			if left := a.written[c.ID]; left < int64(len(c.Got)) || !s.Progress {
 				c.Lost, c.Got, c.Units = true, c.Got[:left:left], c.Units[:(left+n.Alignment-1)/n.Alignment]
 				if c.Manifest == fwu.Bundled && left == 0 {
 					c.From = nil

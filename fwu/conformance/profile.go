@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
@@ -21,7 +22,8 @@ type Profile struct {
 	Bypass bool
 	// Location: the location field is the index, 0 or 1, of the active location (section 5.5.5: implementation defined).
 	Location bool
-	// Contiguous: what is bundled with its manifest is written from the beginning to the end without gaps.
+	// Contiguous: what is bundled with its manifest is written from the beginning to the end without gaps, and the image alone has to fit into the
+	// location. Else the whole of it has to.
 	Contiguous bool
 	// Reasons: Info.Impl.Reason holds one of the reason codes of package fwu in FAILED and REJECTED.
 	Reasons bool
@@ -33,7 +35,7 @@ type Profile struct {
 	Unused fwu.Status
 	// CancelError and LostError are the error field after cancel, and after a trial or an installation that a reboot ended (section 5.5.5: the reason).
 	CancelError, LostError fwu.Status
-	// Alignment and MaxWrite are the limits of write (PSA_FWU_LOG2_WRITE_ALIGN, PSA_FWU_MAX_WRITE_SIZE).
+	// Alignment and MaxWrite are the limits of write (PSA_FWU_LOG2_WRITE_ALIGN, PSA_FWU_MAX_WRITE_SIZE). The suite needs an alignment of at least 32.
 	Alignment, MaxWrite int64
 }
 
@@ -56,31 +58,28 @@ const (
 	choiceBypass     choice = "Bypass"
 	choiceContiguous choice = "Contiguous"
 	choiceMaxTrials  choice = "MaxTrials"
+	choiceProgress   choice = "Progress"
 	choiceWriting    choice = "WritingVolatile is false"
 	choiceFailed     choice = "FailedVolatile is false"
 	choiceUpdated    choice = "UpdatedVolatile is false"
 	choiceTamper     choice = "Tamperer"
 )
 
-// has tells whether a choice was taken. Whether an implementation can tamper is not the profile's to say.
-func (p Profile) has(c choice) bool {
-	switch c {
-	case choiceBank:
-		return p.Bank
-	case choiceBypass:
-		return p.Bypass
-	case choiceContiguous:
-		return p.Contiguous
-	case choiceMaxTrials:
-		return p.MaxTrials > 0
-	case choiceWriting:
-		return !p.WritingVolatile
-	case choiceFailed:
-		return !p.FailedVolatile
-	case choiceUpdated:
-		return !p.UpdatedVolatile
+// has tells whether all of the choices, separated by commas, were taken. Whether an implementation can tamper is not the profile's to say.
+func (p Profile) has(all choice) bool {
+	for c := range strings.SplitSeq(string(all), ", ") {
+		if taken, ok := p.taken()[choice(c)]; ok && !taken {
+			return false
+		}
 	}
 	return true
+}
+
+func (p Profile) taken() map[choice]bool {
+	return map[choice]bool{
+		choiceBank: p.Bank, choiceBypass: p.Bypass, choiceContiguous: p.Contiguous, choiceMaxTrials: p.MaxTrials > 0, choiceProgress: p.Progress,
+		choiceWriting: !p.WritingVolatile, choiceFailed: !p.FailedVolatile, choiceUpdated: !p.UpdatedVolatile,
+	}
 }
 
 // Options control Run.

@@ -33,37 +33,45 @@ func runTable(t *testing.T, newImpl NewFunc, o Options) Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r Result
-	seen := map[transition]bool{}
+	run := tableRun{newImpl: newImpl, profile: o.Profile, seen: map[transition]bool{}}
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) {
-			for _, f := range runSheet(t, newImpl, o, s, &r, seen) {
+			for _, f := range run.sheet(t, s) {
 				t.Error(f)
 			}
 		})
 	}
-	missing, err := unseen(o.Profile, seen, &r)
+	missing, err := run.unseen()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range missing {
 		t.Errorf("transition not seen: %v", m)
 	}
-	return r
+	return run.result
 }
 
-// unseen are the transitions of the figures that are not in seen.
-func unseen(p Profile, seen map[transition]bool, r *Result) ([]transition, error) {
+// tableRun is a run of the tables.
+type tableRun struct {
+	newImpl NewFunc
+	profile Profile
+	first   bool // stop a sheet at the first wrong answer
+	seen    map[transition]bool
+	result  Result
+}
+
+// unseen counts the transitions of the figures, and returns those that were not seen.
+func (r *tableRun) unseen() ([]transition, error) {
 	var missing []transition
 	for _, f := range figures() {
-		arrows, err := f.transitions(p)
+		arrows, err := f.transitions(r.profile)
 		if err != nil {
 			return nil, err
 		}
 		for _, a := range arrows {
-			r.Transitions++
-			if seen[a] {
-				r.Seen++
+			r.result.Transitions++
+			if r.seen[a] {
+				r.result.Seen++
 			} else {
 				missing = append(missing, a)
 			}
@@ -72,43 +80,55 @@ func unseen(p Profile, seen map[transition]bool, r *Result) ([]transition, error
 	return missing, nil
 }
 
-// runSheet carries out the rows of one device and returns what was wrong. After a wrong answer it goes on with a new device.
-func runSheet(t testing.TB, newImpl NewFunc, o Options, s sheet, r *Result, seen map[transition]bool) []error {
+// sheet carries out the rows of one device and returns what was wrong. After a wrong answer it goes on with a new device.
+func (r *tableRun) sheet(t testing.TB, s sheet) []error {
 	var b *bench
 	var errs []error
 	end := func() {
-		if b != nil {
-			if err := b.impl.Close(); err != nil {
-				errs = append(errs, fmt.Errorf("close: %w", err))
-			}
-			b = nil
+		if b == nil {
+			return
 		}
+		if err := b.impl.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close: %w", err))
+		}
+		b = nil
 	}
-	defer func() { end() }()
 	for _, row := range s.rows {
 		if b == nil {
-			b = newBench(o.Profile, newImpl(t, s.comps), s.comps)
-			b.seen = func(tr transition) { seen[tr] = true }
+			b = newBench(r.profile, r.newImpl(t, s.comps), s.comps)
+			b.seen = func(tr transition) { r.seen[tr] = true }
 			if err := b.checkFactory(); err != nil {
-				return append(errs, fmt.Errorf("factory state: %w", err))
+				errs = append(errs, fmt.Errorf("factory state: %w", err))
+				break
 			}
 		}
-		if !b.can(row.choice) {
-			r.LeftOut++
-			continue
-		}
-		r.Rows++
-		if err := b.row(row); err != nil {
-			errs = append(errs, fmt.Errorf("section %s\n\t%s\n\t%w", row.section, row.name, err))
-			if !errors.Is(err, errPreparation) {
-				r.Reached++
+		if err := r.row(b, row); err != nil {
+			errs = append(errs, err)
+			if r.first {
+				break
 			}
 			end()
-			continue
 		}
-		r.Reached++
 	}
+	end()
 	return errs
+}
+
+// row carries out one row and counts it.
+func (r *tableRun) row(b *bench, row row) error {
+	if !b.can(row.choice) {
+		r.result.LeftOut++
+		return nil
+	}
+	r.result.Rows++
+	err := b.row(row)
+	if !errors.Is(err, errPreparation) {
+		r.result.Reached++
+	}
+	if err != nil {
+		return fmt.Errorf("section %s\n\t%s\n\t%w", row.section, row.name, err)
+	}
+	return nil
 }
 
 // errPreparation: a row was not reached.

@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,12 +32,12 @@ import (
 //	unknown-CALL                CALL for a component that does not exist
 //	reject=N                    reject with that error
 //	tamper                      change what the second location holds, behind the service's back
-//	cleaned                     clean, if the component is FAILED
+//	cleaned                     clean, if the component is FAILED or UPDATED
 //	settle                      what is active now is the old image
 //
 // and the events of the matrices in figures.go. Offsets: a number, or unit, half (a unit), slot (the size of a location), end (of the image, rounded up), last
-// (the beginning of the last unit of the image), tail (of the last unit of the location), overflow (the highest offset), far (2^40), next (how far the stream was written); "-" before and "+unit" after them. Sizes: the same, and max (of write).
-// Errors: 0 after a cancel, g after a loss to a reboot, e after reject, s the status of the step itself, or a number.
+// (the beginning of the last unit of the image), rest (what the image has from there), tail (the beginning of the last unit of the location), overflow (the highest offset), far (2^40), next (how far the stream was written); "-" before and "+unit" after them. Sizes: the same, and max (of write).
+// A state that the profile makes volatile is READY after a reboot. Errors: 0 after a cancel, g after a loss to a reboot, e after reject, s the status of the step itself, or a number.
 
 // run carries out a script.
 func (b *bench) run(script string) error {
@@ -55,6 +56,7 @@ func (b *bench) step(step string) error {
 		u, do = b.units[n[0]-'1'], rest
 	}
 	words := strings.Fields(do)
+	b.rebooted = false
 	if err := b.command(u, words[0], words[1:]); err != nil {
 		return err
 	}
@@ -83,6 +85,9 @@ func (b *bench) checkPlace(u *unit, s string) error {
 		return err
 	}
 	u.fresh = p.fresh
+	if b.rebooted && b.lost(p.state) {
+		p.state = fwu.Ready
+	}
 	if !hasErr {
 		return b.check(u, p, nil)
 	}
@@ -91,6 +96,11 @@ func (b *bench) checkPlace(u *unit, s string) error {
 		return err
 	}
 	return b.check(u, p, &want)
+}
+
+// lost tells whether a state is volatile although staging is not.
+func (p Profile) lost(s fwu.State) bool {
+	return s == fwu.Writing && p.WritingVolatile || s == fwu.Failed && p.FailedVolatile || s == fwu.Updated && p.UpdatedVolatile
 }
 
 func (b *bench) errorOf(e string) (fwu.Status, error) {
@@ -125,6 +135,9 @@ func parseStatuses(s string) ([]fwu.Status, error) {
 }
 
 func (b *bench) command(u *unit, name string, args []string) error {
+	if u.del == nil && slices.Contains([]string{"start", "start-with-manifest", "write-block", "write-wrong", "write-rest", "send", "resume"}, name) {
+		return fmt.Errorf("%s: nothing was delivered", name)
+	}
 	api := b.impl.API()
 	switch name {
 	case "deliver":
@@ -178,7 +191,7 @@ func (b *bench) command(u *unit, name string, args []string) error {
 // cleaned: with volatile staging a reboot has cleaned already.
 func (b *bench) cleaned(u *unit) error {
 	info, err := b.query(u)
-	if err == nil && info.State == fwu.Failed {
+	if err == nil && (info.State == fwu.Failed || info.State == fwu.Updated) {
 		b.clean(u)
 	}
 	return err
@@ -317,16 +330,20 @@ func (b *bench) resume(u *unit) error {
 	return nil
 }
 
+func imageSize(u *unit) int64 {
+	if u.del == nil {
+		return 0
+	}
+	return int64(len(u.del.Image))
+}
+
 // number reads an offset or a size.
 func (b *bench) number(u *unit, s string) (int64, error) {
 	name, plus, _ := strings.Cut(s, "+")
 	name, negative := strings.CutPrefix(name, "-")
-	end := int64(0)
-	if u.del != nil {
-		end = (int64(len(u.del.Image)) + b.Alignment - 1) / b.Alignment * b.Alignment
-	}
+	end := (imageSize(u) + b.Alignment - 1) / b.Alignment * b.Alignment
 	n, ok := map[string]int64{
-		"unit": b.Alignment, "half": b.Alignment / 2, "slot": u.Size, "end": end, "last": end - b.Alignment, "tail": u.Size - b.Alignment, "far": 1 << 40, "next": u.next,
+		"unit": b.Alignment, "half": b.Alignment / 2, "slot": u.Size, "end": end, "last": end - b.Alignment, "rest": b.Alignment - end + imageSize(u), "tail": u.Size - b.Alignment, "far": 1 << 40, "next": u.next,
 		"overflow": math.MaxInt64 - b.Alignment + 1, "max": b.MaxWrite,
 	}[name]
 	if !ok {

@@ -65,7 +65,7 @@ func severalGroups() []severalGroup {
 			{"b b", "", "CANDIDATE FAILED", "install = DEPENDENCY_NEEDED", "CANDIDATE FAILED!0", "2", choiceBank},
 			{"b b", "", "WRITING CANDIDATE", "install = DEPENDENCY_NEEDED", "WRITING CANDIDATE", "1", choiceBank},
 			{"b b", "trial", "CANDIDATE UPDATED'", "install = DEPENDENCY_NEEDED", "CANDIDATE UPDATED'", "2", choiceBank},
-			{"bk bk", "no-trial", "CANDIDATE UPDATED'", "install = DEPENDENCY_NEEDED", "CANDIDATE UPDATED'", "2", choiceBank},
+			{"bk bk", "no-trial", "CANDIDATE UPDATED'", "install = DEPENDENCY_NEEDED", "CANDIDATE UPDATED'", "2", choiceBank + ", " + choiceUpdated},
 			{"b b b", "", "CANDIDATE WRITING FAILED", "install = DEPENDENCY_NEEDED", "CANDIDATE WRITING FAILED!0", "2 3", choiceBank},
 			{"b b b", "", "CANDIDATE CANDIDATE WRITING", "install = DEPENDENCY_NEEDED", "CANDIDATE CANDIDATE WRITING", "3", choiceBank},
 			{"b b", "", "CANDIDATE WRITING", "install = DEPENDENCY_NEEDED; 2:cancel; 2:clean; install = SUCCESS_REBOOT", "STAGED READY", "", choiceBank},
@@ -106,7 +106,7 @@ func severalGroups() []severalGroup {
 			{"l b", "trial", "TRIAL' WRITING", "accept = SUCCESS", "UPDATED' WRITING", "", ""},
 			{"l b", "trial", "TRIAL' FAILED", "accept = SUCCESS", "UPDATED' FAILED!0", "", ""},
 			{"b l", "trial", "STAGED CANDIDATE", "accept = BAD_STATE", "STAGED CANDIDATE", "", ""},
-			{"b l", "trial non-volatile", "REJECTED' UPDATED'", "accept = BAD_STATE", "REJECTED'!e UPDATED'", "", ""},
+			{"b l", "trial non-volatile", "REJECTED' UPDATED'", "accept = BAD_STATE", "REJECTED'!e UPDATED'", "", choiceUpdated},
 			{"b b", "trial", "WRITING CANDIDATE", "accept = BAD_STATE", "WRITING CANDIDATE", "", ""},
 		}},
 		{"5.6.2 psa_fwu_reject: all that are STAGED or TRIAL, and only those", []several{

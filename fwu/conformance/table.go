@@ -38,7 +38,7 @@ func config(p Profile, id fwu.ID, v Variant, m fwu.ManifestMode, units int64) Co
 
 // sheets are all tables under a profile.
 func sheets(o Options) ([]sheet, error) {
-	var all []sheet
+	var all, larges []sheet
 	for _, f := range figures() {
 		for _, m := range o.Modes {
 			cells, err := f.cells(o.Profile)
@@ -51,11 +51,11 @@ func sheets(o Options) ([]sheet, error) {
 			all = append(all, s)
 			large := sheet{name: s.name + " large", comps: []Config{config(o.Profile, 1, f.variant, m, largeSize)}}
 			large.rows = argumentRows(largeGroups(), f.variant, m)
-			all = append(all, large)
+			larges = append(larges, large)
 		}
 	}
 	several, err := severalSheets(o)
-	return append(all, several...), err
+	return slices.Concat(all, several, larges), err
 }
 
 // cellRows makes rows of a matrix.

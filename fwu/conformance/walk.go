@@ -416,6 +416,10 @@ func (w *walker) stray(c component) (call, error) {
 // call fills a call in.
 func (w *walker) call(event string, c component) (call, error) {
 	a := call{event: event, id: c.ID}
+	if c.Lost && c.Manifest == fwu.Bundled && c.State == fwu.Writing && !w.Progress && (strings.HasPrefix(event, "write") || event == "finish") {
+		a.event = "cancel" // where a bundle goes on is not known
+		return a, nil
+	}
 	switch event {
 	case "start", "start-wrong":
 		a.event = "start"
@@ -447,7 +451,7 @@ func (w *walker) complete(c *component) bool {
 func (w *walker) drawStart(a call, c component, wrong bool) (call, error) {
 	w.serial++
 	unit := int(w.Alignment)
-	img := make([]byte, (1+w.src.intn("units", 3))*unit-[]int{0, 0, 1, 100, unit - 1}[w.src.intn("tail", 5)])
+	img := make([]byte, (1+w.src.intn("units", 3))*unit-[]int{0, 0, 1, unit / 2, unit - 1}[w.src.intn("tail", 5)])
 	fill(img, w.serial<<20)
 	defect := Sound
 	if w.src.intn("defect", 4) == 0 {
