@@ -78,7 +78,7 @@ func wantContent(t testing.TB, s *Slot, plain []byte) {
 	sameBytes(t, "content", got, plain)
 }
 
-// image is a squashfs, so to say, of an odd size.
+// squashfs is an image that begins like one, of an odd size.
 func squashfs(n int) []byte {
 	b := content(n)
 	copy(b, "hsqs")
@@ -217,9 +217,11 @@ func TestWithoutDirectAccess(t *testing.T) {
 func TestSlotThatChanged(t *testing.T) {
 	path := newFileSlot(t, 4*mib)
 	s := find(t, Finder{}, path)
-	check(t, os.Truncate(path, 3*mib))
-	if _, err := s.Open(t.Context()); err == nil {
-		t.Error("opened though it is smaller now")
+	for _, size := range []int64{3 * mib, 5 * mib} {
+		check(t, os.Truncate(path, size))
+		if _, err := s.Open(t.Context()); err == nil {
+			t.Errorf("opened though it has %d bytes now", size)
+		}
 	}
 	check(t, os.Remove(path))
 	check(t, os.Mkdir(path, 0o755))
@@ -283,6 +285,19 @@ func TestPartitions(t *testing.T) {
 		{1, "rootfs-a", uuidA, kind, mib, mib, path + "@1048576"},
 		{2, "rootfs-b", uuidB, kind, 2 * mib, mib, path + "@2097152"},
 	})
+}
+
+func TestLocate(t *testing.T) {
+	path := twoSlots(t, 512)
+	tests := map[string]Extent{
+		"PARTLABEL=rootfs-b": {path, 2 * mib, mib},
+		path:                 {path, 0, 4 * mib},
+	}
+	for spec, want := range tests {
+		got, err := Finder{Disk: path}.Locate(t.Context(), spec)
+		check(t, err)
+		equal(t, spec, got, want)
+	}
 }
 
 func TestLockedByAnotherOpenFile(t *testing.T) {

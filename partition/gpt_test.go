@@ -49,7 +49,7 @@ func sumHeader(h []byte) {
 	le := binary.LittleEndian
 	n := le.Uint32(h[12:])
 	clear(h[16:20])
-	le.PutUint32(h[16:], crc32.ChecksumIEEE(h[:min(int(n), len(h))]))
+	le.PutUint32(h[16:], crc32.ChecksumIEEE(h[:min(int64(n), int64(len(h)))]))
 }
 
 func TestReadGPT(t *testing.T) {

@@ -171,7 +171,7 @@ func readNumber(path string) (int64, error) {
 	return n, nil
 }
 
-// root is the device that "/" is mounted from.
+// rootDevice is the device that "/" is mounted from.
 func (h host) rootDevice() (devno, error) {
 	mounts, err := h.mounts()
 	if err != nil {

@@ -99,6 +99,7 @@ func TestPrefix(t *testing.T) {
 		"a rewrite from the start":           {{put{0, mib}, mib}, {put{0, 8192}, 8192}},
 		"a tail that was left cannot go on":  {{put{0, 5000}, 5000}, {put{8192, 12288}, 5000}},
 		"the block of the tail, once more":   {{put{0, 5000}, 5000}, {put{4096, 8192}, 8192}},
+		"less in the place of the tail":      {{put{0, 5000}, 5000}, {put{4096, 4196}, 4196}},
 		"out of order between two flushes":   {{put{4096, 8192}, 0}, {put{0, 4096}, 4096}},
 		"an incomplete block at the far end": {{put{2 * mib, 3*mib - 1}, 0}},
 	}
@@ -112,6 +113,16 @@ func TestPrefix(t *testing.T) {
 				equal(t, "prefix", prefix, s.want)
 			}
 		})
+	}
+}
+
+func TestWhatIsRememberedIsBounded(t *testing.T) {
+	m := newSim(t, 8*mib).resumed()
+	for _, p := range alternating(8*mib, 4096) {
+		check(t, m.WriteAt(t.Context(), make([]byte, p.to-p.from), int64(p.from)))
+		if n := len(m.(*image).extents); n > maxExtents {
+			t.Fatalf("%d extents", n)
+		}
 	}
 }
 
