@@ -1,4 +1,7 @@
 # make help lists the targets. The one prerequisite is Go; what else the tests need comes from Debian's packages.
+SHELL = /bin/bash
+.SHELLFLAGS = -o pipefail -ec
+
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@latest
@@ -7,7 +10,7 @@ FUZZTIME ?= 3s
 
 DEMO_PACKAGES = dbus-daemon e2fsprogs
 # gcc and libc6-dev: the race detector; the rest are the tools that tests compare with.
-TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv-tool gdisk openssl systemd util-linux
+TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup
 
 LDFLAGS = -s -w
 BUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"

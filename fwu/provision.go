@@ -41,6 +41,11 @@ func Provision(ctx context.Context, cfg Config, sizes map[string]int64, force bo
 		if err := cfg.Selector.Commit(Selection{Default: cfg.Boot.Bank}); err != nil {
 			return fmt.Errorf("provision: commit the boot selection: %w", err)
 		}
+		if rep, ok := cfg.Selector.(Repairer); ok {
+			if err := rep.Repair(); err != nil {
+				return fmt.Errorf("provision: %w", err)
+			}
+		}
 	}
 	for range 2 { // both copies
 		if err := store.save(r); err != nil {

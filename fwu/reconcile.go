@@ -66,6 +66,7 @@ func (s *Service) reconcile(ctx context.Context, rec *record, lost error) error 
 		}
 		sit.sel = sel
 		s.setSelection(sel)
+		s.repairSelector()
 	}
 	if rec == nil {
 		return s.begun(ctx, sit, lost)
@@ -78,6 +79,14 @@ func (s *Service) reconcile(ctx context.Context, rec *record, lost error) error 
 		sit.heads = s.headsOfTrial(ctx, rec)
 	}
 	return s.carryOut(ctx, s.judge(s.record(), sit))
+}
+
+func (s *Service) repairSelector() {
+	if r, ok := s.cfg.Selector.(Repairer); ok {
+		if err := r.Repair(); err != nil {
+			s.log.Warn("damaged copy of the boot selection not repaired", "err", err)
+		}
+	}
 }
 
 func (s *Service) publish(rec *record) {

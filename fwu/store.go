@@ -82,7 +82,7 @@ func (s *Store) readCopy(i int) (storeCopy, error) {
 }
 
 func parseCopy(buf []byte) (storeCopy, error) {
-	if len(bytes.Trim(buf, "\x00")) == 0 || len(bytes.Trim(buf, "\xff")) == 0 {
+	if blank(buf, 0x00) || blank(buf, 0xff) {
 		return storeCopy{}, errBlank
 	}
 	if len(buf) < storeHeaderSize || string(buf[:8]) != storeMagic {
@@ -99,6 +99,15 @@ func parseCopy(buf []byte) (storeCopy, error) {
 		return storeCopy{}, errors.New("checksum does not match")
 	}
 	return c, nil
+}
+
+func blank(buf []byte, b byte) bool {
+	for _, c := range buf {
+		if c != b {
+			return false
+		}
+	}
+	return true
 }
 
 func copySum(header, payload []byte) [32]byte {

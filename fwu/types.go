@@ -121,6 +121,12 @@ type Selector interface {
 	Commit(s Selection) error
 }
 
+// Repairer is a Selector whose storage has copies of the selection, one of which can be damaged.
+type Repairer interface {
+	// Repair brings a damaged copy back, with what the valid one says. It writes nothing if there is no damaged or no valid one.
+	Repair() error
+}
+
 // Errors of Slot and Selector that the service has to tell from a failing medium. Implementations wrap them.
 var (
 	// ErrNoSelection: the selector's storage holds nothing valid.

@@ -97,6 +97,21 @@ func (e Environment) Update(base *Env, change func(*Env) error) (err error) {
 	return m.write(target, active, flag+1, changed)
 }
 
+// Repair writes what the valid copy says to a damaged other one. It writes nothing if both are valid, or neither is. The caller holds the locks.
+func (e Environment) Repair() (err error) {
+	m, err := e.open(true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	copies := m.read()
+	active, err := choose(copies)
+	if err != nil || len(copies) == 1 || copies[1-active].Valid {
+		return nil
+	}
+	return m.write(1-active, active, copies[active].Flag+1, copies[active].Env)
+}
+
 // choose returns the index of the active copy, -1 and an error if there is none.
 func choose(copies []Copy) (int, error) {
 	for i, c := range copies {

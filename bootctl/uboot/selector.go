@@ -13,7 +13,10 @@ type Selector struct {
 	scheme scheme
 }
 
-var _ fwu.Selector = (*Selector)(nil)
+var (
+	_ fwu.Selector = (*Selector)(nil)
+	_ fwu.Repairer = (*Selector)(nil)
+)
 
 // Config says where the environment lies and how it is used.
 type Config struct {
@@ -74,6 +77,16 @@ func (s *Selector) Commit(sel fwu.Selection) error {
 	}
 	defer unlock()
 	return s.config.Update(s.config.Default, func(e *Env) error { return s.scheme.write(e, sel) })
+}
+
+// Repair brings a damaged copy back, as fwu.Repairer demands: until then a cut would have nothing to fall back to.
+func (s *Selector) Repair() error {
+	unlock, err := s.config.Locks.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.config.Environment.Repair()
 }
 
 // Doctor describes the environment for people, a line for each finding: which copies are valid and active, what was made of odd values.

@@ -125,3 +125,51 @@ func TestRead(t *testing.T) {
 		})
 	}
 }
+
+func TestRepairBringsADamagedCopyBack(t *testing.T) {
+	for name, damaged := range map[string]int{"the first": 0, "the second": 1} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "env")
+			if err := os.WriteFile(path, make([]byte, 0x4000), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			base, err := ParseDefault([]byte("bootcmd=run fwu_ab\nother=1\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := Environment{Copies: []Location{{path, 0, 0x2000}, {path, 0x2000, 0x2000}}, Open: OpenMedium}
+			s, err := New(Config{Environment: e, Scheme: OneShot, Default: base, Locks: Locks{Root: t.TempDir()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, sel := range []fwu.Selection{{Default: fwu.BankA, Trial: fwu.BankB}, {Default: fwu.BankB}} {
+				if err := s.Commit(sel); err != nil {
+					t.Fatal(err)
+				}
+			}
+			file, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file[damaged*0x2000+100] ^= 1
+			if err := os.WriteFile(path, file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before, err := s.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Repair(); err != nil {
+				t.Fatal(err)
+			}
+			after, err := s.Read()
+			if err != nil || after != before {
+				t.Fatalf("read %v, %v after the repair, %v before", after, err, before)
+			}
+			_, copies, err := e.Read()
+			if err != nil || !copies[0].Valid || !copies[1].Valid || !copies[0].Env.Equal(copies[1].Env) {
+				t.Fatalf("copies %+v, %v", copies, err)
+			}
+		})
+	}
+}

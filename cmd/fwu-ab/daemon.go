@@ -56,6 +56,9 @@ func (d daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if cfg.Boot, err = m.boot(cfg.Components); err != nil {
+		return err
+	}
 	store, err := m.store(ctx)
 	if err != nil {
 		return err
@@ -73,7 +76,7 @@ func (d daemon) run(ctx context.Context) (err error) {
 		}
 	}})
 	cfg.Store, cfg.Log, cfg.Changed = store, d.log, server.Changed
-	cfg.System = host{systemd.Host{Bus: bus, Root: d.g.root}, m.path("/run/fwu-ab/slots")}
+	cfg.System = host{systemd.Host{Bus: bus, Root: m.root}, m.path("/run/fwu-ab/slots")}
 	service, err := fwu.Open(ctx, cfg)
 	if err != nil {
 		return err

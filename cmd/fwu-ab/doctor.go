@@ -22,10 +22,13 @@ It needs no service; while one runs, the store and slots that it holds are not l
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &doctor{out: cmd.OutOrStdout()}
 			d.examine(cmd.Context(), g.root)
-			if d.problems > 0 {
-				return fmt.Errorf("%d problems found", d.problems)
+			switch d.problems {
+			case 0:
+				return d.err
+			case 1:
+				return errors.New("one problem found")
 			}
-			return d.err
+			return fmt.Errorf("%d problems found", d.problems)
 		},
 	}
 }

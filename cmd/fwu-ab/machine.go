@@ -24,6 +24,12 @@ type machine struct {
 }
 
 func loadMachine(root string) (*machine, error) {
+	if root != "" {
+		var err error
+		if root, err = filepath.Abs(root); err != nil {
+			return nil, err
+		}
+	}
 	cfg, err := config.Load(root)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, hinted(err, "write "+config.AdminFile+"; share/doc/fwu-ab has a complete example")
@@ -177,7 +183,7 @@ func (m *machine) store(ctx context.Context) (partition.Device, error) {
 	return d, nil
 }
 
-// service is the configuration of the service, without store and system.
+// service is the configuration of the service, without boot, store and system.
 func (m *machine) service(ctx context.Context) (fwu.Config, error) {
 	cfg := fwu.Config{Trial: m.cfg.Trial, MaxTrials: m.cfg.MaxTrials}
 	var err error
@@ -190,9 +196,6 @@ func (m *machine) service(ctx context.Context) (fwu.Config, error) {
 	}
 	if selector != nil {
 		cfg.Selector = selector
-	}
-	if cfg.Boot, err = m.boot(cfg.Components); err != nil {
-		return cfg, err
 	}
 	cfg.Release, err = config.LoadRelease(m.root)
 	return cfg, err

@@ -58,13 +58,8 @@ func provision(ctx context.Context, root string, bank fwu.Bank, sizes map[string
 	if err != nil {
 		return err
 	}
-	switch {
-	case bank != fwu.NoBank && bank.Index() < 0:
-		return fmt.Errorf("--bank %s: want a or b", bank)
-	case bank != fwu.NoBank:
-		cfg.Boot.Bank = bank
-	case cfg.Boot.Bank == fwu.NoBank && cfg.Selector != nil:
-		return hinted(fmt.Errorf("which bank is running is not known: %s", cfg.Boot.Why), "--bank says it")
+	if cfg.Boot.Bank, err = m.provisionBank(cfg, bank); err != nil {
+		return err
 	}
 	store, err := m.store(ctx)
 	if err != nil {
@@ -77,6 +72,24 @@ func provision(ctx context.Context, root string, bank fwu.Bank, sizes map[string
 		return hinted(err, "--force overwrites it, and forgets every rollback floor in it")
 	}
 	return err
+}
+
+// provisionBank is the bank that was given, or that is running.
+func (m *machine) provisionBank(cfg fwu.Config, given fwu.Bank) (fwu.Bank, error) {
+	switch {
+	case given != fwu.NoBank && given.Index() < 0:
+		return given, fmt.Errorf("--bank %s: want a or b", given)
+	case given != fwu.NoBank, cfg.Selector == nil:
+		return given, nil
+	}
+	boot, err := m.boot(cfg.Components)
+	if err == nil && boot.Bank == fwu.NoBank {
+		err = fmt.Errorf("which bank is running is not known: %s", boot.Why)
+	}
+	if err != nil {
+		return given, hinted(err, "--bank says it")
+	}
+	return boot.Bank, nil
 }
 
 func newResetCommand(g *globals) *cobra.Command {
