@@ -143,7 +143,13 @@ func TestHeaderIsBounded(t *testing.T) {
 	if _, err := Open(over, anchors(t, edKey())); !errors.Is(err, ErrMalformed) {
 		t.Error(err)
 	}
-	// The payload's head no longer fits.
+	// The payload's head fits, and then it does not: its key ends where the bound is.
+	for short, fits := range map[int]bool{4: true, 3: false} {
+		_, err := Header(bundle(t, padded(MaxHeader-rest-short), "#a", 5, "image"))
+		if fits != (err == nil) || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%d bytes before the bound: %v", short, err)
+		}
+	}
 	if _, err := Header(bundle(t, largest, "#a", 5, "image")); !errors.Is(err, ErrMalformed) {
 		t.Error(err)
 	}

@@ -195,6 +195,11 @@ func checkRefusals(t *testing.T, base func(testing.TB) *parts, cases map[string]
 
 func TestMembersThatAreRefused(t *testing.T) {
 	drop := func(key int) func(*parts) { return func(p *parts) { delete(p.manifest, key) } }
+	afterCommon := func(p *parts) {
+		p.common[4] = encode(t, p.shared)
+		p.manifest[3] = append(encode(t, p.common), 0)
+		p.common, p.shared = nil, nil
+	}
 	components := func(ids ...any) func(*parts) { return func(p *parts) { p.common[2] = append(a{}, ids...) } }
 	rootfs := a{[]byte("rootfs")}
 	var many a
@@ -219,6 +224,7 @@ func TestMembersThatAreRefused(t *testing.T) {
 		"no version":                  {drop(6), ErrMalformed, "no member 6"},
 		"no validate":                 {func(p *parts) { p.validate = nil }, ErrMalformed, "no member 7"},
 		"severed install":             {func(p *parts) { p.manifest[20] = a{-16, make([]byte, 32)} }, ErrMalformed, "install is an array"},
+		"something after common":      {afterCommon, ErrMalformed, "1 bytes after common"},
 		"not wrapped common":          {func(p *parts) { p.common, p.shared, p.manifest[3] = nil, nil, m{2: a{rootfs}} }, ErrMalformed, "common is a map"},
 		"dependencies of manifests":   {func(p *parts) { p.common[1] = m{0: m{}} }, ErrUnsupported, "suit-dependencies (1)"},
 		"no components":               {func(p *parts) { delete(p.common, 2) }, ErrMalformed, "without components"},
@@ -332,6 +338,8 @@ func TestParametersThatAreRefused(t *testing.T) {
 		"version without comparison":           {match(a{a{1}}), ErrMalformed, "version match has 1 elements"},
 		"pre-release":                          {match(a{2, a{1, 2, 3, -1}}), ErrUnsupported, "pre-release version"},
 		"version overflows":                    {match(a{2, a{1, 2, 65536}}), ErrUnsupported, "65536 as number 3"},
+		"something after the version":          {func(p *parts) { p.install[3] = m{28: append(encode(t, a{2, a{1}}), 0)} }, ErrMalformed, "1 bytes after version match"},
+		"second sequence without index":        {func(p *parts) { p.validate = a{3, 15} }, ErrMalformed, "validate of several components does not begin with an index"},
 		"a second image":                       {twoImages, ErrUnsupported, "more than one image (rootfs and bootfw)"},
 		"a component of which nothing is said": {func(p *parts) { p.install = a{12, 1} }, ErrMalformed, "component bootfw without"},
 		"version set, but not asked":           {func(p *parts) { p.install = a{12, 1, 20, m{28: encode(t, a{2, a{1}})}} }, ErrMalformed, "component bootfw without"},
@@ -474,5 +482,34 @@ func TestDigestIsCheckedBesideTheSignature(t *testing.T) {
 	f.authentication = encode(t, a{encode(t, a{-16, make([]byte, 32)})})
 	if _, err := Sign(appendEnvelope(nil, f), edKey(), nil); !errors.Is(err, ErrSignature) {
 		t.Error(err)
+	}
+}
+
+// TestSomethingBehindInTheWrapper: all of it is signed, and refused all the same.
+func TestSomethingBehindInTheWrapper(t *testing.T) {
+	f, err := whole(mustCreate(t, small()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ digest, protected, wrapper []byte }{
+		"nothing":                     {},
+		"behind the digest":           {digest: []byte{0}},
+		"behind the protected header": {protected: []byte{0}},
+		"behind the wrapper":          {wrapper: []byte{0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			digest := append(encode(t, a{-16, manifestDigest(f.manifest).Sum}), c.digest...)
+			protected := append(encode(t, m{1: -8}), c.protected...)
+			sig, err := signMessage(edKey(), encode(t, a{"Signature1", protected, []byte{}, digest}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			block := encode(t, cbor.Tag{Number: 18, Content: a{protected, m{}, nil, sig}})
+			wrapper := append(encode(t, a{digest, block}), c.wrapper...)
+			_, err = Open(appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest}), anchors(t, edKey()))
+			if name == "nothing" && err != nil || name != "nothing" && !errors.Is(err, ErrMalformed) {
+				t.Error(err)
+			}
+		})
 	}
 }
