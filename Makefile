@@ -15,7 +15,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv
 LDFLAGS = -s -w
 BUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 
-.PHONY: help build demo test check unit race 386 cross fuzz crash conformance memory audit bench clean demo-packages test-packages
+.PHONY: help build demo test check unit race 386 cross fuzz crash conformance audit bench clean demo-packages test-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,7 +27,7 @@ demo: demo-packages build ## a device goes through updates, a broken one, a powe
 	$(BUILD) -o build/demo ./test/demo
 	./build/demo -fwu-ab build/fwu-ab
 
-test: test-packages check unit race 386 cross crash conformance memory fuzz demo ## everything
+test: test-packages check unit race 386 cross crash conformance fuzz demo ## everything
 	@echo "make test: passed"
 
 check: ## formatting and static analysis
@@ -57,9 +57,6 @@ crash: ## power cuts at every write, and media that fail
 
 conformance: ## the table and the walk of the specification, against the service in process and over D-Bus
 	FWUAB_TEST_ALL=1 FWUAB_CONFORMANCE=full $(GO) test -count=1 -v -timeout 20m ./fwu/conformance/... | grep -vE '^(=== (RUN|PAUSE|CONT)|    --- PASS)'
-
-memory: build ## an image of 1 GiB through the service: how much memory it takes
-	FWUAB_MEMORY=1 $(GO) test -count=1 -v -run TestMemory ./test/system | grep -vE '^=== '
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for p in $$($(GO) list ./...); do \

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,7 +11,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/dbus/privatebus"
-	"github.com/fwu-ab/fwu-ab/partition/diskimage"
+	"github.com/fwu-ab/fwu-ab/test/lab"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -54,33 +52,15 @@ func codeCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// device makes a disk, the tree root/ of a booted system, and a message bus: device
+// device makes a device that was booted from bank a, and a message bus: device
 func deviceCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: device")
 	}
-	const slot = 1 << 20
-	layout := diskimage.Layout{Partitions: []diskimage.Partition{
-		{Name: "uboot-env", Size: 128 << 10}, {Name: "rootfs_a", Size: slot}, {Name: "rootfs_b", Size: slot},
-		{Name: "bootfw_a", Size: slot}, {Name: "bootfw_b", Size: slot}, {Name: "fwu-store", Size: slot},
-	}}
-	extents, err := diskimage.Create(ts.MkAbs("disk.img"), layout)
+	d, err := lab.New(ts.MkAbs("."), 1<<20, 1<<20, "detached")
 	ts.Check(err)
-	for i, p := range layout.Partitions {
-		ts.Setenv("AT_"+strings.ReplaceAll(p.Name, "-", "_"), strconv.FormatInt(extents[i].Offset, 10))
-	}
-	for name, content := range map[string]string{
-		"etc/fwu-ab/fwu-ab.toml":         fmt.Sprintf(deviceConfig, ts.MkAbs("disk.img")),
-		"usr/lib/fwu-ab/release":         "[rootfs]\nversion = \"1.0.0\"\nsequence = 1\n[bootfw]\nversion = \"1.0.0\"\nsequence = 1\n",
-		"usr/share/fwu-ab/env":           "bootcmd=run fwu_ab\n",
-		"proc/cmdline":                   "fwu.bank=a\n",
-		"proc/sys/kernel/random/boot_id": bootID("0"),
-	} {
-		writeTree(ts, name, content)
-	}
-	for _, dir := range []string{"run", "var/lock", "etc/fwu-ab/keys", "etc/fwu-ab/fwu-ab.toml.d"} {
-		ts.Check(os.MkdirAll(ts.MkAbs("root/"+dir), 0o755))
-	}
+	ts.Check(d.Write("usr/lib/fwu-ab/release", "[rootfs]\nversion = \"1.0.0\"\nsequence = 1\n[bootfw]\nversion = \"1.0.0\"\nsequence = 1\n"))
+	ts.Check(d.Booted(0, "fwu.bank=a"))
 	dir, err := os.MkdirTemp("", "fwu") // the path of a socket is short
 	ts.Check(err)
 	ts.Defer(func() { _ = os.RemoveAll(dir) })
@@ -88,38 +68,9 @@ func deviceCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { _ = stop() })
 	ts.Setenv("FWU_AB_BUS", address)
-}
-
-const deviceConfig = `disk = %q
-[store]
-device = "PARTLABEL=fwu-store"
-[selector]
-type = "uboot"
-[selector.uboot]
-scheme = "one-shot"
-copies = [
-  {device = "PARTLABEL=uboot-env", offset = 0x0, size = 0x10000},
-  {device = "PARTLABEL=uboot-env", offset = -65536, size = 0x10000},
-]
-default-environment = "/usr/share/fwu-ab/env"
-[identity]
-vendor-name = "example.com"
-class-name = "board"
-[trust]
-keys = ["/etc/fwu-ab/keys"]
-[component.rootfs]
-id = 0
-slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
-[component.bootfw]
-id = 1
-manifest = "bundled"
-slots = {a = "PARTLABEL=bootfw_a", b = "PARTLABEL=bootfw_b"}
-`
-
-func writeTree(ts *testscript.TestScript, name, content string) {
-	path := ts.MkAbs(filepath.Join("root", name))
-	ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
-	ts.Check(os.WriteFile(path, []byte(content), 0o644))
+	for name, e := range d.Extents {
+		ts.Setenv("AT_"+strings.ReplaceAll(name, "-", "_"), strconv.FormatInt(e.Offset, 10))
+	}
 }
 
 // up waits until the service answers: up
@@ -137,19 +88,15 @@ func upCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("the service does not come up")
 }
 
-func bootID(n string) string { return fmt.Sprintf("00000000-0000-4000-8000-%012s\n", n) }
-
 // boot makes the tree that of a system that was booted: boot N CMDLINE...
 func bootCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: boot N cmdline...")
 	}
-	line := ""
-	for _, a := range args[1:] {
-		line += a + " "
-	}
-	writeTree(ts, "proc/cmdline", line+"\n")
-	writeTree(ts, "proc/sys/kernel/random/boot_id", bootID(args[0]))
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	d := lab.Device{Root: ts.MkAbs("root")}
+	ts.Check(d.Booted(n, strings.Join(args[1:], " ")))
 }
 
 // fill makes a file of bytes that depend on a number: fill FILE SIZE N

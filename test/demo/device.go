@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +21,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/bootctl/uboot/model"
 	"github.com/fwu-ab/fwu-ab/dbus/privatebus"
 	"github.com/fwu-ab/fwu-ab/fwu"
-	"github.com/fwu-ab/fwu-ab/partition/diskimage"
+	"github.com/fwu-ab/fwu-ab/test/lab"
 )
 
 const (
@@ -31,14 +34,13 @@ const (
 	exitVerification = fwu.ExitVerification
 
 	checkpoint = fwu.CheckpointInterval
-	environ    = 64 << 10 // size of a copy of the boot environment
 )
 
 // device is the machine: a disk in a file, a tree with what the kernel and the root file system show of it, and a message bus.
 type device struct {
+	*lab.Device
 	dir, binary string
 	out         io.Writer
-	extents     map[string]diskimage.Extent
 	bus         string
 	stopBus     func() error
 	logind      *logind
@@ -70,39 +72,32 @@ func (l *lockedBuffer) Bytes() []byte {
 
 func (d *device) path(name string) string { return filepath.Join(d.dir, name) }
 
-func (d *device) makeDisk() error {
-	parts := []diskimage.Partition{
-		{Name: "uboot-env", Size: 1 << 20}, {Name: "rootfs_a", Size: slotSize}, {Name: "rootfs_b", Size: slotSize},
-		{Name: "bootfw_a", Size: 2 << 20}, {Name: "bootfw_b", Size: 2 << 20}, {Name: "fwu-store", Size: 1 << 20},
+// makeDevice makes the disk, with bank a filled, and the tree around it.
+func (d *device) makeDevice() (err error) {
+	if d.Device, err = lab.New(d.dir, slotSize, 2<<20, "bundled"); err != nil {
+		return err
 	}
-	extents, err := diskimage.Create(d.path("disk.img"), diskimage.Layout{Partitions: parts})
+	for _, name := range slices.SortedFunc(maps.Keys(d.Extents), func(a, b string) int { return cmp.Compare(d.Extents[a].Offset, d.Extents[b].Offset) }) {
+		d.note("%-10s %6.1f MiB at %d", name, float64(d.Extents[name].Size)/(1<<20), d.Extents[name].Offset)
+	}
+	text, err := os.ReadFile(filepath.Join(d.Root, "etc/fwu-ab/fwu-ab.toml"))
 	if err != nil {
 		return err
 	}
-	d.extents = map[string]diskimage.Extent{}
-	for i, p := range parts {
-		d.extents[p.Name] = extents[i]
-		d.note("%-10s %6.1f MiB at %d", p.Name, float64(extents[i].Size)/(1<<20), extents[i].Offset)
+	fmt.Fprintln(d.out, "/etc/fwu-ab/fwu-ab.toml:")
+	for line := range strings.Lines(strings.ReplaceAll(string(text), d.dir+"/", "")) {
+		fmt.Fprintf(d.out, "    %s", line)
 	}
 	for _, c := range []string{"rootfs", "bootfw"} {
-		if err := d.fill(c+"_a", d.path(c+"-1.img")); err != nil {
+		b, err := os.ReadFile(d.path(c + "-1.img"))
+		if err != nil {
+			return err
+		}
+		if err := d.Fill(c+"_a", 0, b); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// fill copies a file into a partition, as a factory does.
-func (d *device) fill(partition, image string) error {
-	disk, err := os.OpenFile(d.path("disk.img"), os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	b, err := os.ReadFile(image)
-	if err == nil {
-		_, err = disk.WriteAt(b, d.extents[partition].Offset)
-	}
-	return errors.Join(err, disk.Close())
+	return copyFile(d.path("release.pub"), filepath.Join(d.Root, "etc/fwu-ab/keys/release.pub"))
 }
 
 func (d *device) provision(ctx context.Context) error {
@@ -123,11 +118,11 @@ func (d *device) startBus(ctx context.Context) (err error) {
 
 // bootloader is U-Boot with the script that is shipped, on this disk.
 func (d *device) bootloader() model.Bootloader {
-	at := d.extents["uboot-env"].Offset
+	at := d.Extents["uboot-env"].Offset
 	loc := func(off int64) uboot.Location {
-		return uboot.Location{Path: d.path("disk.img"), Offset: at + off, Size: environ}
+		return uboot.Location{Path: d.Disk, Offset: at + off, Size: lab.EnvironmentSize}
 	}
-	return model.Bootloader{Environment: uboot.Environment{Copies: []uboot.Location{loc(0), loc(environ)}, Open: uboot.OpenMedium}}
+	return model.Bootloader{Environment: uboot.Environment{Copies: []uboot.Location{loc(0), loc(lab.EnvironmentSize)}, Open: uboot.OpenMedium}}
 }
 
 // bootable tells whether a bootloader can load a kernel from the file system in a bank's slot.
@@ -138,7 +133,7 @@ func (d *device) bootable(ctx context.Context, bank string) bool {
 
 // readFile reads a file of the file system in a bank's slot, as it lies on the disk.
 func (d *device) readFile(ctx context.Context, bank, name string) ([]byte, error) {
-	return debugfs(ctx, fmt.Sprintf("%s?offset=%d", d.path("disk.img"), d.extents["rootfs_"+bank].Offset), "cat "+name)
+	return debugfs(ctx, fmt.Sprintf("%s?offset=%d", d.Disk, d.Extents["rootfs_"+bank].Offset), "cat "+name)
 }
 
 // powerOn runs the bootloader until a kernel comes up, and starts the service on what was booted.
@@ -171,13 +166,10 @@ func (d *device) userSpace(ctx context.Context, out model.Outcome) error {
 	if err := d.copyReleaseFrom(ctx, string(out.Bank)); err != nil {
 		return err
 	}
-	if err := d.write("root/proc/cmdline", out.CommandLine+" quiet\n"); err != nil {
+	if err := d.Booted(d.boots, out.CommandLine+" quiet"); err != nil {
 		return err
 	}
-	if err := d.write("root/proc/sys/kernel/random/boot_id", fmt.Sprintf("00000000-0000-4000-8000-%012d\n", d.boots)); err != nil {
-		return err
-	}
-	d.daemon = exec.Command(d.binary, "--root", d.path("root"), "--bus", d.bus, "daemon")
+	d.daemon = exec.Command(d.binary, "--root", d.Root, "--bus", d.bus, "daemon")
 	d.daemon.Stderr = &d.log
 	if err := d.daemon.Start(); err != nil {
 		return err
@@ -257,7 +249,7 @@ func (d *device) fwu(ctx context.Context, want int, args ...string) error {
 	full := args
 	switch args[0] {
 	case "doctor", "provision":
-		full = append([]string{"--root", d.path("root")}, args...)
+		full = append([]string{"--root", d.Root}, args...)
 	}
 	cmd := exec.CommandContext(ctx, d.binary, full...)
 	cmd.Env = append(os.Environ(), "FWU_AB_BUS="+d.bus)

@@ -17,67 +17,12 @@ const (
 	imageSize = 56 << 20
 )
 
-func (d *device) write(name, content string) error {
-	path := d.path(name)
+func write(path, content string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	return os.WriteFile(path, []byte(content), 0o644)
 }
-
-// makeTree makes what the service finds of the system around it.
-func (d *device) makeTree() error {
-	for _, dir := range []string{"root/etc/fwu-ab/keys", "root/run", "root/var/lock", "root/usr/share/fwu-ab"} {
-		if err := os.MkdirAll(d.path(dir), 0o755); err != nil {
-			return err
-		}
-	}
-	for name, content := range map[string]string{
-		"root/proc/cmdline":                   "quiet\n",
-		"root/proc/sys/kernel/random/boot_id": "00000000-0000-4000-8000-000000000000\n",
-		"root/usr/share/fwu-ab/default.env":   "bootdelay=0\nfwu_iface=mmc\nfwu_disk=0\nfwu_part_a=2\nfwu_part_b=3\nbootcmd=run fwu_ab\n",
-		"root/etc/fwu-ab/fwu-ab.toml":         fmt.Sprintf(configuration, d.path("disk.img")),
-	} {
-		if err := d.write(name, content); err != nil {
-			return err
-		}
-	}
-	fmt.Fprintf(d.out, "/etc/fwu-ab/fwu-ab.toml:\n    %s\n", strings.ReplaceAll(strings.TrimSpace(fmt.Sprintf(configuration, "disk.img")), "\n", "\n    "))
-	return nil
-}
-
-const configuration = `disk = %q
-
-[store]
-device = "PARTLABEL=fwu-store"
-
-[selector]
-type = "uboot"
-[selector.uboot]
-scheme = "one-shot"
-copies = [
-  {device = "PARTLABEL=uboot-env", offset = 0x0, size = 0x10000},
-  {device = "PARTLABEL=uboot-env", offset = 0x10000, size = 0x10000},
-]
-default-environment = "/usr/share/fwu-ab/default.env"
-
-[identity]
-vendor-name = "example.com"
-class-name = "demo board"
-
-[trust]
-keys = ["/etc/fwu-ab/keys"]
-
-[component.rootfs]
-id = 0
-manifest = "bundled"
-slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
-
-[component.bootfw]
-id = 1
-manifest = "detached"
-slots = {a = "PARTLABEL=bootfw_a", b = "PARTLABEL=bootfw_b"}
-`
 
 // makeImage makes version v of both components: a root file system of a tree, with a kernel that comes up or not, and some firmware.
 func (d *device) makeImage(ctx context.Context, v int, good bool) error {
@@ -92,7 +37,7 @@ func (d *device) makeImage(ctx context.Context, v int, good bool) error {
 		"/etc/os-release":         fmt.Sprintf("NAME=demo\nVERSION_ID=%d.0.0\n", v),
 		"/usr/lib/fwu-ab/release": fmt.Sprintf("[rootfs]\nversion = \"%d.0.0\"\nsequence = %d\n\n[bootfw]\nversion = \"1.0.0\"\nsequence = 1\n", v, v),
 	} {
-		if err := d.write(tree+name, content); err != nil {
+		if err := write(d.path(tree+name), content); err != nil {
 			return err
 		}
 	}
@@ -134,7 +79,7 @@ func (d *device) copyRelease(image string) error {
 	if err != nil {
 		return err
 	}
-	return d.write("root/usr/lib/fwu-ab/release", string(b))
+	return d.Write("usr/lib/fwu-ab/release", string(b))
 }
 
 func (d *device) copyReleaseFrom(ctx context.Context, bank string) error {
@@ -142,7 +87,7 @@ func (d *device) copyReleaseFrom(ctx context.Context, bank string) error {
 	if err != nil {
 		return err
 	}
-	return d.write("root/usr/lib/fwu-ab/release", string(b))
+	return d.Write("usr/lib/fwu-ab/release", string(b))
 }
 
 // debugfs runs a command of the ext4 debugger, which reads a file system without mounting it.

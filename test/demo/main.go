@@ -83,23 +83,17 @@ func (d *device) told(format string, args ...any) {
 // factory makes images, keys and the disk, and fills bank a.
 func (d *device) factory(ctx context.Context) error {
 	d.title("In the factory: a key, three versions of a system, a disk with bank a filled")
-	if err := d.makeTree(); err != nil {
-		return err
-	}
 	for _, k := range []string{"release", "attacker"} {
 		if err := d.fwu(ctx, exitOK, "key", "generate", d.path(k)); err != nil {
 			return err
 		}
-	}
-	if err := copyFile(d.path("release.pub"), d.path("root/etc/fwu-ab/keys/release.pub")); err != nil {
-		return err
 	}
 	for v := 1; v <= 4; v++ {
 		if err := d.makeImage(ctx, v, v != 3); err != nil {
 			return err
 		}
 	}
-	if err := d.makeDisk(); err != nil {
+	if err := d.makeDevice(); err != nil {
 		return err
 	}
 	if err := d.provision(ctx); err != nil {
