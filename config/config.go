@@ -47,21 +47,17 @@ type Store struct {
 const (
 	NoSelector    = ""
 	UBootSelector = "uboot"
-	EFISelector   = "efi"
 )
 
 // Selector is how the bootloader is told which bank to start.
 type Selector struct {
 	Type  string // NoSelector only where no component is a bank member
 	UBoot UBoot  // meaningful if Type is UBootSelector
-	EFI   EFI    // meaningful if Type is EFISelector
 }
 
 // The schemes of U-Boot variables.
 const (
-	OneShot   = "one-shot"
-	BootOrder = "boot-order"
-	BootCount = "bootcount"
+	OneShot = "one-shot"
 )
 
 // UBoot configures the U-Boot environment as a selector.
@@ -75,24 +71,13 @@ type UBoot struct {
 	SingleCopy bool
 	// DefaultEnvironment is a file with the full environment that a missing one is made from; empty: never made.
 	DefaultEnvironment string
-	// LockDirs are the directories whose fw_printenv.lock is held while the environment is written.
-	LockDirs []string
-	// BankVariables are further variables and their values for the banks a and b (scheme bootcount).
-	BankVariables map[string][2]string
 }
 
 // EnvCopy is one copy of a U-Boot environment.
 type EnvCopy struct {
 	Device string // path of a file or device, or PARTLABEL=, PARTUUID=
-	Offset int64  // bytes; negative: from the end
+	Offset int64  // bytes; negative (in decimal: TOML has no signed hexadecimal): from the end
 	Size   int64  // bytes
-}
-
-// EFI configures the boot variables of UEFI as a selector: what the Boot#### of the banks a and b start.
-type EFI struct {
-	Partitions [2]string // see Component.Slots
-	Loaders    [2]string // paths with backslashes
-	Options    [2]string // command lines; empty for a loader that needs none
 }
 
 // Component is a component as configured.
@@ -111,7 +96,7 @@ type Component struct {
 	Unit string
 	// Device is what a manifest must be for; zero where Manifest is fwu.None and nothing is configured.
 	Device suit.Device
-	// Keys are files and directories of PEM files.
+	// Keys are PEM files, and directories that stand for every *.pub and *.pem file in them.
 	Keys []string
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -108,12 +109,12 @@ func TestTheExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	example := suit.Device{Vendor: VendorID("example.com"), Class: ClassID(VendorID("example.com"), "gateway rev2")}
+	example := suit.Device{Vendor: suit.VendorID("example.com"), Class: suit.ClassID(suit.VendorID("example.com"), "gateway rev2")}
 	want := &Config{
 		Trial: true, MaxTrials: 3,
 		Store: Store{Device: "PARTLABEL=fwu-store"},
 		Selector: Selector{Type: UBootSelector, UBoot: UBoot{
-			Scheme: OneShot, EnvConfig: "/etc/fw_env.config", LockDirs: []string{"/run", "/var/lock"},
+			Scheme: OneShot, EnvConfig: "/etc/fw_env.config",
 		}},
 		Components: []Component{
 			{ID: 0, Name: "rootfs", Trial: true, Slots: [2]string{"PARTLABEL=rootfs_a", "PARTLABEL=rootfs_b"},
@@ -122,7 +123,7 @@ func TestTheExample(t *testing.T) {
 				Manifest: fwu.Detached, Device: example, Keys: []string{"/etc/fwu-ab/keys"}},
 			{ID: 16, Name: "radio", Live: true, Trial: true, Slots: [2]string{"PARTLABEL=radio_a", "PARTLABEL=radio_b"},
 				Manifest: fwu.Bundled, Unit: "radio.service", Keys: []string{"/etc/fwu-ab/radio.pem"},
-				Device: suit.Device{Vendor: VendorID("radio.example"), Class: ClassID(VendorID("radio.example"), "modem 7")}},
+				Device: suit.Device{Vendor: suit.VendorID("radio.example"), Class: suit.ClassID(suit.VendorID("radio.example"), "modem 7")}},
 		},
 		Report: got.Report,
 	}
@@ -158,42 +159,27 @@ func TestSelectors(t *testing.T) {
 		{"U-Boot, two copies", `
 type = "uboot"
 [selector.uboot]
-scheme = "boot-order"
+scheme = "one-shot"
 copies = [
   {device = "/dev/mmcblk0", offset = -0, size = 0x2_0000},
   {device = "/dev/mmcblk0", offset = -131072, size = 0x2_0000},
 ]
 default-environment = "/usr/share/fwu-ab/default.env"
 `, Selector{Type: UBootSelector, UBoot: UBoot{
-			Scheme: BootOrder, LockDirs: []string{"/run", "/var/lock"}, DefaultEnvironment: "/usr/share/fwu-ab/default.env",
+			Scheme: OneShot, DefaultEnvironment: "/usr/share/fwu-ab/default.env",
 			Copies: []EnvCopy{{"/dev/mmcblk0", 0, 0x20000}, {"/dev/mmcblk0", -0x20000, 0x20000}},
 		}}},
 		{"U-Boot, one copy in so many words, as an array of tables", `
 type = "uboot"
 [selector.uboot]
-scheme = "bootcount"
+scheme = "one-shot"
 single-copy = true
-lock-dirs = []
-bank-variables.mender_boot_part = {a = "2", b = "3"}
 [[selector.uboot.copies]]
 device = "PARTUUID=0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 size = 16384
 `, Selector{Type: UBootSelector, UBoot: UBoot{
-			Scheme: BootCount, LockDirs: []string{}, SingleCopy: true,
-			Copies:        []EnvCopy{{"PARTUUID=0fc63daf-8483-4772-8e79-3d69d8477de4", 0, 16384}},
-			BankVariables: map[string][2]string{"mender_boot_part": {"2", "3"}},
-		}}},
-		{"UEFI", `
-type = "efi"
-[selector.efi]
-partitions = {a = "PARTLABEL=esp_a", b = "PARTLABEL=esp_b"}
-loaders = {a = "/EFI/Linux/system.efi", b = '\EFI\Linux\system.efi'}
-options.a = "fwu.bank=a quiet"
-options.b = "fwu.bank=b quiet"
-`, Selector{Type: EFISelector, EFI: EFI{
-			Partitions: [2]string{"PARTLABEL=esp_a", "PARTLABEL=esp_b"},
-			Loaders:    [2]string{`\EFI\Linux\system.efi`, `\EFI\Linux\system.efi`},
-			Options:    [2]string{"fwu.bank=a quiet", "fwu.bank=b quiet"},
+			Scheme: OneShot, SingleCopy: true,
+			Copies: []EnvCopy{{"PARTUUID=0fc63daf-8483-4772-8e79-3d69d8477de4", 0, 16384}},
 		}}},
 	}
 	for _, tt := range tests {
@@ -362,13 +348,13 @@ slots = {a = "/dev/mtd1", b = "/dev/mtd2"}
 		{"an empty string takes a value away", "[identity]\nvendor-name = \"\"\nvendor = \"fa6b4a53-d5ad-5fdf-be9d-e663e4d41ffe\"\n",
 			func(c *Config) {
 				vendor, _ := suit.ParseUUID("fa6b4a53-d5ad-5fdf-be9d-e663e4d41ffe")
-				c.Components[0].Device = suit.Device{Vendor: vendor, Class: ClassID(vendor, "one")}
+				c.Components[0].Device = suit.Device{Vendor: vendor, Class: suit.ClassID(vendor, "one")}
 			}},
 		{"a component has a class of its own", "[component.radio]\nclass-name = \"two\"\n",
-			func(c *Config) { c.Components[0].Device.Class = ClassID(VendorID("example.com"), "two") }},
+			func(c *Config) { c.Components[0].Device.Class = suit.ClassID(suit.VendorID("example.com"), "two") }},
 		{"a class name is of the vendor of the component", "[component.radio]\nvendor-name = \"radio.example\"\n",
 			func(c *Config) {
-				c.Components[0].Device = suit.Device{Vendor: VendorID("radio.example"), Class: ClassID(VendorID("radio.example"), "one")}
+				c.Components[0].Device = suit.Device{Vendor: suit.VendorID("radio.example"), Class: suit.ClassID(suit.VendorID("radio.example"), "one")}
 			}},
 		{"a component more", "[component.aux]\nid = 0\nkind = \"live\"\nmanifest = \"none\"\ntrial = false\nslots = {a = \"/dev/mtd3\", b = \"/dev/mtd4\"}\n",
 			func(c *Config) {
@@ -477,15 +463,12 @@ func TestARelativeRoot(t *testing.T) {
 // The oracle is another implementation of RFC 9562.
 func TestIdentifiersMadeFromNames(t *testing.T) {
 	for _, domain := range []string{"example.com", "arm.com", "müller.example", "x"} {
+		const class = "gateway rev2"
+		c := loadText(t, fmt.Sprintf("%s[identity]\nvendor-name = %q\nclass-name = %q\n", smallest, domain, class))
 		vendor := uuid.NewSHA1(uuid.NameSpaceDNS, []byte(domain))
-		if got := VendorID(domain).String(); got != vendor.String() {
-			t.Errorf("vendor %s is %s, want %s", domain, got, vendor)
-		}
-		for _, class := range []string{"gateway rev2", ""} {
-			want := uuid.NewSHA1(vendor, []byte(class))
-			if got := ClassID(VendorID(domain), class).String(); got != want.String() {
-				t.Errorf("class %s of %s is %s, want %s", class, domain, got, want)
-			}
+		want := suit.Device{Vendor: suit.UUID(vendor), Class: suit.UUID(uuid.NewSHA1(vendor, []byte(class)))}
+		if got := c.Components[0].Device; got != want {
+			t.Errorf("%s is %s %s, want %s %s", domain, got.Vendor, got.Class, want.Vendor, want.Class)
 		}
 	}
 }

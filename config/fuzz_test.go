@@ -100,8 +100,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(readExample(f), "")
 	f.Add(smallest, "[component.radio]\nid = 4\n")
 	f.Add(bank, "selector.uboot.env-config = ''\nselector.uboot.copies = [{device = '/x', offset = -4, size = 16}, {device = '/y', size = 16}]\n")
-	f.Add(strings.Replace(bank, "one-shot", "bootcount", 1), "selector.uboot.bank-variables = {x = {a = '1', b = '2'}}\n")
-	f.Add(bank, "selector = {type = 'efi', efi = {partitions = {a = '/a', b = '/b'}, loaders = {a = '/a', b = '/b'}}}\n")
+	f.Add(bank, "selector = {type = 'efi', efi = {loaders = {a = '/a', b = '/b'}}}\n")
 	f.Fuzz(func(t *testing.T, base, over string) {
 		c, err := load([]source{{"base", []byte(base)}, {"over", []byte(over)}})
 		if err != nil {

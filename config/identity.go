@@ -1,33 +1,6 @@
 package config
 
-import (
-	"crypto/sha1"
-
-	"github.com/fwu-ab/fwu-ab/suit"
-)
-
-// namespaceDNS is the namespace of domain names (RFC 9562, section 6.6).
-func namespaceDNS() suit.UUID {
-	return suit.UUID{0x6b, 0xa7, 0xb8, 0x10, 0x9d, 0xad, 0x11, 0xd1, 0x80, 0xb4, 0x00, 0xc0, 0x4f, 0xd4, 0x30, 0xc8}
-}
-
-// VendorID is the vendor identifier made from a domain name (draft-ietf-suit-manifest, "Constructing UUIDs").
-func VendorID(domain string) suit.UUID { return uuid5(namespaceDNS(), domain) }
-
-// ClassID is the class identifier made from what tells the vendor's devices apart (as VendorID).
-func ClassID(vendor suit.UUID, name string) suit.UUID { return uuid5(vendor, name) }
-
-// uuid5 is a UUID of version 5 (RFC 9562, section 5.5). SHA-1 names here, it does not protect.
-func uuid5(namespace suit.UUID, name string) suit.UUID {
-	h := sha1.New()
-	h.Write(namespace[:])
-	h.Write([]byte(name))
-	var u suit.UUID
-	copy(u[:], h.Sum(nil))
-	u[6] = u[6]&0x0f | 0x50
-	u[8] = u[8]&0x3f | 0x80
-	return u
-}
+import "github.com/fwu-ab/fwu-ab/suit"
 
 // identity is a vendor and a class as they stand in a table; each is either an identifier or a name to make one from, or not set.
 type identity struct {
@@ -80,10 +53,10 @@ func (i identity) device(whole identity) (suit.Device, identity) {
 	}
 	d := suit.Device{Vendor: i.vendor.id, Class: i.class.id}
 	if i.vendor.name != "" {
-		d.Vendor = VendorID(i.vendor.name)
+		d.Vendor = suit.VendorID(i.vendor.name)
 	}
 	if i.class.name != "" {
-		d.Class = ClassID(d.Vendor, i.class.name)
+		d.Class = suit.ClassID(d.Vendor, i.class.name)
 	}
 	return d, i
 }

@@ -126,24 +126,15 @@ func (s *scope) textOf(key string, n *node) string {
 	return v
 }
 
-// str reads a string that may be missing.
-func (s *scope) str(key string) string {
-	v, at := s.text(key)
-	if v != "" {
-		s.note(s.path+key, v, at)
-	}
-	return v
-}
-
-// choice reads one of several words; the first is the default unless that is "".
+// choice reads one of several words; the first is the default. If that is "" there is none, and it stands for what was refused as well.
 func (s *scope) choice(key string, words ...string) string {
 	v, at := s.text(key)
 	switch {
 	case v == "":
 		v, at = words[0], Pos{}
 	case !slices.Contains(words, v):
-		words = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "" })
-		s.fail(at, "%s%s is %q, want %s", s.path, key, v, quoteList(words))
+		known := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "" })
+		s.fail(at, "%s%s is %q, want %s", s.path, key, v, quoteList(known))
 		return words[0]
 	}
 	if v != "" {

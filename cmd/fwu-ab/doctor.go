@@ -95,6 +95,9 @@ func (m *machine) usesTable() bool {
 	for _, c := range m.cfg.Components {
 		specs = append(specs, c.Slots[:]...)
 	}
+	for _, c := range m.cfg.Selector.UBoot.Copies {
+		specs = append(specs, c.Device)
+	}
 	for _, s := range specs {
 		if strings.HasPrefix(s, "PART") {
 			return true

@@ -61,7 +61,7 @@ func (m *machine) component(ctx context.Context, c config.Component) (fwu.Compon
 	return out, nil
 }
 
-// keys reads the trust anchors of a component: files, and all files with a public key's ending in directories.
+// keys reads the trust anchors of a component: files, and of directories every *.pub and *.pem file.
 func (m *machine) keys(c config.Component) (suit.VerifyKeys, error) {
 	var files []string
 	for _, k := range c.Keys {
@@ -97,15 +97,12 @@ func (m *machine) components(ctx context.Context) ([]fwu.Component, error) {
 	return out, errors.Join(errs...)
 }
 
-// selector is nil if every component is live.
+// selector is nil if none is configured: then every component is live.
 func (m *machine) selector(ctx context.Context) (*uboot.Selector, error) {
-	switch m.cfg.Selector.Type {
-	case config.NoSelector:
+	if m.cfg.Selector.Type == config.NoSelector {
 		return nil, nil
-	case config.UBootSelector:
-		return m.uboot(ctx)
 	}
-	return nil, fmt.Errorf("selector %q is not supported by this version", m.cfg.Selector.Type)
+	return m.uboot(ctx)
 }
 
 func (m *machine) uboot(ctx context.Context) (*uboot.Selector, error) {
