@@ -18,7 +18,8 @@ type client struct {
 	outer   *phase // of a recovery: what holds until the service has started
 	strict  bool   // check the invariants after each call
 	failing bool   // a medium fails: errors are expected
-	errs    []error
+	// afterBoot: a medium failed in a boot or a start of the service, so that the story does not go as it is told.
+	afterBoot bool
 }
 
 // infos is a snapshot of all components.
@@ -39,12 +40,10 @@ func (c *client) infos() map[string]fwu.Info {
 func (c *client) call(name string, ids []fwu.ID, f func() error) error {
 	p := c.begin(name, ids)
 	err := f()
-	p.defaults = append(p.defaults, c.m.selection().Default)
+	p.defaults = append(slices.Clone(p.defaults), c.m.selection().Default)
 	if c.m.service != nil {
 		after := c.m.needed()
-		p.needed = slices.DeleteFunc(p.needed, func(n string) bool {
-			return !slices.Contains(after, n) && name != "reboot" && name != "install" && name != "start"
-		})
+		p.needed = slices.DeleteFunc(slices.Clone(p.needed), func(n string) bool { return !slices.Contains(after, n) })
 	}
 	if err != nil {
 		return fmt.Errorf("%s %v: %w", name, ids, err)

@@ -2,7 +2,6 @@ package crash
 
 import (
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -48,23 +47,91 @@ func (s *suite) done(t *testing.T, begun time.Time) {
 	t.Logf("%d cuts, which left %d different states, in %v", s.tried, s.unique, time.Since(begun).Round(time.Millisecond))
 }
 
-// TestPowerCut cuts every write of every story.
-func TestPowerCut(t *testing.T) {
-	s := newSuite(t)
+// stories runs do for each story, with what was recorded of it, and reports.
+func (s *suite) stories(t *testing.T, do func(story, *session)) {
+	t.Helper()
 	begun := time.Now()
 	for _, st := range stories() {
 		t.Run(st.name, func(t *testing.T) {
 			from, err := s.w.play(s.ctx, st)
 			check(t, err)
 			tried, unique, at := s.tried, s.unique, time.Now()
-			s.each(sim.Cuts(from.base, from.log, depth()), runtime.GOMAXPROCS(0), func(c sim.Cut) {
-				s.one(from, trial{st.name, none, policy(c.Position+c.Shape) % 2, []sim.Cut{c}})
-			})
+			do(st, from)
 			t.Logf("%d operations, %d cuts, %d different, in %v", len(from.log), s.tried-tried, s.unique-unique, time.Since(at).Round(time.Millisecond))
 		})
 	}
 	s.done(t, begun)
 }
+
+// TestPowerCut cuts every write of every story.
+func TestPowerCut(t *testing.T) {
+	s := newSuite(t)
+	s.stories(t, func(st story, from *session) {
+		s.each(sampled(sim.Cuts(from.base, from.log, depth()), one(6)), func(c sim.Cut) {
+			s.one(from, trial{story: st.name, loss: none, policy: policyOf(c), at: []sim.Cut{c}})
+		})
+	})
+}
+
+// TestPowerCutWithLoss loses more than what was in flight: every boot variable, or the record; or has a newer service in the other bank that wrote the record.
+func TestPowerCutWithLoss(t *testing.T) {
+	for l := environment; l <= newerMinor; l++ {
+		t.Run(l.String(), func(t *testing.T) {
+			s := newSuite(t)
+			s.stories(t, func(st story, from *session) {
+				s.each(sampled(sim.Cuts(from.base, from.log, sim.Coarse), one(20)), func(c sim.Cut) {
+					s.one(from, trial{story: st.name, loss: l, policy: policyOf(c), at: []sim.Cut{c}})
+				})
+			})
+		})
+	}
+}
+
+// TestSecondPowerCut cuts the recovery from a cut, too.
+func TestSecondPowerCut(t *testing.T) {
+	s := newSuite(t)
+	s.stories(t, func(st story, from *session) {
+		s.each(sampled(sim.Cuts(from.base, from.log, sim.Coarse), 2*one(12)), func(c sim.Cut) {
+			s.second(from, trial{story: st.name, loss: none, policy: policyOf(c), at: []sim.Cut{c}}, 7*one(2))
+		})
+	})
+}
+
+// TestSecondPowerCutWithLoss loses the environment with both cuts, or the record with the first.
+func TestSecondPowerCutWithLoss(t *testing.T) {
+	for _, l := range []loss{environment, recordZeroed} {
+		t.Run(l.String(), func(t *testing.T) {
+			s := newSuite(t)
+			s.stories(t, func(st story, from *session) {
+				s.each(sampled(sim.Cuts(from.base, from.log, sim.Coarse), 5*one(20)), func(c sim.Cut) {
+					s.second(from, trial{story: st.name, loss: l, policy: policyOf(c), at: []sim.Cut{c}}, 7*one(2))
+				})
+			})
+		})
+	}
+}
+
+// TestUnknownMajorVersion finds a record that this service cannot read, after any cut: something boots, the service answers queries and touches nothing.
+func TestUnknownMajorVersion(t *testing.T) {
+	s := newSuite(t)
+	s.stories(t, func(st story, from *session) {
+		s.each(sampled(sim.Cuts(from.base, from.log, sim.Coarse), one(20)), func(c sim.Cut) {
+			if err := s.unknown(from, c); err != nil {
+				s.fail(trial{story: st.name, loss: newerMajor, policy: 0, at: []sim.Cut{c}}, err)
+			}
+		})
+	})
+}
+
+// one is 1 where everything is to be tried, else n.
+func one(n int) int {
+	if whole() {
+		return 1
+	}
+	return n
+}
+
+func policyOf(c sim.Cut) policy { return policy(c.Position+c.Shape) % 2 }
 
 // TestSeed replays the one case that FWUAB_CRASH_SEED names.
 func TestSeed(t *testing.T) {
@@ -73,5 +140,9 @@ func TestSeed(t *testing.T) {
 		t.Skip("FWUAB_CRASH_SEED names no case")
 	}
 	s := newSuite(t)
+	if isMishap(seed) {
+		check(t, s.replayMishap(strings.Split(seed, "/")))
+		return
+	}
 	check(t, s.replay(t, strings.Split(seed, "/")))
 }

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -202,12 +203,15 @@ func (m *machine) sound() error {
 }
 
 func (m *machine) soundComponent(c component) error {
-	info, err := m.service.Query(nil, c.id) //nolint:staticcheck // Query waits for nothing
+	info, err := m.service.Query(context.Background(), c.id)
 	if err != nil {
 		return err
 	}
 	build := m.build(c.name, int(info.Location))
 	switch {
+	case build < 0 && m.storeLost && c.live && m.forgotten[c.name] && m.torn[c.name]:
+		// The record is gone, and with it the only thing that tells a torn head from a whole one.
+		return nil
 	case build < 0:
 		return fmt.Errorf("active slot %d holds no whole image (%s)", info.Location, info.State)
 	case c.live && m.links[c.name] != mediumOf(c.name, int(info.Location)):
@@ -216,7 +220,7 @@ func (m *machine) soundComponent(c component) error {
 		return fmt.Errorf("slot %d is active and bank %s runs", info.Location, m.booted)
 	case !m.forgotten[c.name] && info.Version != version(build):
 		return fmt.Errorf("version %v is reported and build %d is active", info.Version, build)
-	case !m.envLost && build < m.accepted[c.name]:
+	case !m.envLost && !(m.storeLost && c.live) && build < m.accepted[c.name]: // where a record is lost and both slots are whole nothing tells which was accepted
 		return fmt.Errorf("build %d runs, and build %d was accepted", build, m.accepted[c.name])
 	case info.Impl.Sequence < m.floors[c.name]:
 		return fmt.Errorf("floor %d, and it was %d", info.Impl.Sequence, m.floors[c.name])
@@ -232,7 +236,7 @@ func (m *machine) soundComponent(c component) error {
 func (m *machine) permitted(p *phase) error {
 	found := map[string]fwu.State{}
 	for _, c := range m.dev.components {
-		info, err := m.service.Query(nil, c.id) //nolint:staticcheck // Query waits for nothing
+		info, err := m.service.Query(context.Background(), c.id)
 		if err != nil {
 			return err
 		}
@@ -264,4 +268,22 @@ func (p *phase) widen(m *machine, d device) *phase {
 		}
 	}
 	return &w
+}
+
+// asReleased checks that a service whose record was lost reports what the running image says of itself, and takes nothing older.
+func (m *machine) asReleased() error {
+	release := m.runningRelease()
+	for _, c := range m.dev.components {
+		if !m.forgotten[c.name] {
+			continue
+		}
+		info, err := m.service.Query(context.Background(), c.id)
+		if err != nil {
+			return err
+		}
+		if r := release[c.name]; info.Version != r.Version || info.Impl.Sequence < r.Sequence {
+			return fmt.Errorf("%s has version %v and floor %d, and the release record says %v and %d", c.name, info.Version, info.Impl.Sequence, r.Version, r.Sequence)
+		}
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type machine struct {
 	floors             map[string]uint64 // highest that was ever reported
 	accepted           map[string]int    // lowest build that may run
 	forgotten          map[string]bool   // components whose record was lost: their version is that of the release record
+	torn               map[string]bool   // components of which the cut left the head of a slot neither plain nor masked nor zero
 	storeLost, envLost bool
 }
 
@@ -72,7 +74,7 @@ func (w *world) factory(ctx context.Context, dev device) (*machine, error) {
 
 func (w *world) machine(dev device, s sim.State) *machine {
 	return &machine{w: w, dev: dev, media: s.Media(), sets: map[string]bool{}, held: map[string]bool{}, links: map[string]string{},
-		floors: map[string]uint64{}, accepted: map[string]int{}, forgotten: map[string]bool{}}
+		floors: map[string]uint64{}, accepted: map[string]int{}, forgotten: map[string]bool{}, torn: map[string]bool{}}
 }
 
 // after is the device with what a cut left on its media.
@@ -179,6 +181,19 @@ func (m *machine) build(name string, bank int) int {
 		}
 	}
 	return -1
+}
+
+// tornHead tells whether the head in a slot is neither that of an image, plain or masked, nor erased.
+func (m *machine) tornHead(name string, bank int) bool {
+	d := m.media.Medium(mediumOf(name, bank))
+	for _, i := range m.w.images[name] {
+		if d.Begins(i.head) || d.Begins(i.masked) {
+			return false
+		}
+	}
+	b := make([]byte, fwu.HeadSize)
+	m.media.Quiet(func() { _, _ = d.ReadAt(b, 0) })
+	return bytes.Count(b, b[:1]) != len(b)
 }
 
 // startable tells whether a bootloader would load something from a bank: from its member with the lowest id.

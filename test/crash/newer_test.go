@@ -124,3 +124,26 @@ func keptNewer(d *sim.Medium) error {
 	}
 	return nil
 }
+
+// makeUnknown gives the newest copy, or both, a major version that nobody knows.
+func makeUnknown(d *sim.Medium, both bool) {
+	newest, other := -1, -1
+	var generation uint64
+	for i := range 2 {
+		s, ok := readStore(d, i)
+		switch {
+		case !ok:
+		case newest < 0 || s.generation > generation:
+			newest, other, generation = i, newest, s.generation
+		default:
+			other = i
+		}
+	}
+	for _, i := range []int{newest, other} {
+		if s, ok := readStore(d, max(i, 0)); ok && i >= 0 && (i == newest || both) {
+			s.major = 2
+			s.record = map[string]any{"nobody": "knows"}
+			writeStore(d, i, s)
+		}
+	}
+}

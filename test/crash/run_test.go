@@ -2,9 +2,11 @@ package crash
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"maps"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sort"
@@ -56,10 +58,11 @@ const (
 	recordZeroed       // the record, as by a factory reset that went too far
 	recordGarbage      // the record, as by a medium that gave up
 	newerMinor         // nothing, but a newer service wrote the record, with fields that this one does not know
+	newerMajor         // the same, in a format that this one does not know
 )
 
 func (l loss) String() string {
-	return [...]string{"plain", "environment", "zeroed", "garbage", "newer"}[l]
+	return [...]string{"plain", "environment", "zeroed", "garbage", "newer", "unknown"}[l]
 }
 
 // inflict makes of what a cut left what l leaves of it.
@@ -76,10 +79,7 @@ func (l loss) inflict(m *machine) {
 		makeNewer(m.media.Medium(mediumStore))
 	}
 	if l == recordZeroed || l == recordGarbage {
-		m.storeLost = true
-		for _, c := range m.dev.components {
-			m.forgotten[c.name] = true
-		}
+		m.forget()
 	}
 }
 
@@ -95,14 +95,19 @@ func garbage(n int) []byte {
 type trial struct {
 	story  string
 	loss   loss
-	policy policy
+	policy policy    // after the last cut
 	at     []sim.Cut // first, and second
+	first  policy    // after the first of two
 }
 
 func (t trial) String() string {
-	s := fmt.Sprintf("%s/%s/%d", t.story, t.loss, t.policy)
-	for _, c := range t.at {
-		s += fmt.Sprintf("/%d.%d", c.Position, c.Shape)
+	s := fmt.Sprintf("%s/%s", t.story, t.loss)
+	for i, c := range t.at {
+		p := t.policy
+		if i < len(t.at)-1 {
+			p = t.first
+		}
+		s += fmt.Sprintf("/%d.%d.%d", c.Position, c.Shape, p)
 	}
 	return s
 }
@@ -173,13 +178,13 @@ func (s *suite) recover(from *session, t trial, record bool) (rec *session, err 
 	if len(t.at) == 1 || t.loss == environment {
 		t.loss.inflict(m)
 	} else if t.loss == recordZeroed || t.loss == recordGarbage {
-		m.inherit(from.m)
+		m.forget()
 	}
 	if !m.storeLost {
 		m.floors = maps.Clone(p.floors)
 	}
 	if err := m.leftIntact(p); err != nil {
-		return nil, fmt.Errorf("right after the cut in %s: %w", p.call, err)
+		return nil, fmt.Errorf("right after the cut in %s: %w (needed %v)", p.call, err, p.needed)
 	}
 	base := m.media.Durable()
 	m.media.Record(record)
@@ -190,6 +195,9 @@ func (s *suite) recover(from *session, t trial, record bool) (rec *session, err 
 	if err := m.permitted(c.outer); err != nil {
 		return nil, err
 	}
+	if err := m.asReleased(); err != nil && len(t.at) == 1 {
+		return nil, fmt.Errorf("after the cut in %s: %w", p.call, err)
+	}
 	if err := c.settle(t.policy); err != nil {
 		return nil, fmt.Errorf("after the cut in %s: %w", p.call, err)
 	}
@@ -199,8 +207,6 @@ func (s *suite) recover(from *session, t trial, record bool) (rec *session, err 
 	if !s.first("ready", m.media.Seen().Sum(), m.booted, t.loss, strings.Join(m.builds(), " ")) {
 		return nil, nil
 	}
-	clear(m.forgotten)
-	m.forgetUntilRenewed()
 	if err := c.renew(); err != nil {
 		return nil, fmt.Errorf("whole update after the cut in %s: %w", p.call, err)
 	}
@@ -219,11 +225,92 @@ func (m *machine) builds() []string {
 	return out
 }
 
-// at makes trials of all cuts of from and hands them to do.
-func (s *suite) each(cuts func(func(sim.Cut) bool), workers int, do func(sim.Cut)) {
+// second recovers from the first cut of t, and cuts that recovery; of those cuts every nth is tried.
+func (s *suite) second(from *session, t trial, n int) {
+	if !s.first("second", t.at[0].State.Sum(), t.story, from.phase(t.at[0].Position), t.policy) {
+		return
+	}
+	rec, err := s.recover(from, t, true)
+	if err != nil {
+		s.fail(t, err)
+		return
+	}
+	for c := range sampled(sim.Cuts(rec.base, rec.log, sim.Coarse), n) {
+		next := t
+		next.policy = policyOf(c)
+		next.at = append(slices.Clip(t.at), c)
+		next.first = t.policy
+		s.one(rec, next)
+	}
+}
+
+// unknown starts the machine with a record of an unknown major version.
+func (s *suite) unknown(from *session, cut sim.Cut) error {
+	s.mu.Lock()
+	s.tried++
+	s.mu.Unlock()
+	p := from.phase(cut.Position)
+	if !s.first(cut.State.Sum(), p, "unknown") {
+		return nil
+	}
+	s.mu.Lock()
+	s.unique++
+	s.mu.Unlock()
+	m := from.m.after(cut.State)
+	m.boots = 1000
+	makeUnknown(m.media.Medium(mediumStore), cut.Position%2 == 0)
+	if err := m.leftIntact(p); err != nil {
+		return err
+	}
+	if err := m.bootOnce(); err != nil {
+		return err
+	}
+	m.media.Settle()
+	before := m.media.Durable()
+	if err := m.start(s.ctx); err != nil {
+		return err
+	}
+	if err := refusesAll(s.ctx, m); err != nil {
+		return err
+	}
+	if m.asked {
+		return errors.New("a reboot was asked for")
+	}
+	if touched := m.media.Seen().Differs(before); len(touched) > 0 {
+		return fmt.Errorf("%v were written", touched)
+	}
+	return nil
+}
+
+// refusesAll checks that a degraded service answers queries and nothing else.
+func refusesAll(ctx context.Context, m *machine) error {
+	sys := m.service.System()
+	if !slices.Contains(sys.Degraded, fwu.ReasonRecordVersion) {
+		return fmt.Errorf("degraded by %v", sys.Degraded)
+	}
+	_, install := m.service.Install(ctx)
+	_, reject := m.service.Reject(ctx, 0)
+	errs := []error{install, reject, m.service.Accept(ctx)}
+	for _, c := range m.dev.components {
+		if _, err := m.service.Query(ctx, c.id); err != nil {
+			return err
+		}
+		errs = append(errs, m.service.Start(ctx, c.id, m.w.images[c.name][1].manifest), m.service.Finish(ctx, c.id),
+			m.service.Write(ctx, c.id, 0, make([]byte, 4096)), m.service.Cancel(ctx, c.id), m.service.Clean(ctx, c.id))
+	}
+	for i, err := range errs {
+		if fwu.StatusOf(err) != fwu.NotPermitted {
+			return fmt.Errorf("call %d was answered %w", i, err)
+		}
+	}
+	return nil
+}
+
+// each hands all cuts to do, in as many goroutines as there are processors.
+func (s *suite) each(cuts func(func(sim.Cut) bool), do func(sim.Cut)) {
 	work := make(chan sim.Cut, 64)
 	var wg sync.WaitGroup
-	for range workers {
+	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for c := range work {
 				do(c)
@@ -245,16 +332,15 @@ func (s *suite) report() []string {
 
 // replay repeats what trial.String names.
 func (s *suite) replay(t testing.TB, seed []string) error {
-	if len(seed) < 4 {
+	if len(seed) < 3 {
 		return fmt.Errorf("seed %q", seed)
 	}
 	tr := trial{story: seed[0]}
-	for l := none; l <= newerMinor; l++ {
+	for l := none; l <= newerMajor; l++ {
 		if l.String() == seed[1] {
 			tr.loss = l
 		}
 	}
-	tr.policy = policy(seed[2][0] - '0')
 	var from *session
 	for _, st := range stories() {
 		if st.name == tr.story {
@@ -267,9 +353,9 @@ func (s *suite) replay(t testing.TB, seed []string) error {
 	if from == nil {
 		return fmt.Errorf("no story %q", tr.story)
 	}
-	for i, at := range seed[3:] {
+	for i, at := range seed[2:] {
 		var position, shape int
-		if _, err := fmt.Sscanf(at, "%d.%d", &position, &shape); err != nil {
+		if _, err := fmt.Sscanf(at, "%d.%d.%d", &position, &shape, &tr.policy); err != nil {
 			return err
 		}
 		cut, ok := sim.At(from.base, from.log, position, shape)
@@ -278,7 +364,10 @@ func (s *suite) replay(t testing.TB, seed []string) error {
 		}
 		tr.at = append(tr.at, cut)
 		t.Logf("cut %s in %s:%s", at, from.phase(position).call, from.around(position))
-		last := i == len(seed[3:])-1
+		last := i == len(seed)-3
+		if tr.loss == newerMajor {
+			return s.unknown(from, cut)
+		}
 		rec, err := s.recover(from, tr, !last)
 		if err != nil {
 			return err
@@ -316,19 +405,11 @@ func factoryFresh(d device) *phase {
 	return p
 }
 
-// inherit takes over what is known of a machine whose record was lost in the cut before.
-func (m *machine) inherit(from *machine) {
+// forget is the loss of the record.
+func (m *machine) forget() {
 	m.storeLost = true
 	for _, c := range m.dev.components {
 		m.forgotten[c.name] = true
-	}
-}
-
-// forgetUntilRenewed has versions compared again.
-func (m *machine) forgetUntilRenewed() {
-	if m.storeLost {
-		for _, c := range m.dev.components {
-			m.forgotten[c.name] = true
-		}
+		m.torn[c.name] = m.tornHead(c.name, 0) || m.tornHead(c.name, 1)
 	}
 }

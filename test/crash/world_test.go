@@ -29,6 +29,7 @@ type image struct {
 	bundle   []byte
 	whole    sim.Content
 	head     sim.Content
+	masked   sim.Content // the head as it is stored until it is installed
 }
 
 func version(build int) fwu.Version { return fwu.Version{Major: 1, Minor: uint8(build)} }
@@ -76,12 +77,21 @@ func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, na
 		return e
 	}
 	i.manifest = make("")
+	i.masked = m.Content(inverted(i.content[:fwu.HeadSize]))
 	integrated := make("#" + name)
 	i.digest, i.bundled = digestOf(t, i.manifest, w.keys), digestOf(t, integrated, w.keys)
 	var b bytes.Buffer
 	check(t, suit.WriteBundle(&b, integrated, "#"+name, n, bytes.NewReader(i.content)))
 	i.bundle = b.Bytes()
 	return i
+}
+
+func inverted(b []byte) []byte {
+	out := make([]byte, len(b))
+	for i := range b {
+		out[i] = ^b[i]
+	}
+	return out
 }
 
 func digestOf(t *testing.T, envelope []byte, keys suit.VerifyKeys) string {

@@ -1,0 +1,249 @@
+package crash
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/test/sim"
+)
+
+// flaw is a way in which an access can fail.
+type flaw struct {
+	name string
+	kind sim.Kind
+	sim.Fault
+}
+
+func flaws() []flaw {
+	return []flaw{
+		{"read-eio", sim.Read, sim.Fault{Err: unix.EIO}},
+		{"read-short", sim.Read, sim.Fault{Err: unix.EIO, Half: true}},
+		{"read-eof", sim.Read, sim.Fault{Err: io.EOF, Half: true}},
+		{"write-eio", sim.Write, sim.Fault{Err: unix.EIO}},
+		{"write-erofs", sim.Write, sim.Fault{Err: unix.EROFS}},
+		{"write-enospc", sim.Write, sim.Fault{Err: unix.ENOSPC, Half: true}},
+		{"write-short", sim.Write, sim.Fault{Half: true}}, // and no error, which no medium should do
+		{"flush-gone", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Gone}},
+		{"flush-doomed", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Doomed}}, // the next flush claims success
+		{"flush-landed", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Landed}},
+		{"flush-enospc", sim.Flush, sim.Fault{Err: unix.ENOSPC, Lose: sim.Gone}},
+		{"flush-erofs", sim.Flush, sim.Fault{Err: unix.EROFS, Lose: sim.Doomed}},
+	}
+}
+
+// mishap is one access of a story that fails, and what comes then.
+type mishap struct {
+	story  story
+	access int
+	flaw   flaw
+	cut    bool   // the power is cut after the call in which it happened
+	policy policy // of the client afterwards
+}
+
+func (h mishap) String() string {
+	return fmt.Sprintf("%s/%s/%d.%t.%d", h.story.name, h.flaw.name, h.access, h.cut, h.policy)
+}
+
+// happen plays a mishap.
+func (s *suite) happen(h mishap) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	m, err := s.w.factory(s.ctx, h.story.dev)
+	if err != nil {
+		return err
+	}
+	c := &client{ctx: s.ctx, m: m, outer: factoryFresh(h.story.dev), failing: true}
+	var where string
+	m.media.Inject(func(a sim.Access) *sim.Fault {
+		if a.N != h.access || a.Kind != h.flaw.kind {
+			return nil
+		}
+		where = fmt.Sprintf("%s of %s at %d in %s", a.Kind, a.Medium, a.Off, c.phases[len(c.phases)-1].call)
+		f := h.flaw.Fault
+		return &f
+	})
+	var failed error
+	for _, do := range append([]step{(*client).reboot}, h.story.play...) {
+		hit := where != ""
+		if failed = do(c); failed != nil || where != "" && (hit || h.cut) {
+			break
+		}
+	}
+	m.media.Inject(nil)
+	p := c.phases[len(c.phases)-1]
+	if err := c.answered(p, failed); err != nil {
+		return fmt.Errorf("%s: %w", where, err)
+	}
+	if err := c.survive(h, p); err != nil {
+		return fmt.Errorf("%s, answered %v: %w", where, failed, err)
+	}
+	if !s.first("ready", m.media.Seen().Sum(), m.media.Durable().Sum(), m.booted, strings.Join(m.builds(), " ")) {
+		return nil
+	}
+	if err := c.renew(); err != nil {
+		return fmt.Errorf("%s, answered %v: whole update: %w", where, failed, err)
+	}
+	m.media.PowerOff()
+	if err := c.reboot(); err != nil {
+		return fmt.Errorf("%s: power cut after all: %w", where, err)
+	}
+	return c.renewed()
+}
+
+// answered checks what a client was told of a failure.
+func (c *client) answered(p *phase, err error) error {
+	switch status := fwu.StatusOf(err); {
+	case err == nil, status == fwu.StorageFailure:
+		return nil
+	case c.m.service != nil && len(c.m.service.System().Degraded) > 0 && status == fwu.NotPermitted:
+		return nil
+	case c.afterBoot && status == fwu.BadState: // the boot was hit, and went another way than the story
+		return nil
+	}
+	return fmt.Errorf("%s was answered %v (%w)", p.call, fwu.StatusOf(err), err)
+}
+
+// survive has a client that knows only the API bring everything back to READY, after a power cut or without one.
+func (c *client) survive(h mishap, p *phase) error {
+	m := c.m
+	if h.cut {
+		m.media.PowerOff()
+		m.service, c.outer = nil, p
+		m.floors, m.accepted = maps.Clone(p.floors), maps.Clone(p.accepted)
+		m.boots = 1000
+		if err := m.leftIntact(p); err != nil {
+			return err
+		}
+		c.strict = true
+		if err := c.reboot(); err != nil {
+			return err
+		}
+		if err := m.permitted(p); err != nil {
+			return err
+		}
+	}
+	if err := c.heal(); err != nil {
+		return err
+	}
+	c.strict = true
+	return c.settle(h.policy)
+}
+
+// heal restarts a service that answers queries only, then the machine.
+func (c *client) heal() error {
+	for _, do := range []step{(*client).restart, (*client).reboot} {
+		if c.m.service != nil && len(c.m.service.System().Degraded) == 0 {
+			break
+		}
+		if err := do(c); err != nil {
+			return err
+		}
+	}
+	return c.m.sound()
+}
+
+// TestMediumErrors lets every access of every story fail once, in every way.
+func TestMediumErrors(t *testing.T) {
+	s := newSuite(t)
+	begun := time.Now()
+	for _, st := range stories() {
+		t.Run(st.name, func(t *testing.T) {
+			kinds := s.accesses(t, st)
+			tried, at := s.tried, time.Now()
+			s.mishaps(st, kinds)
+			t.Logf("%d accesses, %d errors, in %v", len(kinds), s.tried-tried, time.Since(at).Round(time.Millisecond))
+		})
+	}
+	s.done(t, begun)
+}
+
+// accesses lists the accesses of a story.
+func (s *suite) accesses(t *testing.T, st story) []sim.Kind {
+	t.Helper()
+	m, err := s.w.factory(s.ctx, st.dev)
+	check(t, err)
+	var kinds []sim.Kind
+	m.media.Inject(func(a sim.Access) *sim.Fault {
+		kinds = append(kinds, a.Kind)
+		return nil
+	})
+	c := &client{ctx: s.ctx, m: m, outer: factoryFresh(st.dev)}
+	for _, do := range append([]step{(*client).reboot}, st.play...) {
+		check(t, do(c))
+	}
+	return kinds
+}
+
+// mishaps runs what can happen to a story.
+func (s *suite) mishaps(st story, kinds []sim.Kind) {
+	work := make(chan mishap, 16)
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for h := range work {
+				if err := s.happen(h); err != nil {
+					s.mu.Lock()
+					s.failed = append(s.failed, fmt.Sprintf("FWUAB_CRASH_SEED='%s' go test ./test/crash -run TestSeed -v\n\t%v", h, err))
+					s.mu.Unlock()
+				}
+			}
+		})
+	}
+	i := 0
+	for n, kind := range kinds {
+		for _, f := range flaws() {
+			if f.kind != kind {
+				continue
+			}
+			for _, cut := range []bool{false, true} {
+				if i++; i%one(61) == 0 {
+					s.tried++
+					work <- mishap{st, n, f, cut, policy(n) % 2}
+				}
+			}
+		}
+	}
+	close(work)
+	wg.Wait()
+}
+
+// replayMishap repeats what mishap.String names.
+func (s *suite) replayMishap(seed []string) error {
+	h := mishap{}
+	for _, st := range stories() {
+		if st.name == seed[0] {
+			h.story = st
+		}
+	}
+	for _, f := range flaws() {
+		if f.name == seed[1] {
+			h.flaw = f
+		}
+	}
+	if _, err := fmt.Sscanf(strings.ReplaceAll(seed[2], ".", " "), "%d %t %d", &h.access, &h.cut, &h.policy); err != nil {
+		return err
+	}
+	if h.story.name == "" || h.flaw.name == "" {
+		return errors.New("no such story or flaw")
+	}
+	return s.happen(h)
+}
+
+// isMishap tells a seed of this suite from one of the other.
+func isMishap(seed string) bool {
+	return strings.Contains(seed, "true") || strings.Contains(seed, "false")
+}
