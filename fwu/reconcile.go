@@ -376,7 +376,9 @@ func (s *Service) begun(ctx context.Context, sit situation, lost error) error {
 		return refuse(NotPermitted, ReasonRecordLost, "%v, and the running system has no release record; fwu-ab provision makes one", lost)
 	}
 	trial := s.cfg.Selector != nil && sit.sel.Default != NoBank && sit.sel.Default != sit.booted
-	s.publish(s.fresh())
+	r := s.fresh()
+	s.findLive(ctx, r)
+	s.publish(r)
 	v := verdict{reboot: trial}
 	if s.cfg.Selector != nil && !trial {
 		v.effects = settle(sit, sit.booted)
@@ -397,6 +399,24 @@ func (s *Service) begun(ctx context.Context, sit situation, lost error) error {
 		}
 	}})
 	return s.carryOut(ctx, v)
+}
+
+// findLive finds the active slots of live components, of which no record tells: what cannot be started is not active. Where both can, it is the first one.
+func (s *Service) findLive(ctx context.Context, r *record) {
+	for _, c := range s.cfg.Components {
+		if !c.Live {
+			continue
+		}
+		first, err := c.Slots[0].Bootable(ctx)
+		if err != nil || first {
+			continue
+		}
+		if second, err := c.Slots[1].Bootable(ctx); err == nil && second {
+			cr := r.Components[c.Name]
+			cr.Active, cr.Slots[0].Image = 1, nil
+			s.describe(c, cr)
+		}
+	}
 }
 
 // fresh is the record of a device of which nothing is known but what the running image says.
