@@ -91,9 +91,9 @@ func argumentGroups(p Profile) []argumentGroup {
 			{"another content, then the right one", "dn", "no-reboot trial", "deliver; start; write-wrong 0; write-rest; write-block 0 = SUCCESS WRITING; finish = SUCCESS CANDIDATE; install = SUCCESS TRIAL'", ""},
 			{"a short block in the middle, then the whole", "dn", "", "deliver; start; write 0 half = SUCCESS WRITING; write-block 1; write-block 0; write-block 2; finish = SUCCESS CANDIDATE", ""},
 			{"bundled, with a gap", "b", "", "deliver; start; write-block 0; write unit+unit unit = INVALID_ARGUMENT WRITING", choiceContiguous},
-			{"bundled, the first block twice", "b", "", "deliver; start; write-block 0; write-block 0 = INVALID_ARGUMENT WRITING", choiceContiguous},
+			{"bundled, the first block twice: refused, unless nothing is durable yet", "b", "", "deliver; start; write-block 0; write-block 0 = SUCCESS|INVALID_ARGUMENT WRITING; resume; finish = SUCCESS CANDIDATE", choiceContiguous + ", " + choiceProgress},
 			{"bundled, not from the beginning", "b", "", "deliver; start; write unit unit = INVALID_ARGUMENT WRITING", choiceContiguous},
-			{"bundled, after a refusal it goes on", "b", "", "deliver; start; write next unit; write 0 unit = INVALID_ARGUMENT WRITING; send = SUCCESS CANDIDATE", choiceContiguous},
+			{"bundled, after a refusal it goes on", "b", "", "deliver; start; write next unit; write unit+unit unit = INVALID_ARGUMENT WRITING; send = SUCCESS CANDIDATE", choiceContiguous},
 		}},
 		{"4.2.4, 4.3.2, 5.6.1 psa_fwu_finish: INVALID_SIGNATURE if an integrity check fails, INVALID_ARGUMENT if the image is not valid; then FAILED", []argument{
 			{"nothing written, manifest detached", "d", "", "deliver; start; finish = INVALID_ARGUMENT FAILED!s", ""},

@@ -450,6 +450,9 @@ func (b *bench) check(u *unit, want place, errField *fwu.Status) error {
 	if len(bad) > 0 {
 		return fmt.Errorf("component %d: %s", u.ID, strings.Join(bad, "; "))
 	}
+	if int64(len(other.Data)) > u.Size { // no location can hold it
+		other.Data = nil
+	}
 	h := holds{state: want.state, active: active.Data, other: other.Data, sealed: b.Sealed, carried: b.Bank && u.Variant.Reboot && len(b.units) > 1}
 	return h.check(b.impl, u.ID)
 }

@@ -69,7 +69,7 @@ type Implementation interface {
 	// is not carried out before Reboot is called.
 	Reboot(how Reboot) error
 	// Slot reads the first n bytes of a location as a bootloader, or the system for a component that needs no reboot, would see them.
-	// Active is where the running system's image is.
+	// Active is where the running system's image is. n is no more than a location holds.
 	Slot(id fwu.ID, l Location, n int) ([]byte, error)
 	// Manifest makes what a firmware creator would deliver for an image: the manifest, for a component that expects it detached, and what is to be
 	// written, which is the image itself unless the manifest is bundled with it. Two calls with different arguments give different manifests.

@@ -22,7 +22,7 @@ type Profile struct {
 	Bypass bool
 	// Location: the location field is the index, 0 or 1, of the active location (section 5.5.5: implementation defined).
 	Location bool
-	// Contiguous: what is bundled with its manifest is written from the beginning to the end without gaps, and the image alone has to fit into the
+	// Contiguous: what is bundled with its manifest is written from the beginning to the end without gaps, or again from where Info.Impl.Written says; and the image alone has to fit into the
 	// location. Else the whole of it has to.
 	Contiguous bool
 	// Reasons: Info.Impl.Reason holds one of the reason codes of package fwu in FAILED and REJECTED.
