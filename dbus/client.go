@@ -209,7 +209,8 @@ func (c *Client) Write(ctx context.Context, id fwu.ID, offset int64, block []byt
 // If r is an *os.File, the service gets its descriptor and reads from where the file stands; when ctx ends, WriteFrom returns, and the
 // transfer goes on until it is done, Cancel is called, or this Client is closed. Any other r is fed through a pipe, which
 // is closed when ctx ends, and that ends the transfer. More may have been read from r than was stored: go on from what written says, or from
-// Written after an error. WriteFrom returns when no more is read from r; a read that waits is interrupted if r has SetReadDeadline.
+// Written after an error. WriteFrom returns when no more is read from r; a read that waits is interrupted, and its deadline cleared, if r has
+// SetReadDeadline.
 func (c *Client) WriteFrom(ctx context.Context, id fwu.ID, offset int64, r io.Reader, length int64) (written int64, err error) {
 	if offset < 0 || length < 0 {
 		return 0, invalid(fwu.ReasonOffset, "write %d bytes at %d: offset or length is negative", length, offset)
@@ -222,7 +223,8 @@ func (c *Client) WriteFrom(ctx context.Context, id fwu.ID, offset int64, r io.Re
 		return 0, fmt.Errorf("write from a stream: %w", err)
 	}
 	written, err = c.writeFile(ctx, id, offset, f.out, length)
-	if readErr := f.end(); readErr != nil && !errors.Is(err, fwu.BadState) && ctx.Err() == nil {
+	// To the service, a source that breaks looks like one that has ended.
+	if readErr := f.end(); readErr != nil && ctx.Err() == nil {
 		return written, &fwu.Error{Status: fwu.CommunicationFailure, Text: "read the image", Err: readErr}
 	}
 	return written, err
@@ -275,22 +277,31 @@ func startFeed(r io.Reader, length int64) (*feed, error) {
 	return f, nil
 }
 
-// end stops the copying and returns what the reader failed with.
+// end stops the copying and returns what the source failed with.
 func (f *feed) end() error {
 	_ = f.out.Close()
-	interruptible, ok := f.source.(interface{ SetReadDeadline(time.Time) error })
-	var err error
 	select {
-	case err = <-f.done:
+	case err := <-f.done:
+		return withoutPipe(err)
 	default:
-		if ok {
-			_ = interruptible.SetReadDeadline(time.Unix(1, 0))
-			defer func() { _ = interruptible.SetReadDeadline(time.Time{}) }()
-		}
-		<-f.done
-		return nil // it failed because it was stopped
 	}
-	if errors.Is(err, unix.EPIPE) { // the service had enough
+	// The source may be waiting for more. It is the caller's again when this returns, so it must not be read any longer.
+	d, ok := f.source.(interface{ SetReadDeadline(time.Time) error })
+	if !ok {
+		return withoutPipe(<-f.done)
+	}
+	_ = d.SetReadDeadline(time.Unix(1, 0)) // one that cannot be interrupted is waited for
+	err := <-f.done
+	_ = d.SetReadDeadline(time.Time{})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return withoutPipe(err)
+}
+
+// withoutPipe is err unless it says that the service had read enough.
+func withoutPipe(err error) error {
+	if errors.Is(err, unix.EPIPE) {
 		return nil
 	}
 	return err

@@ -11,9 +11,6 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// quiet is how long a component is silent after each news, unless its state changes.
-const quiet = 100 * time.Millisecond
-
 // changes are the components that may have changed since somebody looked.
 type changes struct {
 	mu    sync.Mutex
@@ -137,7 +134,7 @@ func (e *emitter) update(o *object, now bool) time.Duration {
 		return 0
 	}
 	_, urgent := news["State"]
-	if left := known.at.Add(quiet).Sub(e.session.server.now()); left > 0 && !now && !urgent {
+	if left := known.at.Add(e.session.server.quiet).Sub(e.session.server.now()); left > 0 && !now && !urgent {
 		return left
 	}
 	e.told[o] = &told{values: values, at: e.session.server.now()}

@@ -32,7 +32,6 @@ type fake struct {
 	block  chan struct{} // Finish, Install and Clean wait for it
 	begun  chan string   // told when they wait
 	abort  map[fwu.ID]context.CancelCauseFunc
-	reads  map[fwu.ID]int64
 }
 
 var errCancelled = &fwu.Error{Status: fwu.BadState, Reason: fwu.ReasonCancelled, Text: "cancelled"}
@@ -221,6 +220,7 @@ type service struct {
 	server  *Server
 	address string
 	stop    context.CancelFunc
+	ready   chan struct{}
 	ended   chan error
 }
 
@@ -231,17 +231,31 @@ func serve(t *testing.T, o Options) *service {
 
 func serveAt(t *testing.T, address string, o Options) *service {
 	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	ready := make(chan struct{})
-	o.Ready = func() { close(ready) }
+	s := prepare(t, address, o)
+	s.begin(t)
+	return s
+}
+
+// prepare makes a service that does not serve yet.
+func prepare(t *testing.T, address string, o Options) *service {
+	t.Helper()
+	s := &service{fake: newFake(), address: address, ready: make(chan struct{}), ended: make(chan error, 1)}
+	o.Ready = func() { close(s.ready) }
 	if o.Version == "" {
 		o.Version = "1.2.3"
 	}
-	s := &service{fake: newFake(), server: New(o), address: address, stop: stop, ended: make(chan error, 1)}
+	s.server = New(o)
 	s.changed = s.server.Changed
-	go func() { s.ended <- s.server.Serve(ctx, address, s.fake) }()
+	return s
+}
+
+func (s *service) begin(t *testing.T) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	go func() { s.ended <- s.server.Serve(ctx, s.address, s.fake) }()
 	select {
-	case <-ready:
+	case <-s.ready:
 	case err := <-s.ended:
 		t.Fatalf("serve: %v", err)
 	}
@@ -253,7 +267,6 @@ func serveAt(t *testing.T, address string, o Options) *service {
 			t.Error("service does not end")
 		}
 	})
-	return s
 }
 
 // wait returns what Serve returned.

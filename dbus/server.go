@@ -37,13 +37,14 @@ type Options struct {
 type Server struct {
 	options Options
 	now     func() time.Time
+	quiet   time.Duration // how long a component is silent after each news, unless its state changes
 	changes changes
 	current atomic.Pointer[session]
 }
 
 // New returns a Server that serves nothing yet.
 func New(o Options) *Server {
-	return &Server{options: o, now: time.Now, changes: changes{wake: make(chan struct{}, 1)}}
+	return &Server{options: o, now: time.Now, quiet: 100 * time.Millisecond, changes: changes{wake: make(chan struct{}, 1)}}
 }
 
 // Changed says that something about a component, or about the whole, may have changed. It is what a Firmware is to call, and can be from
@@ -67,8 +68,9 @@ var (
 // until ctx ends or the service is idle (nil), or the connection is lost. One Serve runs at a time.
 //
 // When it has been idle for long enough it gives up the name first and then serves what had still come in. When ctx ends, it refuses new
-// calls that are not queries, ends every WriteFile, which can be continued, and waits for every other operation. When the connection is lost
-// it does the same. No goroutine is left behind.
+// calls that are not queries, ends every WriteFile, which can be continued, and waits for every other operation; it keeps the name until
+// then, so that no second service is started while this one works. When the connection is lost it does the same. No goroutine is left
+// behind.
 func (s *Server) Serve(ctx context.Context, address string, f Firmware) error {
 	ss := newSession(ctx, s, f)
 	if !s.current.CompareAndSwap(nil, ss) {
@@ -158,9 +160,10 @@ func (s *session) announce(ctx context.Context) error {
 	return nil
 }
 
-// DeliverSignal implements godbus.SignalHandler. It runs in the goroutine that reads, after every call that came before.
+// DeliverSignal implements godbus.SignalHandler, for what the transport lets through: signals of the bus itself. It runs in the goroutine that
+// reads, after every call that came before.
 func (s *session) DeliverSignal(ifaceName, name string, sig *godbus.Signal) {
-	if sig.Sender != busName || ifaceName != busName || name != "NameOwnerChanged" || len(sig.Body) != 3 {
+	if ifaceName != busName || name != "NameOwnerChanged" || len(sig.Body) != 3 {
 		return
 	}
 	gone, _ := sig.Body[0].(string)
@@ -175,6 +178,7 @@ func (s *session) run(ctx context.Context, address string) error {
 		select {
 		case <-ctx.Done():
 			s.stop(errStopping)
+			s.drain()
 			s.release()
 			return nil
 		case <-s.transport.ended:
@@ -208,11 +212,12 @@ func (s *session) stop(why error) {
 	s.stopBulk(why)
 }
 
-// release gives up the name. What the bus had sent us by then has been taken from the socket when its reply is here, because messages
+// release gives up the name, after the last news that is known by it. What the bus had sent us by then has been taken from the socket when its reply is here, because messages
 // keep their order; whoever calls later starts the service anew. If the connection breaks meanwhile, the name is released as well.
 func (s *session) release() {
 	ctx, cancel := context.WithTimeout(s.work, connectTimeout)
 	defer cancel()
+	s.emitter.tell(true)
 	_ = s.conn.BusObject().CallWithContext(ctx, busName+".ReleaseName", 0, Name).Err
 }
 
