@@ -404,7 +404,7 @@ func (s *Service) installLive(ctx context.Context, inst *installation) (Status, 
 				}
 			}
 		}}),
-		undo: sealAll(before, ids),
+		undo: append([]effect{save{"CANDIDATE", func(*record) {}}}, sealAll(before, ids)...), // the record of the install may be on the medium
 	}
 	if err := s.run(ctx, p); err != nil {
 		return 0, err

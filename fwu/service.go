@@ -190,7 +190,8 @@ func (s *Service) update(edit func(*record)) error {
 	r := s.record().clone()
 	edit(r)
 	if err := s.store.save(r); err != nil {
-		return err
+		// What was written may lie there all the same, and would count after a cut: what counts now has to be the newest again before anything else is done.
+		return errors.Join(err, s.store.save(s.record()))
 	}
 	s.mu.Lock()
 	s.rec = r
