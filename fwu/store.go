@@ -75,10 +75,26 @@ var errBlank = constError("never written")
 // readCopy returns copy i, errBlank if nothing of ours was ever there, or another error if it is damaged.
 func (s *Store) readCopy(i int) (storeCopy, error) {
 	buf := make([]byte, storeCopySize)
-	if _, err := s.medium.ReadAt(buf, int64(i)*storeCopySize); err != nil && err != io.EOF {
+	err := s.read(buf, i)
+	if err != nil { // once more: without this copy the other one counts, and that may be older
+		err = s.read(buf, i)
+	}
+	if err != nil {
 		return storeCopy{}, fmt.Errorf("read copy %d of the record: %w", i, err)
 	}
 	return parseCopy(buf)
+}
+
+// read fills buf from the beginning of copy i. An io.EOF that comes with all of it is no error.
+func (s *Store) read(buf []byte, i int) error {
+	n, err := s.medium.ReadAt(buf, int64(i)*storeCopySize)
+	if n == len(buf) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func parseCopy(buf []byte) (storeCopy, error) {
@@ -206,7 +222,7 @@ func (s *Store) writeCopy(i int, buf []byte) error {
 		return err
 	}
 	back := make([]byte, len(buf))
-	if _, err := s.medium.ReadAt(back, off); err != nil && err != io.EOF {
+	if err := s.read(back, i); err != nil {
 		return err
 	}
 	if !bytes.Equal(back, buf) {
