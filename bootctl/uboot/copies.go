@@ -72,29 +72,45 @@ func (e Environment) Read() (*Env, []Copy, error) {
 
 // Update changes the environment by one write of one copy, the inactive or damaged one, and reads it back. It writes nothing if change changes nothing.
 // Where no copy is valid, base is changed and written, or the error wraps fwu.ErrNoSelection if base is nil. The caller holds the locks.
-func (e Environment) Update(base *Env, change func(*Env) error) (err error) {
+func (e Environment) Update(base *Env, change func(*Env) error) error {
+	_, err := e.update(base, noCopy, change)
+	return err
+}
+
+const noCopy = -1
+
+// update is Update. suspect is the copy whose last write failed: whatever is read there, it may be gone after a cut, so that the other copy is changed, and suspect is
+// written again in any case. It returns the copy that is suspect from now on.
+func (e Environment) update(base *Env, suspect int, change func(*Env) error) (_ int, err error) {
 	m, err := e.open(true)
 	if err != nil {
-		return err
+		return suspect, err
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
 	copies := m.read()
+	if suspect != noCopy && len(copies) == 2 && copies[1-suspect].Valid {
+		copies[suspect].Valid = false
+		activate(copies)
+	}
 	target, flag, old := 0, byte(0), base
 	active, err := choose(copies)
 	switch {
 	case err == nil:
 		target, flag, old = len(copies)-1-active, copies[active].Flag, copies[active].Env
 	case base == nil || !errors.Is(err, fwu.ErrNoSelection):
-		return err
+		return suspect, err
 	}
 	changed := old.Clone()
 	if err := change(changed); err != nil {
-		return err
+		return suspect, err
 	}
-	if active >= 0 && changed.Equal(old) {
-		return nil
+	if active >= 0 && suspect == noCopy && changed.Equal(old) {
+		return noCopy, nil
 	}
-	return m.write(target, active, flag+1, changed)
+	if err := m.write(target, active, flag+1, changed); err != nil {
+		return target, err
+	}
+	return noCopy, nil
 }
 
 // Repair writes what the valid copy says to a damaged other one. It writes nothing if both are valid, or neither is. The caller holds the locks.
@@ -106,7 +122,7 @@ func (e Environment) Repair() (err error) {
 	defer func() { err = errors.Join(err, m.close()) }()
 	copies := m.read()
 	active, err := choose(copies)
-	if err != nil || len(copies) == 1 || copies[1-active].Valid {
+	if err != nil || len(copies) == 1 || copies[1-active].Valid || copies[1-active].Err != nil { // one that cannot be read may be the newer one
 		return nil
 	}
 	return m.write(1-active, active, copies[active].Flag+1, copies[active].Env)
@@ -208,7 +224,11 @@ func (m *media) read() []Copy {
 	for i, l := range m.locations {
 		copies[i] = Copy{Location: l}
 		buf := make([]byte, l.Size)
-		if _, err := m.media[i].ReadAt(buf, l.Offset); err != nil {
+		_, err := m.media[i].ReadAt(buf, l.Offset)
+		if err != nil { // once more: without this copy the other one counts, and that may be older
+			_, err = m.media[i].ReadAt(buf, l.Offset)
+		}
+		if err != nil {
 			copies[i].Err = fmt.Errorf("read U-Boot environment %s: %w", l, err)
 			continue
 		}

@@ -3,14 +3,19 @@ package uboot
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Selector is the boot selector in a U-Boot environment. Create it with New. It keeps nothing open and remembers nothing.
+// Selector is the boot selector in a U-Boot environment. Create it with New. It keeps nothing open, and remembers nothing but
+// a write that failed. It is safe for concurrent use.
 type Selector struct {
 	config Config
 	scheme scheme
+
+	mu      sync.Mutex
+	suspect int // copy whose last write failed: what is read there need not survive a cut
 }
 
 var (
@@ -36,7 +41,7 @@ func New(c Config) (*Selector, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Selector{c, s}, nil
+	return &Selector{config: c, scheme: s, suspect: noCopy}, nil
 }
 
 // Kind is "uboot".
@@ -76,7 +81,10 @@ func (s *Selector) Commit(sel fwu.Selection) error {
 		return err
 	}
 	defer unlock()
-	return s.config.Update(s.config.Default, func(e *Env) error { return s.scheme.write(e, sel) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.suspect, err = s.config.update(s.config.Default, s.suspect, func(e *Env) error { return s.scheme.write(e, sel) })
+	return err
 }
 
 // Repair brings a damaged copy back, as fwu.Repairer demands: until then a cut would have nothing to fall back to.
