@@ -7,6 +7,7 @@ import (
 	"maps"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,6 +74,8 @@ func (s *suite) happen(h mishap) (err error) {
 			return nil
 		}
 		where = fmt.Sprintf("%s of %s at %d in %s", a.Kind, a.Medium, a.Off, c.phases[len(c.phases)-1].call)
+		call := c.phases[len(c.phases)-1].call
+		c.afterBoot = c.afterBoot || call == "reboot" || call == "restart" || call == "first boot"
 		f := h.flaw.Fault
 		return &f
 	})
@@ -120,6 +123,9 @@ func (c *client) answered(p *phase, err error) error {
 // survive has a client that knows only the API bring everything back to READY, after a power cut or without one.
 func (c *client) survive(h mishap, p *phase) error {
 	m := c.m
+	if c.afterBoot { // a bootloader that cannot disarm a trial does not start it
+		p = p.withCandidates(m.dev)
+	}
 	if h.cut {
 		m.media.PowerOff()
 		m.service, c.outer = nil, p
@@ -246,4 +252,16 @@ func (s *suite) replayMishap(seed []string) error {
 // isMishap tells a seed of this suite from one of the other.
 func isMishap(seed string) bool {
 	return strings.Contains(seed, "true") || strings.Contains(seed, "false")
+}
+
+// withCandidates allows what was staged to be a candidate again.
+func (p *phase) withCandidates(d device) *phase {
+	w := *p
+	w.allowed = maps.Clone(p.allowed)
+	for _, c := range d.members() {
+		if slices.Contains(p.allowed[c.name], fwu.Failed) || c.volatile {
+			w.allowed[c.name] = append(slices.Clone(p.allowed[c.name]), fwu.Candidate)
+		}
+	}
+	return &w
 }

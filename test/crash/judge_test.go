@@ -128,7 +128,7 @@ func (m *machine) needed() []string {
 		var banks []int
 		if !c.live {
 			banks = []int{m.selection().Default.Index()}
-		} else if info, err := m.service.Query(nil, c.id); err == nil { //nolint:staticcheck // Query waits for nothing
+		} else if info, err := m.service.Query(context.Background(), c.id); err == nil {
 			banks = []int{int(info.Location)}
 			if info.State == fwu.Trial {
 				banks = append(banks, 1-int(info.Location))
@@ -191,7 +191,7 @@ func (m *machine) sound() error {
 	if set := m.combination(m.booted.Index(), nil); !m.sets[set] {
 		return fmt.Errorf("the running bank %s is %s", m.booted, set)
 	}
-	if sys := m.service.System(); len(sys.Degraded) > 0 {
+	if sys := m.service.System(); len(sys.Degraded) > 0 && !m.stranded() {
 		return fmt.Errorf("degraded: %v", sys.Why)
 	}
 	for _, c := range m.dev.components {
@@ -200,6 +200,12 @@ func (m *machine) sound() error {
 		}
 	}
 	return nil
+}
+
+// stranded tells that the service used up its one automatic reboot, and came up in the rejected bank again: with the environment lost by that boot too, the bootloader
+// takes the bank that it finds first. The service stays up then, refuses writes, and leaves the next reboot to the client.
+func (m *machine) stranded() bool {
+	return m.envLost && m.lostTwice && slices.Equal(m.service.System().Degraded, []fwu.Reason{fwu.ReasonRollbackFailed})
 }
 
 func (m *machine) soundComponent(c component) error {

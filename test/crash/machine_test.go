@@ -38,11 +38,13 @@ type machine struct {
 	asked     bool // for a reboot, since the last boot
 	automatic int  // reboots that the service asked for on its own, in this trial
 
-	floors             map[string]uint64 // highest that was ever reported
-	accepted           map[string]int    // lowest build that may run
-	forgotten          map[string]bool   // components whose record was lost: their version is that of the release record
-	torn               map[string]bool   // components of which the cut left the head of a slot neither plain nor masked nor zero
-	storeLost, envLost bool
+	floors    map[string]uint64 // highest that was ever reported
+	accepted  map[string]int    // lowest build that may run
+	forgotten map[string]bool   // components whose record was lost: their version is that of the release record
+	torn      map[string]bool   // components of which the cut left the head of a slot neither plain nor masked nor zero
+	storeLost bool
+	envLost   bool
+	lostTwice bool
 }
 
 func mediumOf(name string, bank int) string { return name + "_" + string(fwu.BankOf(bank)) }

@@ -177,6 +177,7 @@ func (s *suite) recover(from *session, t trial, record bool) (rec *session, err 
 	m.accepted = maps.Clone(p.accepted)
 	if len(t.at) == 1 || t.loss == environment {
 		t.loss.inflict(m)
+		m.lostTwice = len(t.at) == 2
 	} else if t.loss == recordZeroed || t.loss == recordGarbage {
 		m.forget()
 	}
@@ -191,6 +192,11 @@ func (s *suite) recover(from *session, t trial, record bool) (rec *session, err 
 	c := &client{ctx: s.ctx, m: m, strict: true, outer: p.widen(m, m.dev)}
 	if err := c.reboot(); err != nil {
 		return nil, fmt.Errorf("first boot after the cut in %s: %w", p.call, err)
+	}
+	if m.stranded() {
+		if err := c.reboot(); err != nil {
+			return nil, fmt.Errorf("second boot after the cut in %s: %w", p.call, err)
+		}
 	}
 	if err := m.permitted(c.outer); err != nil {
 		return nil, err

@@ -318,7 +318,7 @@ func (m *Media) Names() []string {
 	return names
 }
 
-// Same lists the media on which s and t hold different content.
+// Differs lists the media on which s and t hold different content.
 func (s State) Differs(t State) []string {
 	found := map[string]bool{}
 	for i := range s.disks {
