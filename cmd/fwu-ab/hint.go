@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 
+	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
@@ -47,6 +48,12 @@ func reasonHint(r fwu.Reason) string {
 		return "fwu-ab provision writes a new record"
 	case fwu.ReasonBootedBankUnknown, fwu.ReasonSelectorUnusable, fwu.ReasonDefaultDiffers, fwu.ReasonConfigDiffers, fwu.ReasonRollbackFailed:
 		return "fwu-ab doctor looks at every part of it"
+	case fwu.ReasonRecordVersion:
+		return "a newer service wrote the record: run that one, or fwu-ab provision --force, which forgets every rollback floor"
+	case fwu.ReasonReconcile:
+		return "the service's log says what could not be mended; a restart of the service tries again"
+	case dbus.ReasonUnreachable:
+		return "systemctl status fwu-ab.service"
 	case fwu.ReasonMedium:
 		return "the kernel log tells what the medium reported: dmesg"
 	}

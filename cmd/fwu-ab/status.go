@@ -19,7 +19,6 @@ type systemStatus struct {
 	Default    fwu.Bank          `json:"default"`
 	Trial      fwu.Bank          `json:"trial"`
 	Degraded   []fwu.Reason      `json:"degraded"`
-	Why        []string          `json:"why"`
 	Components []componentStatus `json:"components"`
 }
 
@@ -64,7 +63,7 @@ func componentStatusOf(ctx context.Context, c *dbus.Client, info fwu.ComponentIn
 
 func systemStatusOf(ctx context.Context, c *dbus.Client) (systemStatus, error) {
 	sys := c.System()
-	out := systemStatus{Selector: sys.Selector, Booted: sys.Booted, Default: sys.Default, Trial: sys.Trial, Degraded: sys.Degraded, Why: sys.Why}
+	out := systemStatus{Selector: sys.Selector, Booted: sys.Booted, Default: sys.Default, Trial: sys.Trial, Degraded: sys.Degraded}
 	for _, info := range c.Components() {
 		st, err := componentStatusOf(ctx, c, info)
 		if err != nil {
@@ -116,8 +115,8 @@ func draw(st systemStatus) string {
 		fmt.Fprintf(&b, "%-12s |%s| |%s|  %s\n", c.Name, center(slotText(c, fwu.BankA), cell), center(slotText(c, fwu.BankB), cell), c.State)
 	}
 	fmt.Fprintf(&b, "%-12s %s %s\n", "", edge, edge)
-	for i, r := range st.Degraded {
-		fmt.Fprintf(&b, "! queries only, %s: %s\n", r, st.Why[i])
+	for _, r := range st.Degraded {
+		fmt.Fprintf(&b, "! queries only, %s: %s\n", r, reasonHint(r))
 	}
 	for _, c := range st.Components {
 		if c.Reason != "" {
