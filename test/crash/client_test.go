@@ -39,11 +39,23 @@ func (c *client) infos() map[string]fwu.Info {
 // call runs f as a phase. ids are the components that it is about.
 func (c *client) call(name string, ids []fwu.ID, f func() error) error {
 	p := c.begin(name, ids)
+	var starts []*phase
+	c.m.starting = func() { // from here on the bootloader is out of it
+		q := *p
+		q.from, q.running, q.killed = c.m.media.Position(), c.m.running(), q.allowed
+		if name == "restart" {
+			q.killed = p.killed
+		}
+		c.phases, starts = append(c.phases, &q), append(starts, &q)
+	}
 	err := f()
 	p.defaults = append(slices.Clone(p.defaults), c.m.selection().Default)
 	if c.m.service != nil {
 		after := c.m.needed()
 		p.needed = slices.DeleteFunc(slices.Clone(p.needed), func(n string) bool { return !slices.Contains(after, n) })
+	}
+	for _, q := range starts {
+		q.defaults, q.needed = p.defaults, p.needed
 	}
 	if err != nil {
 		return fmt.Errorf("%s %v: %w", name, ids, err)
@@ -58,7 +70,7 @@ func (c *client) call(name string, ids []fwu.ID, f func() error) error {
 
 func (c *client) begin(name string, ids []fwu.ID) *phase {
 	m := c.m
-	p := &phase{from: m.media.Position(), call: name, allowed: map[string]states{}, floors: maps.Clone(m.floors), accepted: maps.Clone(m.accepted), boots: m.boots}
+	p := &phase{from: m.media.Position(), call: name, allowed: map[string]states{}, floors: maps.Clone(m.floors), accepted: maps.Clone(m.accepted), killed: map[string]states{}}
 	if m.service == nil && c.outer != nil {
 		o := *c.outer
 		o.from = p.from
@@ -70,12 +82,22 @@ func (c *client) begin(name string, ids []fwu.ID) *phase {
 		state := c.infos()[comp.name].State
 		own := isGlobal(name) || slices.Contains(ids, comp.id)
 		p.allowed[comp.name] = m.dev.allowed(comp, name, own, state)
+		p.killed[comp.name] = states{state}
+		if after, ok := m.dev.calls(comp, name, state); own && ok {
+			p.killed[comp.name] = states{state, after}
+			if name == "reject" && state == fwu.Staged { // between disarming and destroying it looks like an install that was about to arm: not armed, and verified
+				p.killed[comp.name] = append(p.killed[comp.name], fwu.Candidate)
+			}
+		}
 		if !comp.live && (state == fwu.Staged || state == fwu.Trial || state == fwu.Rejected || state == fwu.Candidate && name == "install") {
 			p.together = append(p.together, comp.name)
 		}
 	}
 	if m.service != nil {
 		p.needed = m.needed()
+		if name != "reboot" {
+			p.running = m.running()
+		}
 	}
 	c.phases = append(c.phases, p)
 	return p

@@ -67,7 +67,7 @@ func (s *suite) stories(t *testing.T, do func(story, *session)) {
 func TestPowerCut(t *testing.T) {
 	s := newSuite(t)
 	s.stories(t, func(st story, from *session) {
-		s.each(sampled(sim.Cuts(from.base, from.log, depth()), one(6)), func(c sim.Cut) {
+		s.each(sampled(sim.Cuts(from.base, from.log, depth()), one(9)), func(c sim.Cut) {
 			s.one(from, trial{story: st.name, loss: none, policy: policyOf(c), at: []sim.Cut{c}})
 		})
 	})
@@ -91,7 +91,7 @@ func TestPowerCutWithLoss(t *testing.T) {
 func TestSecondPowerCut(t *testing.T) {
 	s := newSuite(t)
 	s.stories(t, func(st story, from *session) {
-		s.each(sampled(sim.Cuts(from.base, from.log, sim.Coarse), 2*one(12)), func(c sim.Cut) {
+		s.each(sampled(sim.Cuts(from.base, from.log, sim.Coarse), 2*one(17)), func(c sim.Cut) {
 			s.second(from, trial{story: st.name, loss: none, policy: policyOf(c), at: []sim.Cut{c}}, 7*one(2))
 		})
 	})
@@ -118,6 +118,31 @@ func TestUnknownMajorVersion(t *testing.T) {
 		s.each(sampled(sim.Cuts(from.base, from.log, sim.Coarse), one(20)), func(c sim.Cut) {
 			if err := s.unknown(from, c); err != nil {
 				s.fail(trial{story: st.name, loss: newerMajor, policy: 0, at: []sim.Cut{c}}, err)
+			}
+		})
+	})
+}
+
+// TestKilledService ends the service before each of its writes, and starts it again in the same boot.
+func TestKilledService(t *testing.T) {
+	s := newSuite(t)
+	s.stories(t, func(st story, from *session) {
+		between := func(yield func(sim.Cut) bool) {
+			for c := range sim.Cuts(from.base, from.log, sim.Coarse) {
+				if c.Shape == 0 && !yield(c) { // everything issued before has landed
+					return
+				}
+			}
+		}
+		s.each(sampled(between, one(5)), func(c sim.Cut) {
+			for _, p := range []policy{abandon, carryOn} {
+				t := trial{story: st.name, loss: service, policy: p, at: []sim.Cut{c}}
+				s.mu.Lock()
+				s.tried, s.unique = s.tried+1, s.unique+1
+				s.mu.Unlock()
+				if err := s.kill(from, t); err != nil {
+					s.fail(t, err)
+				}
 			}
 		})
 	})

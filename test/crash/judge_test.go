@@ -117,7 +117,55 @@ type phase struct {
 	floors   map[string]uint64
 	accepted map[string]int
 	together []string // bank members that are installed together: they are found in one and the same state
-	boots    int
+
+	// What holds if nothing but the service dies: the system that runs, and the states.
+	running *running
+	killed  map[string]states
+}
+
+// running is a booted system.
+type running struct {
+	bank  fwu.Bank
+	id    string
+	boots int
+	links map[string]string
+}
+
+func (m *machine) running() *running {
+	return &running{m.booted, m.bootID, m.boots, maps.Clone(m.links)}
+}
+
+// calls lists what each call makes of a component, as the specification has it (section 5.6): what the service finds when it is started again in the same boot
+// is that, or what was before.
+func (d device) calls(c component, call string, before fwu.State) (after fwu.State, ok bool) {
+	type row struct {
+		call   string
+		before fwu.State
+	}
+	trial := d.trial
+	if c.live {
+		trial = c.trial
+	}
+	installed, rejected := fwu.Staged, fwu.Rejected
+	if c.live {
+		installed, rejected = fwu.Trial, fwu.Failed
+	}
+	if c.live && !trial {
+		installed = fwu.Updated
+	}
+	after, ok = map[row]fwu.State{
+		{"start", fwu.Ready}:       fwu.Writing,
+		{"finish", fwu.Writing}:    fwu.Candidate,
+		{"cancel", fwu.Writing}:    fwu.Failed,
+		{"cancel", fwu.Candidate}:  fwu.Failed,
+		{"clean", fwu.Failed}:      fwu.Ready,
+		{"clean", fwu.Updated}:     fwu.Ready,
+		{"install", fwu.Candidate}: installed,
+		{"accept", fwu.Trial}:      fwu.Updated,
+		{"reject", fwu.Staged}:     fwu.Failed,
+		{"reject", fwu.Trial}:      rejected,
+	}[row{call, before}]
+	return after, ok
 }
 
 // needed lists "slot=build" of every slot that the device lives on or returns to: those of the default bank, the active slot of a live component, and the one
@@ -239,7 +287,9 @@ func (m *machine) soundComponent(c component) error {
 }
 
 // permitted checks the states after a cut in p and the boot that followed.
-func (m *machine) permitted(p *phase) error {
+func (m *machine) permitted(p *phase) error { return m.among(p, p.allowed) }
+
+func (m *machine) among(p *phase, allowed map[string]states) error {
 	found := map[string]fwu.State{}
 	for _, c := range m.dev.components {
 		info, err := m.service.Query(context.Background(), c.id)
@@ -247,8 +297,8 @@ func (m *machine) permitted(p *phase) error {
 			return err
 		}
 		found[c.name] = info.State
-		if !slices.Contains(p.allowed[c.name], info.State) {
-			return fmt.Errorf("%s is %s after a cut in %s, want one of %v", c.name, info.State, p.call, p.allowed[c.name])
+		if !slices.Contains(allowed[c.name], info.State) {
+			return fmt.Errorf("%s is %s after a cut in %s, want one of %v", c.name, info.State, p.call, allowed[c.name])
 		}
 	}
 	for _, name := range p.together {

@@ -33,6 +33,7 @@ type machine struct {
 	booted    fwu.Bank
 	bootID    string
 	service   *fwu.Service
+	starting  func() // called before the service is started
 	held      map[string]bool
 	links     map[string]string
 	asked     bool // for a reboot, since the last boot
@@ -270,6 +271,9 @@ func (m *machine) bootOnce() error {
 // start starts the service, in the boot that runs.
 func (m *machine) start(ctx context.Context) (err error) {
 	clear(m.held)
+	if m.starting != nil {
+		m.starting()
+	}
 	m.service, err = fwu.Open(ctx, m.config())
 	return err
 }

@@ -59,10 +59,11 @@ const (
 	recordGarbage      // the record, as by a medium that gave up
 	newerMinor         // nothing, but a newer service wrote the record, with fields that this one does not know
 	newerMajor         // the same, in a format that this one does not know
+	service            // nothing at all: the service dies alone, and is started again in the same boot
 )
 
 func (l loss) String() string {
-	return [...]string{"plain", "environment", "zeroed", "garbage", "newer", "unknown"}[l]
+	return [...]string{"plain", "environment", "zeroed", "garbage", "newer", "unknown", "killed"}[l]
 }
 
 // inflict makes of what a cut left what l leaves of it.
@@ -250,6 +251,40 @@ func (s *suite) second(from *session, t trial, n int) {
 	}
 }
 
+// kill ends the service at a cut, and nothing else: it is started again in the boot that runs.
+func (s *suite) kill(from *session, t trial) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	cut := t.at[0]
+	p := from.phase(cut.Position)
+	if p.running == nil {
+		return nil // the bootloader was at work
+	}
+	m := from.m.after(cut.State)
+	m.booted, m.bootID, m.boots, m.links = p.running.bank, p.running.id, p.running.boots+1000, maps.Clone(p.running.links)
+	m.accepted, m.floors = maps.Clone(p.accepted), maps.Clone(p.floors)
+	if err := m.leftIntact(p); err != nil {
+		return fmt.Errorf("right after the end in %s: %w", p.call, err)
+	}
+	c := &client{ctx: s.ctx, m: m, strict: true}
+	if err := c.restart(); err != nil {
+		return fmt.Errorf("restart after the end in %s: %w", p.call, err)
+	}
+	if m.asked {
+		return fmt.Errorf("restart after the end in %s: a reboot was asked for", p.call)
+	}
+	if err := m.among(p, p.killed); err != nil {
+		return err
+	}
+	if err := c.settle(t.policy); err != nil {
+		return fmt.Errorf("after the end in %s: %w", p.call, err)
+	}
+	return c.renew()
+}
+
 // unknown starts the machine with a record of an unknown major version.
 func (s *suite) unknown(from *session, cut sim.Cut) error {
 	s.mu.Lock()
@@ -342,7 +377,7 @@ func (s *suite) replay(t testing.TB, seed []string) error {
 		return fmt.Errorf("seed %q", seed)
 	}
 	tr := trial{story: seed[0]}
-	for l := none; l <= newerMajor; l++ {
+	for l := none; l <= service; l++ {
 		if l.String() == seed[1] {
 			tr.loss = l
 		}
@@ -373,6 +408,9 @@ func (s *suite) replay(t testing.TB, seed []string) error {
 		last := i == len(seed)-3
 		if tr.loss == newerMajor {
 			return s.unknown(from, cut)
+		}
+		if tr.loss == service {
+			return s.kill(from, tr)
 		}
 		rec, err := s.recover(from, tr, !last)
 		if err != nil {

@@ -124,7 +124,7 @@ func (p *playback) apply(disks [][]*page, l landing) {
 	put := func(from, to int) {
 		a, b := from*SectorSize, min(to*SectorSize, len(o.Data))
 		disk := disks[o.Medium]
-		overlay(p.disks.seed, disk, o.Data[a:b], o.Off+int64(a), func(i int, n *page) { disk[i] = n })
+		overlay(p.disks.seed, p.disks.zero, disk, o.Data[a:b], o.Off+int64(a), func(i int, n *page) { disk[i] = n })
 	}
 	if l.sectors == nil {
 		put(l.from, l.to)

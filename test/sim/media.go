@@ -8,6 +8,7 @@
 package sim
 
 import (
+	"bytes"
 	"fmt"
 	"hash/maphash"
 	"io"
@@ -64,12 +65,10 @@ func (o Op) sectors() int { return (len(o.Data) + SectorSize - 1) / SectorSize }
 // New makes a set without members.
 func New() *Media {
 	m := &Media{seed: maphash.MakeSeed()}
-	m.zero = m.newPage()
+	m.zero = &page{}
 	m.zero.sum = maphash.Bytes(m.seed, m.zero.data[:])
 	return m
 }
-
-func (m *Media) newPage() *page { return &page{} }
 
 // Add adds a medium of zeroes. size is a multiple of PageSize.
 func (m *Media) Add(name string, size int64) *Medium {
@@ -221,16 +220,21 @@ func (d *Medium) write(p []byte, off int64) {
 	if d.owner.record {
 		d.owner.note(Op{Medium: d.index, Off: off, Data: slices.Clone(p)})
 	}
-	overlay(d.owner.seed, d.view, p, off, func(i int, n *page) {
+	overlay(d.owner.seed, d.owner.zero, d.view, p, off, func(i int, n *page) {
 		d.view[i] = n
 		d.pending = append(d.pending, change{i, n})
 	})
 }
 
 // overlay calls set for each page of disk that p at off changes.
-func overlay(seed maphash.Seed, disk []*page, p []byte, off int64, set func(int, *page)) {
+func overlay(seed maphash.Seed, zero *page, disk []*page, p []byte, off int64, set func(int, *page)) {
 	for len(p) > 0 {
 		i, at := int(off/PageSize), int(off%PageSize)
+		if at == 0 && len(p) >= PageSize && bytes.Equal(p[:PageSize], zero.data[:]) {
+			set(i, zero)
+			p, off = p[PageSize:], off+PageSize
+			continue
+		}
 		n := &page{}
 		if at != 0 || len(p) < PageSize {
 			n.data = disk[i].data
@@ -275,7 +279,7 @@ func (d *Medium) Close() error { return nil }
 
 // Fill replaces the whole content, durably, and is in no log.
 func (d *Medium) Fill(content []byte) {
-	overlay(d.owner.seed, d.view, content, 0, func(i int, n *page) { d.view[i] = n })
+	overlay(d.owner.seed, d.owner.zero, d.view, content, 0, func(i int, n *page) { d.view[i] = n })
 	for i := (len(content) + PageSize - 1) / PageSize; i < len(d.view); i++ {
 		d.view[i] = d.owner.zero
 	}
