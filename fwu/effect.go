@@ -55,6 +55,9 @@ type link struct {
 	lenient bool
 }
 
+// expire destroys what a reboot left of images in volatile staging (section 4.2.1: the second image is cleaned). Erasing the rest is left to the next update's clean.
+type expire struct{}
+
 // reboot asks for the reboot that ends a trial which nobody can end otherwise.
 type reboot struct{}
 
@@ -66,6 +69,7 @@ func (e destroy) String() string {
 func (e seal) String() string   { return fmt.Sprintf("seal component %d slot %d", e.id, e.slot) }
 func (e unseal) String() string { return fmt.Sprintf("unseal component %d slot %d", e.id, e.slot) }
 func (e link) String() string   { return fmt.Sprintf("link component %d to slot %d", e.id, e.slot) }
+func (e expire) String() string { return "expire volatile staging" }
 func (e reboot) String() string { return "reboot" }
 
 func (e save) apply(_ context.Context, s *Service) error { return s.update(e.edit) }
@@ -128,6 +132,24 @@ func (e link) apply(ctx context.Context, s *Service) error {
 		return nil
 	}
 	return err
+}
+
+func (e expire) apply(ctx context.Context, s *Service) error {
+	r := s.record()
+	for _, c := range s.components {
+		cr := r.Components[c.Name]
+		if !c.Volatile || cr.State != Ready || !c.Live && r.Trial != nil {
+			continue
+		}
+		second := c.Slots[1-cr.Active]
+		if ok, err := second.Bootable(ctx); err == nil && !ok { // destroyed at an earlier boot, or sealed
+			continue
+		}
+		if err := s.applyAll(ctx, s.destroySecond(r, c, true)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e reboot) apply(ctx context.Context, s *Service) error { return s.cfg.System.Reboot(ctx) }

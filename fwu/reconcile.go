@@ -317,13 +317,7 @@ func (s *Service) judgeRest(r *record, sit situation) []effect {
 	if sit.sameBoot {
 		return out
 	}
-	out = append(out, save{"reboot", s.rebooted})
-	for _, c := range s.cfg.Components {
-		if cr := r.Components[c.Name]; c.Live && c.Volatile && cr.State == Trial {
-			out = append(out, destroy{c.ID, cr.Active, true})
-		}
-	}
-	return out
+	return append(out, save{"reboot", s.rebooted}, expire{})
 }
 
 // rebooted applies what every boot does: volatile staging ends, and with it the trial of a live component.

@@ -58,8 +58,8 @@ func load(t *testing.T, d *disk) *record {
 func sample(bootID string) *record {
 	return &record{BootID: bootID, Selector: "uboot", Bank: BankA, Trial: &trialRecord{Bank: BankB}, Components: map[string]*componentRecord{
 		"rootfs": {ID: 3, State: Staged, Active: 0, Floor: 7, Slots: [2]slotRecord{
-			{ID: "partuuid:1", Size: 1 << 33, Image: &imageRecord{Version: Version{1, 2, 3, 4}, Sequence: 7, Digest: "sha256:00", Size: 1 << 32}},
-			{ID: "partuuid:2", Size: 1 << 33, Image: &imageRecord{Version: Version{2, 0, 0, 0}, Head: &Head{Bits: []byte{1, 2}, Sectors: 16, SHA256: []byte{3}}}},
+			{ID: "partuuid:1", Size: 1 << 33, Image: &imageRecord{Version: Version{Major: 1, Minor: 2, Patch: 3, Build: 4}, Sequence: 7, Digest: "sha256:00", Size: 1 << 32}},
+			{ID: "partuuid:2", Size: 1 << 33, Image: &imageRecord{Version: Version{Major: 2}, Head: &Head{Bits: []byte{1, 2}, Sectors: 16, SHA256: []byte{3}}}},
 		}, Failed: []failedImage{{"sha256:11", 2}}},
 	}}
 }
