@@ -35,7 +35,7 @@ func newSuite(t *testing.T) *suite {
 	return &suite{ctx: t.Context(), w: newWorld(t), judged: map[uint64]bool{}}
 }
 
-func (s *suite) done(t *testing.T, begun time.Time) {
+func (s *suite) done(t *testing.T, what string, begun time.Time) {
 	t.Helper()
 	for i, f := range s.report() {
 		if i == 5 {
@@ -44,7 +44,7 @@ func (s *suite) done(t *testing.T, begun time.Time) {
 		}
 		t.Error(f)
 	}
-	t.Logf("%d cuts, which left %d different states, in %v", s.tried, s.unique, time.Since(begun).Round(time.Millisecond))
+	t.Logf("%d %s, %d different, in %v", s.tried, what, s.unique, time.Since(begun).Round(time.Millisecond))
 }
 
 // stories runs do for each story, with what was recorded of it, and reports.
@@ -60,7 +60,7 @@ func (s *suite) stories(t *testing.T, do func(story, *session)) {
 			t.Logf("%d operations, %d cuts, %d different, in %v", len(from.log), s.tried-tried, s.unique-unique, time.Since(at).Round(time.Millisecond))
 		})
 	}
-	s.done(t, begun)
+	s.done(t, "cuts", begun)
 }
 
 // TestPowerCut cuts every write of every story.

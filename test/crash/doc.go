@@ -6,5 +6,8 @@
 // makes one more whole update. After each step the invariants are checked (judge_test.go). The same is done with a second cut during that
 // recovery, with every boot variable lost, with the record lost, and with a record that another version of the service wrote.
 //
-// The second suite lets every read, write and flush of the stories fail once.
+// The second suite lets every read, write and flush of the stories fail once, in every way that a medium has.
+//
+// go test runs a sample that takes seconds. FWUAB_CRASH=full runs everything, which takes minutes (give it -timeout 30m; with -v it prints the number of cuts of each
+// story). FWUAB_CRASH_SEED replays one case: a failing one prints its seed.
 package crash

@@ -174,7 +174,7 @@ func TestMediumErrors(t *testing.T) {
 			t.Logf("%d accesses, %d errors, in %v", len(kinds), s.tried-tried, time.Since(at).Round(time.Millisecond))
 		})
 	}
-	s.done(t, begun)
+	s.done(t, "errors", begun)
 }
 
 // accesses lists the accesses of a story.
@@ -217,7 +217,7 @@ func (s *suite) mishaps(st story, kinds []sim.Kind) {
 			}
 			for _, cut := range []bool{false, true} {
 				if i++; i%one(61) == 0 {
-					s.tried++
+					s.tried, s.unique = s.tried+1, s.unique+1
 					work <- mishap{st, n, f, cut, policy(n) % 2}
 				}
 			}
