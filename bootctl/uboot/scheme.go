@@ -6,12 +6,19 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Scheme names the variables that a boot script looks at.
+// Scheme names the variables that a boot script looks at. The package comment says what each scheme promises.
 type Scheme string
 
-// OneShot is the scheme of share/uboot/fwu-ab.cmd: fwu_active is the default bank, "a" or "b", and fwu_trial, "a", "b" or not there, the armed trial.
-// Any other value is treated as missing, as the script treats it.
-const OneShot Scheme = "one-shot"
+// The schemes.
+const (
+	// OneShot is the scheme of share/uboot/fwu-ab.cmd: fwu_active is the default bank, "a" or "b", and fwu_trial, "a", "b" or not there, the armed trial.
+	// Any other value is treated as missing, as the script treats it.
+	OneShot Scheme = "one-shot"
+	// BootOrder is the scheme of boards prepared for RAUC: BOOT_ORDER, BOOT_A_LEFT and BOOT_B_LEFT.
+	BootOrder Scheme = "boot-order"
+	// BootCount is the scheme of boards prepared for Mender or SWUpdate: upgrade_available, bootcount and bootlimit, and the board's own variables for the bank.
+	BootCount Scheme = "bootcount"
+)
 
 // scheme translates between variables and selection.
 type scheme interface {
@@ -21,12 +28,31 @@ type scheme interface {
 	write(e *Env, s fwu.Selection) error
 }
 
-func (s Scheme) scheme() (scheme, error) {
-	switch s {
+func (c Config) scheme() (scheme, error) {
+	if c.Scheme != BootCount && len(c.BankVariables) > 0 {
+		return nil, fmt.Errorf("U-Boot boot scheme %q has no bank variables", string(c.Scheme))
+	}
+	switch c.Scheme {
 	case OneShot:
 		return oneShot{}, nil
+	case BootOrder:
+		return bootOrder{}, nil
+	case BootCount:
+		return newBootCount(c.BankVariables)
 	}
-	return nil, fmt.Errorf("U-Boot boot scheme %q is not known; want %q", string(s), string(OneShot))
+	return nil, fmt.Errorf("U-Boot boot scheme %q is not known; want %q, %q or %q", string(c.Scheme), string(OneShot), string(BootOrder), string(BootCount))
+}
+
+// setting is a variable and the value that it gets.
+type setting struct{ name, value string }
+
+func set(e *Env, settings ...setting) error {
+	for _, v := range settings {
+		if err := e.Set(v.name, v.value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Variables of the scheme OneShot.
@@ -56,13 +82,5 @@ func (oneShot) read(e *Env) (fwu.Selection, []string) {
 }
 
 func (oneShot) write(e *Env, s fwu.Selection) error {
-	for _, v := range [...]struct {
-		name string
-		bank fwu.Bank
-	}{{VarActive, s.Default}, {VarTrial, s.Trial}} {
-		if err := e.Set(v.name, string(v.bank)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return set(e, setting{VarActive, string(s.Default)}, setting{VarTrial, string(s.Trial)})
 }

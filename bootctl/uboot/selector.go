@@ -27,6 +27,8 @@ var (
 type Config struct {
 	Environment
 	Scheme Scheme
+	// BankVariables are the variables that stand for the bank in the scheme BootCount, and their values for bank a and bank b.
+	BankVariables map[string][2]string
 	// Default is a full default environment (ParseDefault) for the case that no copy is valid; nil: the selector is unusable then.
 	Default *Env
 	Locks   Locks
@@ -37,7 +39,7 @@ func New(c Config) (*Selector, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	s, err := c.Scheme.scheme()
+	s, err := c.scheme()
 	if err != nil {
 		return nil, err
 	}
