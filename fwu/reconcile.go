@@ -159,9 +159,10 @@ func differs(sit situation) verdict {
 		"bank %q is running, the boot selector has %q as default, and no trial explains it; reboot, or make the running bank the default", sit.booted, sit.sel.Default)}}
 }
 
-// settle makes bank the default and disarms, unless that is so.
+// settle makes bank the default and disarms. Once per boot it does so even if that is so: the boot may have used up what a commit gives, as attempts that
+// the bootloader counts, and nothing may be written to the other bank's slots before it is out of reach of the bootloader.
 func settle(sit situation, bank Bank) []effect {
-	if want := (Selection{Default: bank}); sit.sel != want {
+	if want := (Selection{Default: bank}); sit.sel != want || !sit.sameBoot {
 		return []effect{commit{want}}
 	}
 	return nil

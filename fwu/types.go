@@ -116,7 +116,8 @@ type Selector interface {
 	// Read returns what the medium says. An error that wraps ErrNoSelection means that there is nothing valid to read
 	// (and Commit may be able to create it); any other is an error of the medium.
 	Read() (Selection, error)
-	// Commit makes s the selection with one atomic write and reads it back from the medium. Committing what is there writes nothing.
+	// Commit makes s the selection with one atomic write and reads it back from the medium. Committing what is there writes nothing,
+	// but it makes whole again what a boot used up or others left beside the selection; the service commits once in each boot for that.
 	// On an error the medium holds the old or the new selection, nothing else.
 	Commit(s Selection) error
 }
