@@ -42,7 +42,7 @@ func (c *client) call(name string, ids []fwu.ID, f func() error) error {
 	var starts []*phase
 	c.m.starting = func() { // from here on the bootloader is out of it
 		q := *p
-		q.from, q.running, q.killed = c.m.media.Position(), c.m.running(), q.allowed
+		q.from, q.running, q.killed, q.automatic = c.m.media.Position(), c.m.running(), q.allowed, c.m.automatic
 		if name == "restart" {
 			q.killed = p.killed
 		}
@@ -70,7 +70,7 @@ func (c *client) call(name string, ids []fwu.ID, f func() error) error {
 
 func (c *client) begin(name string, ids []fwu.ID) *phase {
 	m := c.m
-	p := &phase{from: m.media.Position(), call: name, allowed: map[string]states{}, floors: maps.Clone(m.floors), accepted: maps.Clone(m.accepted), killed: map[string]states{}}
+	p := &phase{from: m.media.Position(), call: name, allowed: map[string]states{}, floors: maps.Clone(m.floors), accepted: maps.Clone(m.accepted), killed: map[string]states{}, automatic: m.automatic}
 	if m.service == nil && c.outer != nil {
 		o := *c.outer
 		o.from = p.from

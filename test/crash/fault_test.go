@@ -35,6 +35,8 @@ func flaws() []flaw {
 		{"write-erofs", sim.Write, sim.Fault{Err: unix.EROFS}},
 		{"write-enospc", sim.Write, sim.Fault{Err: unix.ENOSPC, Half: true}},
 		{"write-short", sim.Write, sim.Fault{Half: true}}, // and no error, which no medium should do
+		{"write-lost", sim.Write, sim.Fault{Lie: true}},
+		{"write-half-lost", sim.Write, sim.Fault{Half: true, Lie: true}},
 		{"flush-gone", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Gone}},
 		{"flush-doomed", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Doomed}}, // the next flush claims success
 		{"flush-landed", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Landed}},
@@ -48,12 +50,21 @@ type mishap struct {
 	story  story
 	access int
 	flaw   flaw
-	cut    bool   // the power is cut after the call in which it happened
+	then   then
 	policy policy // of the client afterwards
 }
 
+// then is what comes after the call in which an access failed.
+type then uint8
+
+const (
+	goOn  then = iota // the client goes on
+	cut               // the power is cut
+	retry             // the client makes one more call, and the power is cut
+)
+
 func (h mishap) String() string {
-	return fmt.Sprintf("%s/%s/%d.%t.%d", h.story.name, h.flaw.name, h.access, h.cut, h.policy)
+	return fmt.Sprintf("%s/%s/%d.%d.%d", h.story.name, h.flaw.name, h.access, h.then, h.policy)
 }
 
 // happen plays a mishap.
@@ -82,7 +93,7 @@ func (s *suite) happen(h mishap) (err error) {
 	var failed error
 	for _, do := range append([]step{(*client).reboot}, h.story.play...) {
 		hit := where != ""
-		if failed = do(c); failed != nil || where != "" && (hit || h.cut) {
+		if failed = do(c); failed != nil || where != "" && (hit || h.then == cut) {
 			break
 		}
 	}
@@ -91,7 +102,7 @@ func (s *suite) happen(h mishap) (err error) {
 	if err := c.answered(p, failed); err != nil {
 		return fmt.Errorf("%s: %w", where, err)
 	}
-	if err := c.survive(h, p); err != nil {
+	if err := c.survive(h, p, failed); err != nil {
 		return fmt.Errorf("%s, answered %v: %w", where, failed, err)
 	}
 	if !s.first("ready", m.media.Seen().Sum(), m.media.Durable().Sum(), m.booted, strings.Join(m.builds(), " ")) {
@@ -121,12 +132,23 @@ func (c *client) answered(p *phase, err error) error {
 }
 
 // survive has a client that knows only the API bring everything back to READY, after a power cut or without one.
-func (c *client) survive(h mishap, p *phase) error {
+func (c *client) survive(h mishap, p *phase, failed error) error {
 	m := c.m
 	if c.afterBoot { // a bootloader that cannot disarm a trial does not start it
 		p = p.withCandidates(m.dev)
 	}
-	if h.cut {
+	if h.then == retry {
+		if err := c.heal(); err != nil {
+			return err
+		}
+		if _, err := c.advance(h.policy); err != nil {
+			return err
+		}
+	}
+	if h.then == retry || h.then == cut && failed == nil { // what a call that succeeded said is durable
+		p = c.begin("success", nil)
+	}
+	if h.then != goOn {
 		m.media.PowerOff()
 		m.service, c.outer = nil, p
 		m.floors, m.accepted = maps.Clone(p.floors), maps.Clone(p.accepted)
@@ -215,10 +237,10 @@ func (s *suite) mishaps(st story, kinds []sim.Kind) {
 			if f.kind != kind {
 				continue
 			}
-			for _, cut := range []bool{false, true} {
-				if i++; i%one(61) == 0 {
+			for then := goOn; then <= retry; then++ {
+				if i++; i%one(97) == 0 {
 					s.tried, s.unique = s.tried+1, s.unique+1
-					work <- mishap{st, n, f, cut, policy(n) % 2}
+					work <- mishap{st, n, f, then, policy(n) % 2}
 				}
 			}
 		}
@@ -240,7 +262,7 @@ func (s *suite) replayMishap(seed []string) error {
 			h.flaw = f
 		}
 	}
-	if _, err := fmt.Sscanf(strings.ReplaceAll(seed[2], ".", " "), "%d %t %d", &h.access, &h.cut, &h.policy); err != nil {
+	if _, err := fmt.Sscanf(strings.ReplaceAll(seed[2], ".", " "), "%d %d %d", &h.access, &h.then, &h.policy); err != nil {
 		return err
 	}
 	if h.story.name == "" || h.flaw.name == "" {
@@ -251,7 +273,7 @@ func (s *suite) replayMishap(seed []string) error {
 
 // isMishap tells a seed of this suite from one of the other.
 func isMishap(seed string) bool {
-	return strings.Contains(seed, "true") || strings.Contains(seed, "false")
+	return slices.ContainsFunc(flaws(), func(f flaw) bool { return strings.Contains(seed, "/"+f.name+"/") })
 }
 
 // withCandidates allows what was staged to be a candidate again.

@@ -118,6 +118,8 @@ type phase struct {
 	accepted map[string]int
 	together []string // bank members that are installed together: they are found in one and the same state
 
+	automatic int // reboots that the service asked for on its own, in this trial
+
 	// What holds if nothing but the service dies: the system that runs, and the states.
 	running *running
 	killed  map[string]states

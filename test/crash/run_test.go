@@ -175,7 +175,7 @@ func (s *suite) recover(from *session, t trial, record bool) (rec *session, err 
 	p := from.phase(cut.Position)
 	m := from.m.after(cut.State)
 	m.boots = 1000 * len(t.at)
-	m.accepted = maps.Clone(p.accepted)
+	m.accepted, m.automatic = maps.Clone(p.accepted), p.automatic
 	if len(t.at) == 1 || t.loss == environment {
 		t.loss.inflict(m)
 		m.lostTwice = len(t.at) == 2

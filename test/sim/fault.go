@@ -26,7 +26,8 @@ type Access struct {
 // Fault is how an access fails.
 type Fault struct {
 	Err  error // what the caller is told; nil is a medium that breaks its promise
-	Half bool  // a read or write does half of it
+	Half bool  // a read or write does half of it, else nothing
+	Lie  bool  // a write claims to have done all of it
 	Lose Loss  // what a flush does
 }
 

@@ -207,6 +207,9 @@ func (d *Medium) WriteAt(p []byte, off int64) (int, error) {
 			n = len(p) / 2 &^ (SectorSize - 1)
 			d.write(p[:n], off)
 		}
+		if f.Lie {
+			n = len(p)
+		}
 		return n, f.Err
 	}
 	d.write(p, off)
