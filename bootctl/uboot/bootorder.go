@@ -23,39 +23,32 @@ const (
 	fullLeft     = "3"
 )
 
-// bootOrder writes three forms of BOOT_ORDER, here with a as default bank. No boot script changes BOOT_ORDER, whatever it does to the counters.
+// bootOrder writes these values, here with a as default bank. No boot script changes BOOT_ORDER, whatever it does to the counters.
 //
 //	"A"      A=3 B=0   no trial
 //	"B A A"  A=3 B=1   b is armed; the script counts down to B=0 and starts b
 //	"B A A"      B=0   b was started; every further reset starts a
 //
-// The repetition costs nothing, as the script starts the first one that it finds, and tells a default bank behind its trial from "B A", which is what
-// others write: b, and a where b cannot be started any more.
+// The repetition costs nothing, as the script starts the first one that has attempts left. It tells a default bank behind its trial from "B A", which is what others write:
+// there both may be started, and the counters alone do not tell why. Such an order names no default bank; the one that runs becomes it.
 type bootOrder struct{}
 
 func (bootOrder) read(e *Env) (fwu.Selection, []string) {
 	banks, _ := order(e)
-	if len(banks) == 0 {
-		value, _ := e.Get(VarOrder)
+	value, _ := e.Get(VarOrder)
+	switch {
+	case len(banks) == 0:
 		return fwu.Selection{}, []string{fmt.Sprintf("%s is %q, which names neither A nor B", VarOrder, value)}
+	case !slices.Contains(banks, banks[0].Other()):
+		return fwu.Selection{Default: banks[0]}, nil
+	case len(banks) != 3 || banks[1] != banks[2]:
+		return fwu.Selection{}, []string{fmt.Sprintf("%s is %q, which lets the bootloader fall back from one bank to the other: it names no default bank", VarOrder, value)}
 	}
-	if len(banks) == 3 && banks[0] != banks[1] && banks[1] == banks[2] {
-		s := fwu.Selection{Default: banks[1]}
-		if left(e, banks[0]) {
-			s.Trial = banks[0]
-		}
-		return s, nil
+	s := fwu.Selection{Default: banks[1]}
+	if left(e, banks[0]) {
+		s.Trial = banks[0]
 	}
-	var notes []string
-	if slices.Contains(banks, banks[0].Other()) {
-		notes = append(notes, fmt.Sprintf("%s lists both banks, as another updater leaves it: the bootloader falls back from one to the other", VarOrder))
-	}
-	for _, b := range banks {
-		if left(e, b) {
-			return fwu.Selection{Default: b}, notes
-		}
-	}
-	return fwu.Selection{Default: banks[len(banks)-1]}, append(notes, "no attempt is left: the bootloader fills all counters up; the bank that it started last is taken for the default")
+	return s, nil
 }
 
 func (bootOrder) write(e *Env, s fwu.Selection) error {

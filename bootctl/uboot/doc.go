@@ -31,7 +31,8 @@
 //
 // [BootOrder], for boards prepared for RAUC (contrib/uboot.sh of RAUC, boot/bootmeth_rauc.c of U-Boot): a bank that may not be started is absent from BOOT_ORDER and has no attempts
 // left. A trial has one, and the default bank, twice in BOOT_ORDER, comes behind it. The boot script takes an attempt from whatever it starts, the default bank
-// included; the next commit, which the service makes once in each boot, gives it back. Limits:
+// included; the next commit, which the service makes once in each boot, gives it back. A BOOT_ORDER
+// that lists both banks in any other way, as the script begins with and as RAUC leaves it, names no default bank: the one that runs becomes it. Limits:
 //   - The usual script ignores a saveenv that fails. A trial is then started again, until the service runs in it and disarms it. U-Boot's boot method starts nothing in that case.
 //   - Where no attempt is left at all, the script fills up every counter and resets. The default bank alone costs this one reset, nothing more. If the default bank, after a trial
 //     that never reached its service, does not reach its own in three boots, the trial is started again.

@@ -1,12 +1,15 @@
-// Package model is the bootloader as the update service has to reckon with it: U-Boot with the boot script share/uboot/fwu-ab.cmd, for tests that cut
+// Package model is the bootloader as the update service has to reckon with it: U-Boot with the boot script of a scheme, for tests that cut
 // its writes and for a demonstration without hardware.
 //
-// It promises to start the bank that the script starts, and to write what the script writes. A test runs the script itself beside it.
+// It promises to start the bank that the script starts, and to write what the script writes. For one-shot that is share/uboot/fwu-ab.cmd; for boot-order and bootcount,
+// whose scripts belong to the boards, it is what those scripts have in common, and that they end in a reset where a bank cannot be loaded. Tests run scripts beside it.
 package model
 
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/fwu-ab/fwu-ab/bootctl/uboot"
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -18,29 +21,42 @@ var ErrPowerCut = errors.New("power cut")
 // Bootloader is U-Boot on a machine.
 type Bootloader struct {
 	Environment uboot.Environment
-	Builtin     *uboot.Env // default environment that is compiled in, taken where no copy is valid; nil: an empty one
+	Builtin     *uboot.Env   // default environment that is compiled in, taken where no copy is valid; nil: an empty one
+	Scheme      uboot.Scheme // empty: OneShot
+	// BankVariables of a board of the scheme BootCount, see uboot.Config.
+	BankVariables map[string][2]string
 }
 
 // Outcome is what a boot came to.
 type Outcome struct {
 	Bank        fwu.Bank // the bank whose kernel was started; NoBank: the machine resets for ever
-	CommandLine string   // what the script puts on the kernel command line for the bank
+	CommandLine string   // what the script puts on the kernel command line for the bank, beside root=
 	Resets      int      // resets before the kernel was started
 }
 
+// forever is how many resets are taken for endless: more than any script needs to try everything twice.
+const forever = 32
+
 // Boot powers the machine on. bootable tells whether kernel and device tree of a bank can be loaded and started. It returns an error if the power was cut.
 func (b Bootloader) Boot(bootable func(fwu.Bank) bool) (Outcome, error) {
+	attempt, commandLine := b.choose, func(bank fwu.Bank) string { return "fwu.bank=" + string(bank) }
+	switch b.Scheme {
+	case uboot.BootOrder:
+		attempt, commandLine = b.bootOrder, func(bank fwu.Bank) string { return "rauc.slot=" + slotName(bank) }
+	case uboot.BootCount:
+		attempt, commandLine = b.bootCount, func(fwu.Bank) string { return "" }
+	}
 	for resets := 0; ; resets++ {
-		banks, saved, err := b.choose()
+		banks, saved, err := attempt()
 		if err != nil {
 			return Outcome{}, err
 		}
 		for _, bank := range banks {
 			if bootable(bank) {
-				return Outcome{bank, "fwu.bank=" + string(bank), resets}, nil
+				return Outcome{bank, commandLine(bank), resets}, nil
 			}
 		}
-		if !saved { // the next attempt finds what this one found
+		if !saved || resets == forever { // the next attempt finds what this one found
 			return Outcome{Resets: resets}, nil
 		}
 	}
@@ -53,12 +69,9 @@ func (b Bootloader) choose() (banks []fwu.Bank, saved bool, err error) {
 		return nil, false, err
 	}
 	if trial := bankIn(env, uboot.VarTrial); trial != fwu.NoBank {
-		err := b.Environment.Update(env, func(e *uboot.Env) error { return e.Set(uboot.VarTrial, "") })
-		if err == nil {
-			return []fwu.Bank{trial}, true, nil
-		}
-		if errors.Is(err, ErrPowerCut) {
-			return nil, false, fmt.Errorf("saveenv: %w", err)
+		saved, err := b.save(env, map[string]string{uboot.VarTrial: ""})
+		if err != nil || saved {
+			return []fwu.Bank{trial}, saved, err
 		}
 	}
 	if active := bankIn(env, uboot.VarActive); active != fwu.NoBank {
@@ -79,6 +92,22 @@ func (b Bootloader) load() (*uboot.Env, error) {
 		return uboot.ParseEnv(nil), nil
 	}
 	return b.Builtin.Clone(), nil
+}
+
+// save is saveenv after the variables were set; saved is what the command tells the script. The error is that of a power cut. What is there already
+// is not written again, as U-Boot would.
+func (b Bootloader) save(env *uboot.Env, variables map[string]string) (saved bool, err error) {
+	err = b.Environment.Update(env, func(e *uboot.Env) error {
+		var errs []error
+		for _, name := range slices.Sorted(maps.Keys(variables)) {
+			errs = append(errs, e.Set(name, variables[name]))
+		}
+		return errors.Join(errs...)
+	})
+	if errors.Is(err, ErrPowerCut) {
+		return false, fmt.Errorf("saveenv: %w", err)
+	}
+	return err == nil, nil
 }
 
 func bankIn(env *uboot.Env, variable string) fwu.Bank {

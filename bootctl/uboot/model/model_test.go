@@ -20,9 +20,10 @@ const size = 0x400
 
 // flash is a medium in memory; after cut writes it is without power, after broken it fails.
 type flash struct {
-	data   []byte
-	broken bool // writes fail
-	cut    int  // writes until the power goes, -1: never
+	data    []byte
+	broken  bool // writes fail
+	cut     int  // writes until the power goes, -1: never
+	arrives int  // bytes of the last write
 }
 
 func (f *flash) open(string, bool) (uboot.Medium, error) { return f, nil }
@@ -48,7 +49,7 @@ func (f *flash) WriteAt(p []byte, off int64) (int, error) {
 		return 0, ErrPowerCut
 	case f.cut == 1:
 		f.cut = 0
-		copy(f.data[off:], p[:8]) // torn: CRC and flag, and no whole variable
+		copy(f.data[off:], p[:f.arrives])
 		return 0, ErrPowerCut
 	}
 	f.cut--
@@ -58,7 +59,7 @@ func (f *flash) WriteAt(p []byte, off int64) (int, error) {
 // machine has an environment with the variables, or none that is valid if lost.
 func machine(t *testing.T, lost bool, variables ...string) (Bootloader, *flash) {
 	t.Helper()
-	f := &flash{data: make([]byte, 2*size), cut: -1}
+	f := &flash{data: make([]byte, 2*size), cut: -1, arrives: 8} // 8: CRC and flag, and no whole variable
 	b := Bootloader{Environment: uboot.Environment{Copies: []uboot.Location{{Path: "x", Size: size}, {Path: "x", Offset: size, Size: size}}, Open: f.open}}
 	if !lost {
 		base := uboot.ParseEnv([]byte(strings.Join(variables, "\x00")))
