@@ -57,7 +57,9 @@ type Selector struct {
 
 // The schemes of U-Boot variables.
 const (
-	OneShot = "one-shot"
+	OneShot   = "one-shot"
+	BootOrder = "boot-order"
+	BootCount = "bootcount"
 )
 
 // UBoot configures the U-Boot environment as a selector.
@@ -71,6 +73,8 @@ type UBoot struct {
 	SingleCopy bool
 	// DefaultEnvironment is a file with the full environment that a missing one is made from; empty: never made.
 	DefaultEnvironment string
+	// BankVariables are the variables that stand for the bank, with their values for the banks a and b; nil unless Scheme is BootCount.
+	BankVariables map[string][2]string
 }
 
 // EnvCopy is one copy of a U-Boot environment.

@@ -181,6 +181,24 @@ size = 16384
 			Scheme: OneShot, SingleCopy: true,
 			Copies: []EnvCopy{{"PARTUUID=0fc63daf-8483-4772-8e79-3d69d8477de4", 0, 16384}},
 		}}},
+		{"U-Boot, a board prepared for RAUC", `
+type = "uboot"
+[selector.uboot]
+scheme = "boot-order"
+env-config = "/etc/fw_env.config"
+`, Selector{Type: UBootSelector, UBoot: UBoot{Scheme: BootOrder, EnvConfig: "/etc/fw_env.config"}}},
+		{"U-Boot, a board prepared for Mender", `
+type = "uboot"
+[selector.uboot]
+scheme = "bootcount"
+env-config = "/etc/fw_env.config"
+bank-variables.mender_boot_part = {a = "9", b = "10"}
+[selector.uboot.bank-variables.mender_boot_part_hex]
+a = "9"
+b = "a"
+`, Selector{Type: UBootSelector, UBoot: UBoot{Scheme: BootCount, EnvConfig: "/etc/fw_env.config",
+			BankVariables: map[string][2]string{"mender_boot_part": {"9", "10"}, "mender_boot_part_hex": {"9", "a"}},
+		}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -122,7 +122,26 @@ f.toml:18:9: component.rootfs.class: uuid "fa6b4a53-d5ad-5fdf-be9d-e663e4d41ffx"
 			`f.toml:17:10: component.rootfs.vendor is set, and so is vendor-name at f.toml:18:15: want one of them`},
 		{"control characters", "disk = \"/dev/\\u001b[31m\"" + bank, `f.toml:1:8: disk has a control character: "/dev/\x1b[31m"`},
 		{"relative paths", "disk = \"mmcblk0\"" + bank, `f.toml:1:8: disk is "mmcblk0", want an absolute path`},
-		{"U-Boot: an unknown scheme", strings.Replace(bank, "one-shot", "boot-order", 1), `f.toml:7:10: selector.uboot.scheme is "boot-order", want "one-shot"`},
+		{"U-Boot: an unknown scheme", strings.Replace(bank, "one-shot", "boot_order", 1),
+			`f.toml:7:10: selector.uboot.scheme is "boot_order", want "one-shot", "boot-order" or "bootcount"`},
+		{"U-Boot: bank variables of a scheme without", strings.Replace(bank, "[identity]", "bank-variables = {part = {a = \"2\", b = \"3\"}}\n[identity]", 1),
+			`f.toml:9:18: selector.uboot.bank-variables are of the scheme "bootcount" only`},
+		{"U-Boot: bootcount without bank variables", strings.Replace(bank, "one-shot", "bootcount", 1),
+			`f.toml:6:11: [selector.uboot] lacks "bank-variables": by which variables does the boot script of a board with the scheme "bootcount" tell the banks apart?`},
+		{"U-Boot: bank variables that are none", strings.NewReplacer("one-shot", "bootcount", "[identity]", "bank-variables = {}\n[identity]").Replace(bank),
+			`f.toml:9:18: [selector.uboot.bank-variables] is empty, want name = {a = "...", b = "..."}`},
+		{"U-Boot: bank variables that are no table", strings.NewReplacer("one-shot", "bootcount", "[identity]", "bank-variables = \"part\"\n[identity]").Replace(bank),
+			`f.toml:9:18: selector.uboot.bank-variables is a string, want a table`},
+		{"U-Boot: mistakes in bank variables", strings.NewReplacer("one-shot", "bootcount",
+			"[identity]", "[selector.uboot.bank-variables]\npart = {a = \"2\", b = \"2\"}\nhex = {a = 2}\nbootcount = {a = \"2\", b = \"3\"}\n\"a=b\" = {}\ndisk = {a = \"\", b = \"1\", c = \"3\"}\nx = 1\n[identity]").Replace(bank),
+			`f.toml:10:8: [selector.uboot.bank-variables.part] is the same for both banks
+f.toml:11:7: [selector.uboot.bank-variables.hex] lacks "b"
+f.toml:11:12: selector.uboot.bank-variables.hex.a is an integer, want a string
+f.toml:12:1: variable name "bootcount": the scheme "bootcount" has another use for it
+f.toml:13:1: variable name "a=b": want letters, digits, - and _, beginning with a letter or digit
+f.toml:14:8: [selector.uboot.bank-variables.disk] lacks "a"
+f.toml:14:26: unknown key "c" in [selector.uboot.bank-variables.disk]; did you mean "a"?
+f.toml:15:5: selector.uboot.bank-variables.x is an integer, want a table`},
 		{"U-Boot: no scheme, no environment", strings.NewReplacer("scheme = \"one-shot\"\n", "", "env-config = \"/etc/fw_env.config\"\n", "").Replace(bank),
 			`f.toml:6:11: [selector.uboot] lacks "scheme"
 f.toml:6:11: [selector.uboot] lacks "env-config" or "copies": where is the environment?`},

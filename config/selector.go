@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 func (s *scope) selector() Selector {
@@ -19,7 +20,7 @@ func (s *scope) selector() Selector {
 }
 
 func (s *scope) uboot() UBoot {
-	u := UBoot{Scheme: s.choice("scheme", "", OneShot)}
+	u := UBoot{Scheme: s.choice("scheme", "", OneShot, BootOrder, BootCount)}
 	if s.child("scheme") == nil {
 		s.lacks("scheme")
 	}
@@ -27,6 +28,7 @@ func (s *scope) uboot() UBoot {
 	u.Copies = s.copies()
 	u.SingleCopy = s.boolean("single-copy", false)
 	u.DefaultEnvironment = s.file("default-environment")
+	u.BankVariables = s.bankVariables()
 	s.done()
 	s.judgeUBoot(u)
 	return u
@@ -43,6 +45,12 @@ func (s *scope) judgeUBoot(u UBoot) {
 		s.fail(s.child("copies").at, "%scopies has one: a power cut can lose it; single-copy = true permits that", s.path)
 	case len(u.Copies) == 2 && u.SingleCopy:
 		s.fail(s.child("single-copy").at, "%ssingle-copy is true, and copies has two", s.path)
+	}
+	switch n := s.child("bank-variables"); {
+	case n != nil && u.Scheme != "" && u.Scheme != BootCount:
+		s.fail(n.at, "%sbank-variables are of the scheme %q only", s.path, BootCount)
+	case n == nil && u.Scheme == BootCount:
+		s.fail(s.at, "%s lacks \"bank-variables\": by which variables does the boot script of a board with the scheme %q tell the banks apart?", s.name(), BootCount)
 	}
 }
 
@@ -101,4 +109,47 @@ func (s *scope) envCopy() EnvCopy {
 
 func (c EnvCopy) overlaps(d EnvCopy) bool {
 	return c.Device == d.Device && (c.Offset < 0) == (d.Offset < 0) && c.Offset < d.Offset+d.Size && d.Offset < c.Offset+c.Size
+}
+
+// bankVariables reads variables with a value for each bank.
+func (s *scope) bankVariables() map[string][2]string {
+	sub := s.scope("bank-variables")
+	if sub.table == nil {
+		return nil
+	}
+	if len(sub.table.keys) == 0 {
+		s.fail(sub.at, "%s is empty, want name = {a = \"...\", b = \"...\"}", sub.name())
+	}
+	vars := map[string][2]string{}
+	for _, name := range sub.table.keys {
+		why := checkName(name)
+		if slices.Contains([]string{"upgrade_available", "bootcount", "bootlimit", "altbootcmd"}, name) {
+			why = fmt.Sprintf("the scheme %q has another use for it", BootCount)
+		}
+		if why != "" {
+			s.fail(sub.table.table[name].key, "variable name %q: %s", name, why)
+			continue
+		}
+		vars[name] = sub.perBank(name)
+	}
+	return vars
+}
+
+// perBank reads a table with a string for each bank, not the same for both.
+func (s *scope) perBank(key string) (v [2]string) {
+	sub := s.scope(key)
+	for i, bank := range []string{"a", "b"} {
+		var at Pos
+		switch v[i], at = sub.text(bank); {
+		case at == (Pos{}):
+			sub.lacks(bank)
+		case v[i] != "":
+			s.note(sub.path+bank, v[i], at)
+		}
+	}
+	sub.done()
+	if v[0] == v[1] && v[0] != "" {
+		s.fail(sub.at, "%s is the same for both banks", sub.name())
+	}
+	return v
 }

@@ -112,9 +112,10 @@ func (m *machine) uboot(ctx context.Context) (*uboot.Selector, error) {
 		return nil, fmt.Errorf("boot environment: %w", err)
 	}
 	c := uboot.Config{
-		Environment: uboot.Environment{Copies: locations, SingleCopy: u.SingleCopy, Open: uboot.OpenMedium},
-		Scheme:      uboot.Scheme(u.Scheme),
-		Locks:       uboot.Locks{Root: m.root, Wait: uboot.DefaultWait},
+		Environment:   uboot.Environment{Copies: locations, SingleCopy: u.SingleCopy, Open: uboot.OpenMedium},
+		Scheme:        uboot.Scheme(u.Scheme),
+		BankVariables: u.BankVariables,
+		Locks:         uboot.Locks{Root: m.root, Wait: uboot.DefaultWait},
 	}
 	if u.DefaultEnvironment != "" {
 		text, err := os.ReadFile(m.path(u.DefaultEnvironment))
