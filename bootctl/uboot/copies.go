@@ -104,8 +104,8 @@ func (e Environment) update(base *Env, suspect int, change func(*Env) error) (_ 
 	if err := change(changed); err != nil {
 		return suspect, err
 	}
-	if active >= 0 && suspect == noCopy && changed.Equal(old) {
-		return noCopy, nil
+	if active >= 0 && suspect == noCopy && changed.Equal(old) { // the caller relies on it: who wrote it may not have flushed it
+		return noCopy, m.flush(active)
 	}
 	if err := m.write(target, active, flag+1, changed); err != nil {
 		return target, err
@@ -270,15 +270,15 @@ func (m *media) write(target, active int, flag byte, e *Env) error {
 		return err
 	}
 	if active >= 0 && active != target {
-		if err := m.media[active].Sync(); err != nil {
-			return fmt.Errorf("flush U-Boot environment %s: %w", m.locations[active], err)
+		if err := m.flush(active); err != nil {
+			return err
 		}
 	}
 	if _, err := m.media[target].WriteAt(buf, l.Offset); err != nil {
 		return fmt.Errorf("write U-Boot environment %s: %w", l, err)
 	}
-	if err := m.media[target].Sync(); err != nil {
-		return fmt.Errorf("flush U-Boot environment %s: %w", l, err)
+	if err := m.flush(target); err != nil {
+		return err
 	}
 	back := make([]byte, len(buf))
 	if _, err := m.media[target].ReadAt(back, l.Offset); err != nil {
@@ -286,6 +286,13 @@ func (m *media) write(target, active int, flag byte, e *Env) error {
 	}
 	if !bytes.Equal(buf, back) {
 		return fmt.Errorf("U-Boot environment %s: %w", l, fwu.ErrReadBack)
+	}
+	return nil
+}
+
+func (m *media) flush(i int) error {
+	if err := m.media[i].Sync(); err != nil {
+		return fmt.Errorf("flush U-Boot environment %s: %w", m.locations[i], err)
 	}
 	return nil
 }

@@ -171,8 +171,8 @@ func TestCommitSetsAllVariablesOfAScheme(t *testing.T) {
 						t.Error("the trial was not deleted")
 					}
 					d.log = nil
-					if err := s.Commit(to); err != nil || len(d.log) != 0 {
-						t.Errorf("committing what is there: %v, %d operations", err, len(d.log))
+					if err := s.Commit(to); err != nil || d.writes() != 0 {
+						t.Errorf("committing what is there: %v, %d writes", err, d.writes())
 					}
 				})
 			}
