@@ -138,14 +138,14 @@ func (c *client) survive(h mishap, p *phase, failed error) error {
 		p = p.withCandidates(m.dev)
 	}
 	if h.then == retry {
-		if err := c.heal(); err != nil {
+		if err := c.heal(h.flaw); err != nil {
 			return err
 		}
 		if _, err := c.advance(h.policy); err != nil {
 			return err
 		}
 	}
-	if h.then == retry || h.then == cut && failed == nil { // what a call that succeeded said is durable
+	if h.then == retry || h.then == cut && failed == nil && len(m.service.System().Degraded) == 0 { // what a call that succeeded said is durable
 		p = c.begin("success", nil)
 	}
 	if h.then != goOn {
@@ -164,16 +164,21 @@ func (c *client) survive(h mishap, p *phase, failed error) error {
 			return err
 		}
 	}
-	if err := c.heal(); err != nil {
+	if err := c.heal(h.flaw); err != nil {
 		return err
 	}
 	c.strict = true
 	return c.settle(h.policy)
 }
 
-// heal restarts a service that answers queries only, then the machine.
-func (c *client) heal() error {
-	for _, do := range []step{(*client).restart, (*client).reboot} {
+// heal restarts a service that answers queries only, then the machine. Where a medium shows what a cut will take although its flush failed, only the process
+// that saw the flush fail knows; a new one cannot find out. There the machine is restarted at once.
+func (c *client) heal(f flaw) error {
+	steps := []step{(*client).restart, (*client).reboot}
+	if f.kind == sim.Flush && f.Lose == sim.Doomed {
+		steps = steps[1:]
+	}
+	for _, do := range steps {
 		if c.m.service != nil && len(c.m.service.System().Degraded) == 0 {
 			break
 		}
