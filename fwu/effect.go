@@ -36,11 +36,15 @@ type destroy struct {
 	lenient bool
 }
 
-// seal masks the head of a prepared image, unseal makes it plain.
+// disarm makes bank the default and no trial armed, unless that is so: then it does not even ask for the selector's lock.
+type disarm struct{ bank Bank }
+
+// seal masks the head of a prepared image, unseal makes it plain. A lenient seal that fails is reported and does not stop the plan.
 type seal struct {
-	id   ID
-	slot int
-	head Head
+	id      ID
+	slot    int
+	head    Head
+	lenient bool
 }
 type unseal struct {
 	id   ID
@@ -63,6 +67,7 @@ type reboot struct{}
 
 func (e save) String() string   { return "save " + e.what }
 func (e commit) String() string { return fmt.Sprintf("commit default=%s trial=%s", e.Default, e.Trial) }
+func (e disarm) String() string { return fmt.Sprintf("disarm, default=%s", e.bank) }
 func (e destroy) String() string {
 	return fmt.Sprintf("destroy head of component %d slot %d", e.id, e.slot)
 }
@@ -82,6 +87,15 @@ func (e commit) apply(_ context.Context, s *Service) error {
 	return nil
 }
 
+func (e disarm) apply(ctx context.Context, s *Service) error {
+	want := Selection{Default: e.bank}
+	if sel, err := s.cfg.Selector.Read(); err == nil && sel == want {
+		s.setSelection(sel)
+		return nil
+	}
+	return commit{want}.apply(ctx, s)
+}
+
 func (e destroy) apply(ctx context.Context, s *Service) error {
 	err := s.withImage(ctx, e.id, e.slot, func(img Image) error { return img.Destroy(ctx) })
 	if err == nil {
@@ -96,12 +110,15 @@ func (e destroy) apply(ctx context.Context, s *Service) error {
 
 func (e seal) apply(ctx context.Context, s *Service) error {
 	err := s.withImage(ctx, e.id, e.slot, func(img Image) error {
-		if st, err := img.HeadState(ctx, e.head); err != nil || st == HeadMasked || st == HeadOther {
-			return err // what is not this image at all needs no seal; install verifies, and finds it
+		switch st, err := img.HeadState(ctx, e.head); {
+		case err != nil || st == HeadMasked:
+			return err
+		case st == HeadOther: // a system that was started from it changed it, for instance: no image any more, and perhaps still bootable
+			return img.Destroy(ctx)
 		}
 		return img.Seal(ctx, e.head)
 	})
-	if err != nil && ctx.Err() == nil {
+	if err != nil && e.lenient && ctx.Err() == nil {
 		s.log.Warn("head not masked again; the image was verified, and is verified again before it is installed", "component", s.component(e.id).Name, "err", err)
 		return nil
 	}
@@ -181,7 +198,7 @@ func (s *Service) applyAll(ctx context.Context, effects []effect) error {
 // while it is plain, every other slot of the bank is plain too, whatever instant the power is cut at.
 
 // destroySecond destroys the head of c's second slot and, where c is a bank member, of the second slots of all others that hold no image in
-// preparation: what they hold of a previous bank is of no use without c. The holder of s.bank calls it.
+// preparation: what they hold of a previous bank is of no use without c. What they hold for the next one has to be sealed. The holder of s.bank calls it.
 func (s *Service) destroySecond(r *record, c *component, lenient bool) []effect {
 	if c.Live {
 		return []effect{destroy{c.ID, 1 - r.Components[c.Name].Active, lenient}}
@@ -189,7 +206,13 @@ func (s *Service) destroySecond(r *record, c *component, lenient bool) []effect 
 	var out []effect
 	for _, m := range s.components {
 		cr := r.Components[m.Name]
-		if m == c || !m.Live && !s.isSealed(m) && cr.State != Writing && cr.State != Candidate {
+		switch {
+		case m.Live, m != c && cr.State == Writing:
+		case cr.State == Candidate:
+			if h := cr.next().Head; h != nil {
+				out = append(out, seal{m.ID, 1 - cr.Active, *h, lenient})
+			}
+		case m == c || !s.isSealed(m):
 			out = append(out, destroy{m.ID, 1 - cr.Active, lenient})
 		}
 	}
@@ -211,7 +234,7 @@ func sealAll(r map[ID]*componentRecord, ids []ID) []effect {
 	var out []effect
 	for _, id := range ids {
 		if h := r[id].next().Head; h != nil {
-			out = append(out, seal{id, 1 - r[id].Active, *h})
+			out = append(out, seal{id, 1 - r[id].Active, *h, true})
 		}
 	}
 	return out

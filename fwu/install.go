@@ -36,11 +36,7 @@ func (s *Service) Install(ctx context.Context) (Status, error) {
 	if err != nil {
 		return 0, fmt.Errorf("install: %w", err)
 	}
-	defer func() {
-		for _, c := range inst.all() {
-			c.op.give()
-		}
-	}()
+	defer s.giveUp(inst)
 	opCtx := ctx
 	for _, c := range inst.all() {
 		var end func()
@@ -52,6 +48,18 @@ func (s *Service) Install(ctx context.Context) (Status, error) {
 		return 0, s.ended(opCtx, fmt.Errorf("install: %w", err))
 	}
 	return status, nil
+}
+
+// giveUp ends an install: the slots that were carried over are not held any longer than that.
+func (s *Service) giveUp(inst *installation) {
+	for _, c := range inst.carried {
+		if err := s.release(c); err != nil {
+			s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
+		}
+	}
+	for _, c := range inst.all() {
+		c.op.give()
+	}
 }
 
 func (s *Service) installAll(ctx context.Context, inst *installation) (Status, error) {
@@ -249,6 +257,9 @@ func (s *Service) carryOver(ctx context.Context, c *component, inst *installatio
 	if err != nil || active.Size <= 0 {
 		return s.notCarried(c, "what the active slot holds was never recorded (fwu-ab provision does it)")
 	}
+	if active.Size > maxSize(c) {
+		return s.notCarried(c, "it is larger than the second slot")
+	}
 	src, err := c.Slots[cr.Active].Source(ctx)
 	if err != nil {
 		return s.slotError(c, cr.Active, err)
@@ -277,8 +288,9 @@ func (s *Service) copySlot(ctx context.Context, c *component, cr *componentRecor
 	if err != nil {
 		return Head{}, err
 	}
+	c.held = img // until the install ends: nobody writes to what was verified
 	head, sum, err := copyImage(ctx, img, src, want, size, s.progress(c))
-	if err = closeQuietly(img, err); err != nil {
+	if err != nil {
 		return Head{}, err
 	}
 	if err := src.Frozen(); err != nil {
@@ -330,7 +342,7 @@ func (s *Service) installBank(ctx context.Context, inst *installation) (Status, 
 	arm := Selection{Default: booted, Trial: booted.Other()}
 	p := plan{
 		do: append(append([]effect{save{"STAGED", func(r *record) {
-			r.Trial = &trialRecord{Bank: booted.Other()}
+			r.Trial = &trialRecord{Bank: booted.Other(), Required: s.cfg.Trial}
 			for _, c := range inst.candidates {
 				to, _, _ := s.variant(c.Component).next(Candidate, evInstall)
 				r.Components[c.Name].set(to, Success, "", "")
@@ -340,7 +352,7 @@ func (s *Service) installBank(ctx context.Context, inst *installation) (Status, 
 				cr.Carried, cr.second().Image = true, inst.copies[c.ID]
 			}
 		}}}, unsealAll(after, ids)...), commit{arm}),
-		undo: append(append([]effect{commit{Selection{Default: booted}}}, sealAll(after, ids)...), save{"CANDIDATE", s.unstage}),
+		undo: append(append([]effect{disarm{booted}}, sealAll(after, ids)...), save{"CANDIDATE", s.unstage}),
 	}
 	if err := s.run(ctx, p); err != nil {
 		return 0, err
@@ -373,10 +385,13 @@ func (s *Service) staged(inst *installation) ([]ID, map[ID]*componentRecord) {
 
 // unstage takes STAGED back: the candidates are candidates again, and what was carried over is nothing again.
 func (s *Service) unstage(r *record) {
-	r.Trial = nil
+	if r.Trial == nil { // it was never recorded
+		return
+	}
+	defer r.endTrial(r.Trial.Bank.Other())
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
-		if cr.State == Staged {
+		if cr.State == Staged && !c.Live {
 			to, _, _ := s.variant(c.Component).next(Staged, evNotArmed)
 			if s.cfg.Boot.ID == r.BootID { // nothing volatile is lost while the system runs
 				to = Candidate
@@ -409,27 +424,15 @@ func (s *Service) installLive(ctx context.Context, inst *installation) (Status, 
 	if err := s.run(ctx, p); err != nil {
 		return 0, err
 	}
-	var use, reuse, wipe []effect
 	for _, c := range inst.candidates {
 		if err := s.release(c); err != nil {
 			s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
 		}
-		old := before[c.ID]
-		use = append(use, link{c.ID, 1 - old.Active, false})
-		reuse = append(reuse, link{c.ID, old.Active, true})
-		wipe = append(wipe, destroy{c.ID, 1 - old.Active, true})
 	}
-	back := save{"FAILED", func(r *record) {
-		for _, c := range inst.candidates {
-			cr := r.Components[c.Name]
-			to, _, _ := s.variant(c.Component).next(Candidate, evInstallFailed)
-			cr.Active, cr.Floor = before[c.ID].Active, before[c.ID].Floor
-			cr.set(to, GenericError, ReasonUnitRestart, "the unit did not start with the new image")
-			cr.remember(cr.next().Digest)
+	for _, c := range inst.candidates {
+		if err := s.run(ctx, plan{do: []effect{link{c.ID, 1 - before[c.ID].Active, false}}}); err != nil {
+			return 0, errors.Join(err, s.run(ctx, s.putBack(inst, before, c)))
 		}
-	}}
-	if err := s.run(ctx, plan{do: use, undo: append(append([]effect{back}, reuse...), wipe...)}); err != nil {
-		return 0, err
 	}
 	for _, c := range inst.candidates {
 		s.log.Info("installed", "component", c.Name, "version", before[c.ID].next().Version.String())
@@ -437,11 +440,34 @@ func (s *Service) installLive(ctx context.Context, inst *installation) (Status, 
 	return Success, nil
 }
 
+// putBack gives the live components of an install their old images, because culprit does not run with its new one.
+func (s *Service) putBack(inst *installation, before map[ID]*componentRecord, culprit *component) plan {
+	p := plan{do: []effect{save{"FAILED", func(r *record) {
+		for _, c := range inst.candidates {
+			cr := r.Components[c.Name]
+			to, _, _ := s.variant(c.Component).next(Candidate, evInstallFailed)
+			cr.Active, cr.Floor = before[c.ID].Active, before[c.ID].Floor
+			cr.set(to, GenericError, ReasonUnitRestart, culprit.Name+" did not start with its new image")
+			if c == culprit {
+				cr.remember(cr.next().Digest)
+			}
+		}
+	}}}}
+	for _, c := range inst.candidates {
+		p.do = append(p.do, link{c.ID, before[c.ID].Active, true})
+	}
+	for _, c := range inst.candidates {
+		p.do = append(p.do, destroy{c.ID, 1 - before[c.ID].Active, true})
+	}
+	return p
+}
+
 // raiseFloor forbids what is older than the active image, from now on. The record is written in this version's format again: the version before
 // it is not coming back.
 func (c *componentRecord) raiseFloor(r *record) {
 	img := c.image()
 	c.Floor, img.Head = max(c.Floor, img.Sequence), nil
+	c.forget(img.Digest)
 	r.minor = max(r.minor, storeMinor)
 }
 
@@ -490,14 +516,16 @@ func (s *Service) Accept(ctx context.Context) error {
 
 // accepted makes what is TRIAL (STAGED, for a bank without trial) UPDATED, and moves the floors.
 func (s *Service) accepted(r *record) {
-	r.Trial = nil
+	if r.Trial != nil {
+		defer r.endTrial(r.Trial.Bank)
+	}
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
 		e := evAccept
 		if cr.State == Staged {
 			e = evInstalled
 		}
-		if to, _, ok := s.variant(c.Component).next(cr.State, e); ok {
+		if to, _, ok := s.trialVariant(r, c.Component).next(cr.State, e); ok {
 			cr.set(to, Success, "", "")
 			cr.raiseFloor(r)
 			if to == Ready {
@@ -519,33 +547,54 @@ func (s *Service) Reject(ctx context.Context, e Status) (Status, error) {
 		return 0, err
 	}
 	defer s.install.give()
-	var p plan
-	status := Success
-	staged, trial := s.inState(Staged), s.inState(Trial)
-	switch {
-	case len(staged) > 0:
-		p = s.rejectStaged(e)
-	case len(trial) > 0 && s.record().Trial != nil:
-		p, status = s.rejectTrial(e), SuccessReboot
-	case len(trial) > 0:
-		p = s.rejectLive(trial, e)
-	default:
+	rejected := append(s.inState(Staged), s.inState(Trial)...)
+	if len(rejected) == 0 {
 		return 0, refuse(BadState, ReasonState, "reject: no component is STAGED or TRIAL")
 	}
-	if err := s.run(ctx, p); err != nil {
+	for _, c := range rejected {
+		if err := c.op.take(ctx); err != nil {
+			return 0, err
+		}
+		defer c.op.give()
+		if err := s.release(c); err != nil {
+			s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
+		}
+	}
+	first := rejected[0]
+	_, status, _ := s.variant(first.Component).next(s.record().Components[first.Name].State, evReject)
+	if err := s.run(ctx, s.rejection(rejected, e)); err != nil {
 		return 0, fmt.Errorf("reject: %w", err)
 	}
 	s.log.Info("rejected", "error", int32(e))
 	return status, nil
 }
 
+// rejection is what a reject of these components is made of: a bank that is STAGED or in TRIAL, or live components in TRIAL.
+func (s *Service) rejection(rejected []*component, e Status) plan {
+	r := s.record()
+	switch {
+	case r.Trial == nil:
+		return s.rejectLive(rejected, e)
+	case s.phase(r) == Staged:
+		return s.rejectStaged(e)
+	}
+	return s.rejectTrial(e)
+}
+
 const rejectedText = "rejected by the client"
 
 func (s *Service) rejectStaged(e Status) plan {
-	p := plan{do: []effect{commit{Selection{Default: s.cfg.Boot.Bank}}}}
-	p.do = append(p.do, s.destroyTrial(s.record())...)
-	p.do = append(p.do, save{"FAILED", func(r *record) { s.dissolve(r, evReject, e, ReasonRejected, rejectedText) }})
+	p := plan{do: []effect{disarm{s.cfg.Boot.Bank}, save{"REJECTING", func(r *record) { r.Trial.Rejecting, r.Trial.Error = true, e }}}}
+	p.do = append(p.do, s.finishReject(s.record())...)
 	return p
+}
+
+// finishReject is what is left of a reject once the record has it: the images are destroyed before their components are FAILED.
+func (s *Service) finishReject(r *record) []effect {
+	return append(s.destroyTrial(r), save{"FAILED", func(r *record) {
+		s.dissolve(r, evReject, r.Trial.Error, ReasonRejected, rejectedText)
+		s.stampRecord(r)
+	}})
 }
 
 func (s *Service) rejectTrial(e Status) plan {
@@ -603,6 +652,7 @@ func (s *Service) destroyTrial(r *record) []effect {
 
 // dissolve ends a trial without success: its members become what e makes of their state, what was carried over becomes nothing again.
 func (s *Service) dissolve(r *record, e event, status Status, reason Reason, text string) {
+	defer r.endTrial(r.Trial.Bank.Other())
 	old := r.Trial.Bank.Other().Index()
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
@@ -625,7 +675,6 @@ func (s *Service) dissolve(r *record, e event, status Status, reason Reason, tex
 			cr.Carried, cr.second().Image = false, nil
 		}
 	}
-	r.Trial = nil
 }
 
 func imageIn(cr *componentRecord, b Bank) *imageRecord {

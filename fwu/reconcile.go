@@ -11,7 +11,7 @@ type situation struct {
 	booted   Bank
 	sameBoot bool      // the record was last reconciled in this boot: the service was restarted, not the system
 	sel      Selection // zero if the selector holds nothing valid
-	heads    HeadState // of the bank that is STAGED: only if all are plain can it have been armed, and only if one was destroyed was it rejected
+	heads    HeadState // of the bank that is STAGED: while one is masked it was never armed
 }
 
 // verdict is what is to be done about it.
@@ -37,10 +37,11 @@ func (s *Service) start(ctx context.Context) {
 		s.degrade(ReasonMedium, "read the record: %v", err)
 		return
 	}
+	sameBoot := rec != nil && rec.BootID == s.cfg.Boot.ID
 	if err := s.reconcile(ctx, rec, err); err != nil {
 		s.degrade(reasonOr(err, ReasonReconcile), "%v", err)
 	}
-	s.initComponents(ctx)
+	s.initComponents(ctx, sameBoot)
 }
 
 func reasonOr(err error, r Reason) Reason {
@@ -75,7 +76,7 @@ func (s *Service) reconcile(ctx context.Context, rec *record, lost error) error 
 	s.checkConfig(rec)
 	s.adopt(rec)
 	sit.sameBoot = rec.BootID == s.cfg.Boot.ID
-	if rec.Trial != nil && sit.booted != rec.Trial.Bank && sit.sel.Trial == NoBank {
+	if rec.Trial != nil && sit.booted != rec.Trial.Bank {
 		sit.heads = s.headsOfTrial(ctx, rec)
 	}
 	return s.carryOut(ctx, s.judge(s.record(), sit))
@@ -210,7 +211,7 @@ func (s *Service) judgeNew(r *record, sit situation) verdict {
 	old := r.Trial.Bank.Other()
 	st := s.phase(r)
 	switch {
-	case st == Staged && s.cfg.Trial:
+	case st == Staged && r.Trial.Required:
 		return verdict{effects: append([]effect{save{"TRIAL", s.tried}}, settle(sit, old)...)}
 	case st == Staged, st == Trial && sit.sel.Default == sit.booted:
 		return verdict{effects: append(settle(sit, sit.booted), save{"UPDATED", func(r *record) { s.tried(r); s.accepted(r) }})}
@@ -226,9 +227,12 @@ func (s *Service) judgeNew(r *record, sit situation) verdict {
 		return verdict{effects: settle(sit, old), reboot: true}
 	}
 	return verdict{reboot: true, effects: append(settle(sit, old), save{"REJECTED", func(r *record) {
-		s.each(r, Trial, func(cr *componentRecord) {
-			cr.set(Rejected, GenericError, ReasonTrialReset, "the system was restarted before the trial was accepted")
-		})
+		for _, c := range s.cfg.Components {
+			cr := r.Components[c.Name]
+			if to, _, ok := s.variant(c).next(cr.State, evTrialBroken); ok {
+				cr.set(to, GenericError, ReasonTrialReset, "the system was restarted before the trial was accepted")
+			}
+		}
 		r.Trial.Accepting = false
 	}})}
 }
@@ -246,7 +250,7 @@ func (s *Service) tried(r *record) {
 			continue
 		}
 		cr.Active = s.cfg.Boot.Bank.Index()
-		if to, _, ok := s.variant(c).next(cr.State, evInstalled); ok && s.cfg.Trial {
+		if to, _, ok := s.trialVariant(r, c).next(cr.State, evInstalled); ok && to == Trial {
 			cr.set(to, Success, "", "")
 		}
 	}
@@ -262,14 +266,11 @@ func (s *Service) judgeOld(r *record, sit situation) verdict {
 	st := s.phase(r)
 	if st == Staged {
 		switch armed := sit.sel.Trial == r.Trial.Bank; {
+		case r.Trial.Rejecting:
+			return verdict{effects: append(back, s.finishReject(r)...)}
 		case armed && sit.sameBoot:
 			return verdict{}
-		case !armed && sit.heads == HeadOther: // nothing but a reject destroys them
-			return verdict{effects: append(append(back, s.destroyTrial(r)...), save{"FAILED", func(r *record) {
-				s.dissolve(r, evReject, GenericError, ReasonRejected, "rejected, and interrupted before the client's reason was recorded")
-				s.stampRecord(r)
-			}})}
-		case armed, sit.sameBoot, sit.heads != HeadPlain:
+		case armed, sit.sameBoot, sit.heads == HeadMixed:
 			return verdict{effects: append(append(back, s.sealTrial(r)...), save{"CANDIDATE", func(r *record) { s.unstage(r); s.stampRecord(r) }})}
 		}
 	}
@@ -312,7 +313,7 @@ func (s *Service) judgeRest(r *record, sit situation) []effect {
 	for _, c := range s.cfg.Components {
 		cr := r.Components[c.Name]
 		if cr.State == Candidate && cr.next().Head != nil {
-			out = append(out, seal{c.ID, 1 - cr.Active, *cr.next().Head})
+			out = append(out, seal{c.ID, 1 - cr.Active, *cr.next().Head, true})
 		}
 	}
 	if sit.sameBoot {
@@ -338,8 +339,8 @@ func (s *Service) rebooted(r *record) {
 	s.stampRecord(r)
 }
 
-// headsOfTrial tells what the heads of the staged bank are: HeadOther if one was destroyed, HeadPlain if all are plain, else HeadMixed. What cannot be read
-// counts as plain: then nothing is certain.
+// headsOfTrial tells what the heads of the staged bank are: HeadMixed if one is masked, even in part, else HeadPlain. What cannot be read counts as plain: then nothing
+// is certain. So does what is neither: a system that was started changes its superblock.
 func (s *Service) headsOfTrial(ctx context.Context, r *record) HeadState {
 	all := HeadPlain
 	for _, c := range s.components {
@@ -353,11 +354,7 @@ func (s *Service) headsOfTrial(ctx context.Context, r *record) HeadState {
 			state, err = i.HeadState(ctx, *img.Head)
 			return err
 		})
-		switch {
-		case err != nil:
-		case state == HeadOther:
-			return HeadOther
-		case state != HeadPlain:
+		if err == nil && (state == HeadMasked || state == HeadMixed) {
 			all = HeadMixed
 		}
 	}
@@ -471,8 +468,19 @@ func (s *Service) checkConfig(r *record) {
 	}
 }
 
+// putLinkBack makes the link to a live component's active slot. If it had to be changed in the same boot, an install was cut short before the unit was restarted.
+func (s *Service) putLinkBack(ctx context.Context, c *component, cr *componentRecord, sameBoot bool) {
+	changed, err := s.cfg.System.Link(ctx, c.Name, c.Slots[cr.Active].Info().Path)
+	if err == nil && changed && sameBoot && c.Unit != "" {
+		err = s.cfg.System.Restart(ctx, c.Unit)
+	}
+	if err != nil {
+		s.log.Error("active image not put into use", "component", c.Name, "err", err)
+	}
+}
+
 // initComponents sets what is kept in memory, and puts the links of live components back.
-func (s *Service) initComponents(ctx context.Context) {
+func (s *Service) initComponents(ctx context.Context, sameBoot bool) {
 	r := s.record()
 	if r == nil {
 		return
@@ -486,9 +494,7 @@ func (s *Service) initComponents(ctx context.Context) {
 			s.setWritten(c, cr.next().Written)
 		}
 		if c.Live {
-			if _, err := s.cfg.System.Link(ctx, c.Name, c.Slots[cr.Active].Info().Path); err != nil {
-				s.log.Error("link to the active slot not made", "component", c.Name, "err", err)
-			}
+			s.putLinkBack(ctx, c, cr, sameBoot)
 		}
 	}
 }

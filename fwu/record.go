@@ -27,9 +27,12 @@ type record struct {
 
 // trialRecord is what the members of a bank have in common while they are STAGED, TRIAL or REJECTED.
 type trialRecord struct {
-	Bank      Bank `json:"bank"`                // the new bank
-	Accepting bool `json:"accepting,omitempty"` // accept was called, and the selector perhaps committed
-	Rebooted  bool `json:"rebooted,omitempty"`  // the one automatic reboot was used up
+	Bank      Bank   `json:"bank"`                // the new bank
+	Required  bool   `json:"required,omitempty"`  // it must be accepted: what the configuration said that installed it
+	Accepting bool   `json:"accepting,omitempty"` // accept was called, and the selector perhaps committed
+	Rejecting bool   `json:"rejecting,omitempty"` // reject was called while STAGED, and the heads perhaps destroyed
+	Error     Status `json:"error,omitempty"`     // the client's reason, if Rejecting
+	Rebooted  bool   `json:"rebooted,omitempty"`  // the one automatic reboot was used up
 
 	extra extra
 }
@@ -128,7 +131,7 @@ func (r *record) MarshalJSON() ([]byte, error) {
 
 func (t *trialRecord) UnmarshalJSON(b []byte) (err error) {
 	type plain trialRecord
-	t.extra, err = decode(b, (*plain)(t), []string{"bank", "accepting", "rebooted"})
+	t.extra, err = decode(b, (*plain)(t), []string{"bank", "required", "accepting", "rejecting", "error", "rebooted"})
 	return err
 }
 
@@ -268,6 +271,24 @@ func (c *componentRecord) fail(s State, e Status, r Reason, text string) {
 		c.second().Image = nil
 	}
 	c.set(s, e, r, text)
+}
+
+// endTrial ends the trial of a bank. Members that the running configuration does not know, or does not know as such, have no future in it: they are READY, with the
+// slot of bank b active.
+func (r *record) endTrial(b Bank) {
+	r.Trial = nil
+	for _, c := range r.Components {
+		if c.State == Staged || c.State == Rejected {
+			c.Active = b.Index()
+			c.fail(Ready, Success, "", "")
+			c.Carried = false
+		}
+	}
+}
+
+// forget makes an image one that never failed: it was accepted.
+func (c *componentRecord) forget(digest string) {
+	c.Failed = slices.DeleteFunc(c.Failed, func(f failedImage) bool { return f.Digest == digest })
 }
 
 // remember counts a failed trial of the image with this digest.

@@ -41,6 +41,7 @@ type Service struct {
 	rec      *record    // never changed in place
 	sel      Selection
 	degraded []problem
+	closed   bool
 }
 
 // component is a component at run time.
@@ -52,6 +53,7 @@ type component struct {
 	operation   string
 	done, total int64
 	interrupt   context.CancelCauseFunc // ends the running operation; nil if it is not to be ended
+	cancels     int                     // calls of Cancel that wait for the running operation, or for one that is about to begin
 	written     int64                   // durable bytes of the image in preparation
 	sealed      bool                    // the head of the second slot is known to be destroyed
 
@@ -77,6 +79,9 @@ func (l lock) take(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// force takes the lock, however long that is: for what is only ever held for moments.
+func (l lock) force() { l <- struct{}{} }
 
 func (l lock) try() bool {
 	select {
@@ -130,12 +135,18 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// Close ends what runs and gives up what is held. The state stays in the store.
+// Close ends what runs, makes durable what was written, and gives up what is held. The state stays in the store. Calls after it are refused.
 func (s *Service) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	var errs []error
 	for _, c := range s.components {
 		s.interrupt(c, errClosed)
-		c.op <- struct{}{}
+		c.op.force()
+		if c.transfer != nil {
+			errs = append(errs, s.checkpoint(context.Background(), c))
+		}
 		errs = append(errs, s.release(c))
 		c.op.give()
 	}
@@ -176,6 +187,15 @@ func (s *Service) variant(c Component) variant {
 	return v
 }
 
+// trialVariant is the variant of a component in a bank that was installed: whether it is on trial was decided then, by the configuration of the bank before.
+func (s *Service) trialVariant(r *record, c Component) variant {
+	v := s.variant(c)
+	if !c.Live && r.Trial != nil {
+		v.trial = r.Trial.Required
+	}
+	return v
+}
+
 // record returns the record that counts. It is not to be changed.
 func (s *Service) record() *record {
 	s.mu.Lock()
@@ -185,6 +205,16 @@ func (s *Service) record() *record {
 
 // update makes an edited copy of the record the one that counts.
 func (s *Service) update(edit func(*record)) error {
+	if err := s.saveEdited(edit); err != nil {
+		return err
+	}
+	for _, c := range s.components {
+		s.cfg.Changed(c.ID)
+	}
+	return nil
+}
+
+func (s *Service) saveEdited(edit func(*record)) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	r := s.record().clone()
@@ -196,9 +226,6 @@ func (s *Service) update(edit func(*record)) error {
 	s.mu.Lock()
 	s.rec = r
 	s.mu.Unlock()
-	for _, c := range s.components {
-		s.cfg.Changed(c.ID)
-	}
 	return nil
 }
 
@@ -221,6 +248,9 @@ func (s *Service) withImage(ctx context.Context, id ID, slot int, f func(Image) 
 	c := s.component(id)
 	if c == nil {
 		return refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
+	}
+	if c.readOnly != "" {
+		return refuse(NotPermitted, ReasonConfigDiffers, "%s", c.readOnly)
 	}
 	img := c.held
 	if c.transfer != nil {
@@ -299,9 +329,17 @@ func (s *Service) Query(_ context.Context, id ID) (Info, error) {
 	i.Digest, i.Sequence, i.Reason, i.Text = active.Digest, cr.Floor, cr.Reason, cr.Text
 	i.ActiveSlot, i.SecondSlot = c.Slots[cr.Active].Info().Path, c.Slots[1-cr.Active].Info().Path
 	if cr.State == Writing || cr.State == Candidate {
-		i.ManifestDigest, i.ImageSize, i.Written = next.Manifest, next.Size, c.written
+		i.ManifestDigest, i.ImageSize, i.Written = next.Manifest, next.Size, continueAt(c.written, next)
 	}
 	return info, nil
+}
+
+// continueAt is where a client continues: what is durable, rounded down to the alignment unless the image is complete.
+func continueAt(written int64, img *imageRecord) int64 {
+	if img.Size > 0 && written == img.Payload+img.Size {
+		return written
+	}
+	return written &^ (WriteAlignment - 1)
 }
 
 // maxSize is the largest image that either slot of c takes.
@@ -321,6 +359,9 @@ func (s *Service) RequestReboot(ctx context.Context) error {
 func (s *Service) healthy() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return &Error{Status: CommunicationFailure, Err: errClosed}
+	}
 	if len(s.degraded) == 0 {
 		return nil
 	}
@@ -334,6 +375,9 @@ func (s *Service) begin(ctx context.Context, c *component, name string) (_ conte
 	ctx, cancel := context.WithCancelCause(ctx)
 	s.mu.Lock()
 	c.operation, c.done, c.total, c.interrupt = name, 0, 0, cancel
+	if c.cancels > 0 { // it was faster than we
+		cancel(errCancelled)
+	}
 	s.mu.Unlock()
 	s.cfg.Changed(c.ID)
 	return ctx, func() {
@@ -421,10 +465,15 @@ func (s *Service) admitCall(c *component, e event) (*componentRecord, error) {
 	return cr, nil
 }
 
-// secondBankFree makes sure that the bootloader does not start the second bank while it is being changed.
+// secondBankFree makes sure that the bootloader does not start the second bank while it is being changed, and that it is ours as a whole.
 func (s *Service) secondBankFree(c *component) error {
 	if c.Live {
 		return nil
+	}
+	for _, m := range s.components {
+		if !m.Live && m.readOnly != "" {
+			return refuse(NotPermitted, ReasonConfigDiffers, "%s", m.readOnly)
+		}
 	}
 	sel, err := s.cfg.Selector.Read()
 	if err != nil {

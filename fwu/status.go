@@ -157,8 +157,6 @@ const (
 	ReasonRejected       Reason = "rejected"
 	ReasonTrialNotBooted Reason = "trial-not-booted"
 	ReasonTrialReset     Reason = "trial-reset"
-	ReasonTrialCheck     Reason = "trial-check"
-	ReasonTrialDeadline  Reason = "trial-deadline"
 	// Why the service answers queries only, or what it found at a start.
 	ReasonRecordLost        Reason = "record-lost"
 	ReasonRecordVersion     Reason = "record-version"

@@ -178,6 +178,9 @@ func (s *Store) repaired() bool { return s.newest >= 0 && s.good[1-s.newest] }
 
 // save makes r the record that counts. On an error the one before it counts, or r, nothing else; the next save goes to the same copy again.
 func (s *Store) save(r *record) error {
+	if err := r.check(); err != nil { // what could not be read again is never written
+		return fmt.Errorf("record: %w", err)
+	}
 	payload, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode the record: %w", err)

@@ -79,16 +79,17 @@ func transitions() []transition {
 		{yes, no, any2, Candidate, evInstall, Updated, Success},
 		{yes, any2, any2, Candidate, evInstallFailed, Failed, Success},
 
-		{any2, yes, any2, Trial, evAccept, Updated, Success},
+		// What is TRIAL is on trial, whatever the configuration of the bank that is running says of it.
+		{any2, any2, any2, Trial, evAccept, Updated, Success},
 		{no, any2, any2, Staged, evReject, Failed, Success},
-		{no, yes, any2, Trial, evReject, Rejected, SuccessReboot},
-		{yes, yes, any2, Trial, evReject, Failed, Success},
+		{no, any2, any2, Trial, evReject, Rejected, SuccessReboot},
+		{yes, any2, any2, Trial, evReject, Failed, Success},
 
 		{any2, any2, yes, Writing, evReboot, Ready, Success},
 		{any2, any2, yes, Candidate, evReboot, Ready, Success},
 		{any2, any2, yes, Failed, evReboot, Ready, Success},
 		{any2, any2, yes, Updated, evReboot, Ready, Success},
-		{yes, yes, yes, Trial, evReboot, Ready, Success},
+		{yes, any2, yes, Trial, evReboot, Ready, Success},
 
 		{no, yes, any2, Staged, evInstalled, Trial, Success},
 		{no, no, no, Staged, evInstalled, Updated, Success},
@@ -97,9 +98,9 @@ func transitions() []transition {
 		{no, any2, yes, Staged, evNotBooted, Ready, Success},
 		{no, any2, no, Staged, evNotArmed, Candidate, Success},
 		{no, any2, yes, Staged, evNotArmed, Ready, Success},
-		{no, yes, any2, Trial, evTrialBroken, Rejected, SuccessReboot},
-		{no, yes, no, Trial, evRolledBack, Failed, Success},
-		{no, yes, yes, Trial, evRolledBack, Ready, Success},
+		{no, any2, any2, Trial, evTrialBroken, Rejected, SuccessReboot},
+		{no, any2, no, Trial, evRolledBack, Failed, Success},
+		{no, any2, yes, Trial, evRolledBack, Ready, Success},
 		{no, any2, no, Rejected, evRolledBack, Failed, Success},
 		{no, any2, yes, Rejected, evRolledBack, Ready, Success},
 	}

@@ -27,6 +27,7 @@ type transfer struct {
 	have    int64 // bundled: what of the stream was taken; bytes from next to have come a second time, and are dropped
 	end     int64 // highest byte of the image that was written, plus one
 	dirty   int64 // bytes of the image since the last checkpoint
+	resumed bool  // it goes on after an interruption, which may have voided what the client believes to be written
 }
 
 var errCancelled = constError("cancelled")
@@ -59,6 +60,9 @@ func (s *Service) startWriting(ctx context.Context, c *component, img *imageReco
 	defer s.bank.give()
 	if err := s.secondBankFree(c); err != nil {
 		return fmt.Errorf("start: %w", err)
+	}
+	if err := s.release(c); err != nil {
+		return s.slotError(c, 1-s.record().Components[c.Name].Active, err)
 	}
 	if err := s.openTransfer(ctx, c, img, 0); err != nil {
 		return fmt.Errorf("start: %w", err)
@@ -180,6 +184,7 @@ func (s *Service) resume(ctx context.Context, c *component, cr *componentRecord)
 	if err := s.openTransfer(ctx, c, cr.next(), written); err != nil {
 		return err
 	}
+	c.transfer.resumed = true
 	return s.readOn(ctx, c)
 }
 
@@ -241,7 +246,11 @@ func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecor
 			return n, err
 		}
 		if m > 0 {
-			if err := s.put(ctx, c, cr, off+n, chunk[:m]); err != nil {
+			if err := s.resume(ctx, c, cr); err != nil {
+				return n, fmt.Errorf("write: %w", err)
+			}
+			// A block that has come is stored, whoever has gone meanwhile: to stop in the middle would void the ones before it.
+			if err := s.put(context.WithoutCancel(ctx), c, cr, off+n, chunk[:m]); err != nil {
 				return n, err
 			}
 			n += int64(m)
@@ -262,7 +271,8 @@ func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecor
 
 // ended gives the error of an operation that was interrupted its reason.
 func (s *Service) ended(ctx context.Context, err error) error {
-	if err == nil || ctx.Err() == nil {
+	var found *Error
+	if err == nil || ctx.Err() == nil || errors.As(err, &found) {
 		return err
 	}
 	switch cause := context.Cause(ctx); {
@@ -294,6 +304,9 @@ func (s *Service) put(ctx context.Context, c *component, cr *componentRecord, of
 	if off > limit-int64(len(p)) {
 		return refuse(InvalidArgument, ReasonSize, "write of %d bytes at %d: the image has %d at most", len(p), off, limit)
 	}
+	if c.Manifest == None && t.resumed && off > t.end { // no digest would find the hole
+		return refuse(InvalidArgument, ReasonOffset, "write at %d: the transfer was interrupted, and continues at %d", off, t.end&^(WriteAlignment-1))
+	}
 	return s.putImage(ctx, c, off, p)
 }
 
@@ -301,7 +314,7 @@ func (s *Service) put(ctx context.Context, c *component, cr *componentRecord, of
 func (s *Service) putStream(ctx context.Context, c *component, off int64, p []byte) error {
 	t := c.transfer
 	s.mu.Lock()
-	written := c.written
+	written := c.written &^ (WriteAlignment - 1)
 	s.mu.Unlock()
 	if off != t.next && off != written {
 		return refuse(InvalidArgument, ReasonOffset, "write at %d: a bundle is written in order, and continues at %d", off, t.next)
@@ -395,9 +408,6 @@ func (s *Service) checkpoint(ctx context.Context, c *component) error {
 	}
 	t.dirty = 0
 	written := t.payload + prefix
-	if !t.known || prefix < t.size {
-		written &^= WriteAlignment - 1
-	}
 	if c.Manifest == Bundled && written <= t.payload {
 		written = 0
 	}
@@ -416,18 +426,32 @@ func (s *Service) checkpoint(ctx context.Context, c *component) error {
 
 // invalid moves a component to FAILED, because of what a check found, and returns that.
 func (s *Service) invalid(ctx context.Context, c *component, cause error) error {
-	second := 1 - s.record().Components[c.Name].Active
-	p := plan{do: []effect{destroy{c.ID, second, true}}}
-	err := s.run(ctx, p)
-	err = errors.Join(err, s.release(c), s.update(func(r *record) {
-		cr := r.Components[c.Name]
-		cr.set(Failed, StatusOf(cause), ReasonOf(cause), cause.Error())
-	}))
+	err := s.abandon(ctx, c, evInvalid, StatusOf(cause), ReasonOf(cause), cause.Error())
 	s.log.Warn("image refused", "component", c.Name, "reason", string(ReasonOf(cause)), "why", cause.Error())
 	if err != nil {
 		return errors.Join(cause, err)
 	}
 	return cause
+}
+
+// abandon moves a component to FAILED and destroys what was prepared. The record comes first: what is WRITING or CANDIDATE has its image, whatever instant the
+// power is cut at.
+func (s *Service) abandon(ctx context.Context, c *component, e event, status Status, reason Reason, text string) error {
+	s.bank.force()
+	defer s.bank.give()
+	cr := s.record().Components[c.Name]
+	to, _, _ := s.variant(c.Component).next(cr.State, e)
+	err := s.run(ctx, plan{do: []effect{
+		save{to.String(), func(r *record) { r.Components[c.Name].set(to, status, reason, text) }},
+		destroy{c.ID, 1 - cr.Active, true},
+	}})
+	if err != nil {
+		return err
+	}
+	if err := s.release(c); err != nil {
+		s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
+	}
+	return nil
 }
 
 // Finish is psa_fwu_finish (section 5.6.1): the image is read back from the medium, whole, and compared with its manifest.
@@ -517,28 +541,33 @@ func (s *Service) Cancel(ctx context.Context, id ID) error {
 		err.Components = []ID{id}
 		return err
 	}
-	s.interrupt(c, errCancelled)
-	if err := c.op.take(ctx); err != nil {
+	if err := s.stopAndTake(ctx, c); err != nil {
 		return err
 	}
 	defer c.op.give()
-	cr, err := s.admitCall(c, evCancel)
-	if err != nil {
+	if _, err := s.admitCall(c, evCancel); err != nil {
 		return err
 	}
-	// The record comes first: what is WRITING or CANDIDATE has its image, whatever instant the power is cut at.
-	err = s.run(ctx, plan{do: []effect{
-		save{"FAILED", func(r *record) { r.Components[c.Name].set(Failed, Success, ReasonCancelled, "cancelled by the client") }},
-		destroy{c.ID, 1 - cr.Active, true},
-	}})
-	if err != nil {
+	if err := s.abandon(ctx, c, evCancel, Success, ReasonCancelled, "cancelled by the client"); err != nil {
 		return fmt.Errorf("cancel: %w", err)
-	}
-	if err := s.release(c); err != nil {
-		s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
 	}
 	s.log.Info("cancelled", "component", c.Name)
 	return nil
+}
+
+// stopAndTake ends the operation that runs on c, or is about to begin, and takes c.
+func (s *Service) stopAndTake(ctx context.Context, c *component) error {
+	s.mu.Lock()
+	c.cancels++
+	if c.interrupt != nil {
+		c.interrupt(errCancelled)
+	}
+	s.mu.Unlock()
+	err := c.op.take(ctx)
+	s.mu.Lock()
+	c.cancels--
+	s.mu.Unlock()
+	return err
 }
 
 // Clean is psa_fwu_clean (section 5.6.1). The second slot is erased here, and nowhere else.

@@ -273,7 +273,11 @@ func (h host) loops() ([]loop, error) {
 		l.start, errStart = readNumber(filepath.Join(dir, "offset"))
 		l.size, errSize = readNumber(filepath.Join(dir, "sizelimit"))
 		l.dev, errDev = h.number(filepath.Join(filepath.Dir(dir), "dev"))
-		if err := errors.Join(errStart, errSize, errDev); err != nil {
+		err = errors.Join(errStart, errSize, errDev)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // detached meanwhile
+		}
+		if err != nil {
 			return nil, fmt.Errorf("look at %s: %w", l.name, err)
 		}
 		loops = append(loops, l)

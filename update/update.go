@@ -140,7 +140,7 @@ func openEnvelope(path string) (Source, error) {
 // Run prepares every source and installs them together. It returns what Install does, or ErrNothingToDo. Where a component waits for a reboot or a decision, it changes nothing.
 // With force, an image that is active already is installed again.
 func Run(ctx context.Context, s Service, sources []Source, r Reporter, force bool) (fwu.Status, error) {
-	u := updater{s, r}
+	u := updater{Service: s, report: r}
 	ready := 0
 	for _, src := range sources {
 		prepared, err := u.prepare(ctx, src, force)
@@ -155,16 +155,17 @@ func Run(ctx context.Context, s Service, sources []Source, r Reporter, force boo
 		return 0, ErrNothingToDo
 	}
 	r.Step("", "installing")
-	status, err := watch(ctx, u, 0, "", func(ctx context.Context) (fwu.Status, error) { return s.Install(ctx) })
+	status, err := watch(ctx, &u, 0, "", func(ctx context.Context) (fwu.Status, error) { return s.Install(ctx) })
 	return status, err
 }
 
 type updater struct {
 	Service
-	report Reporter
+	report      Reporter
+	bankCleared bool
 }
 
-func (u updater) find(name string) (fwu.ComponentInfo, error) {
+func (u *updater) find(name string) (fwu.ComponentInfo, error) {
 	var names []string
 	for _, c := range u.Components() {
 		if c.Name == name {
@@ -177,7 +178,7 @@ func (u updater) find(name string) (fwu.ComponentInfo, error) {
 }
 
 // prepare makes src a candidate. It tells whether there is one now.
-func (u updater) prepare(ctx context.Context, src Source, force bool) (bool, error) {
+func (u *updater) prepare(ctx context.Context, src Source, force bool) (bool, error) {
 	c, err := u.find(src.Component)
 	if err != nil {
 		return false, err
@@ -202,6 +203,9 @@ func (u updater) prepare(ctx context.Context, src Source, force bool) (bool, err
 	case info.State == fwu.Writing && ours:
 		u.report.Step(c.Name, fmt.Sprintf("continuing at %d bytes", info.Impl.Written))
 		return true, u.fill(ctx, c, src, info.Impl.Written)
+	}
+	if err := u.clearBank(ctx, c); err != nil {
+		return false, err
 	}
 	if err := u.clear(ctx, c, info.State); err != nil {
 		return false, err
@@ -247,8 +251,32 @@ func fits(c fwu.ComponentInfo, src Source) error {
 	return nil
 }
 
+// clearBank cleans what earlier updates left in the bank of c: its other members are carried over, and must be READY for that.
+func (u *updater) clearBank(ctx context.Context, c fwu.ComponentInfo) error {
+	if c.Live || u.bankCleared {
+		return nil
+	}
+	u.bankCleared = true
+	for _, m := range u.Components() {
+		if m.Live || m.ID == c.ID {
+			continue
+		}
+		info, err := u.Query(ctx, m.ID)
+		if err != nil {
+			return err
+		}
+		if info.State != fwu.Failed && info.State != fwu.Updated {
+			continue
+		}
+		if err := u.clear(ctx, m, info.State); err != nil {
+			return fmt.Errorf("%s: %w", m.Name, err)
+		}
+	}
+	return nil
+}
+
 // clear brings a component to READY.
-func (u updater) clear(ctx context.Context, c fwu.ComponentInfo, state fwu.State) error {
+func (u *updater) clear(ctx context.Context, c fwu.ComponentInfo, state fwu.State) error {
 	if state == fwu.Writing || state == fwu.Candidate {
 		u.report.Step(c.Name, "cancelling what was prepared before")
 		if err := u.Cancel(ctx, c.ID); err != nil {
@@ -265,7 +293,7 @@ func (u updater) clear(ctx context.Context, c fwu.ComponentInfo, state fwu.State
 }
 
 // fill writes from offset off of what the component expects on, and finishes.
-func (u updater) fill(ctx context.Context, c fwu.ComponentInfo, src Source, off int64) error {
+func (u *updater) fill(ctx context.Context, c fwu.ComponentInfo, src Source, off int64) error {
 	f, err := os.Open(src.path)
 	if err != nil {
 		return err
@@ -293,7 +321,7 @@ func (u updater) fill(ctx context.Context, c fwu.ComponentInfo, src Source, off 
 }
 
 // watch calls f, and reports the progress of the component's operation while it runs. Without a name there is nothing to report.
-func watch[T any](ctx context.Context, u updater, id fwu.ID, name string, f func(context.Context) (T, error)) (T, error) {
+func watch[T any](ctx context.Context, u *updater, id fwu.ID, name string, f func(context.Context) (T, error)) (T, error) {
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -320,7 +348,7 @@ func watch[T any](ctx context.Context, u updater, id fwu.ID, name string, f func
 	return v, err
 }
 
-func (u updater) tell(ctx context.Context, id fwu.ID, name string) {
+func (u *updater) tell(ctx context.Context, id fwu.ID, name string) {
 	if name == "" {
 		return
 	}

@@ -204,6 +204,20 @@ func TestNothingIsInstalledIfOneImageIsRefused(t *testing.T) {
 	}
 }
 
+func TestOtherMembersOfTheBankAreCleanedBeforeTheyAreCarriedOver(t *testing.T) {
+	manifest, image, _, content, _ := files(t, "rootfs")
+	r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}, {ID: 1, Name: "bootfw"}, {ID: 2, Name: "radio", Live: true}, {ID: 3, Name: "logo"}},
+		info: map[fwu.ID]*fwu.Info{0: {State: fwu.Updated}, 1: {State: fwu.Updated}, 2: {State: fwu.Updated}, 3: {State: fwu.Candidate}}}
+	sources, err := Open([]string{manifest, image})
+	check(t, err)
+	_, err = Run(t.Context(), r, sources, silent{}, false)
+	check(t, err)
+	want := []string{"clean 1", "clean 0", "start 0 manifest", fmt.Sprintf("write 0 at 0: %x", sha256.Sum256(content)), "finish 0", "install"}
+	if diff := cmp.Diff(want, r.calls); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestFilesThatAreNoUpdate(t *testing.T) {
 	manifest, image, _, _, _ := files(t, "rootfs")
 	for name, args := range map[string][]string{
