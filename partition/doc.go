@@ -5,7 +5,7 @@
 //   - Only what the medium returned after a flush counts. Every byte that is written is read back and compared; every digest is of bytes that were read.
 //   - A flush that fails voids everything since the last good one, whatever a later flush says.
 //   - A slot that somebody else uses is refused, and by whom is said.
-//   - Memory is constant: two blocks of 1 MiB and a copy of the head per open image, however large that is.
+//   - Memory is constant: two blocks of 1 MiB, or of the size of the slot if that is less, and a copy of the head per open image.
 //
 // # How an image lies in a slot
 //

@@ -42,9 +42,10 @@ type extent struct {
 }
 
 func newImage(dev Device, name string, size int64) *image {
+	n := int(min(bufferSize, size))
 	return &image{
 		dev: dev, name: name, size: size, crc: crc32.MakeTable(crc32.Castagnoli),
-		buf: alignedBuffer(bufferSize), readback: alignedBuffer(bufferSize), head: make([]byte, fwu.HeadSize),
+		buf: alignedBuffer(n), readback: alignedBuffer(n), head: make([]byte, fwu.HeadSize),
 	}
 }
 
@@ -154,7 +155,7 @@ func (m *image) WriteAt(ctx context.Context, p []byte, off int64) error {
 // fill appends p to the buffer, and drains it each time it reaches a multiple of its size on the medium.
 func (m *image) fill(ctx context.Context, p []byte) error {
 	for len(p) > 0 {
-		limit := bufferSize - int(m.off%bufferSize)
+		limit := min(bufferSize-int(m.off%bufferSize), len(m.buf))
 		k := copy(m.buf[m.n:limit], p)
 		mask(m.buf[m.n:m.n+k], m.off+int64(m.n))
 		m.n += k
