@@ -8,197 +8,42 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
-	"github.com/fwu-ab/fwu-ab/partition"
+	"github.com/fwu-ab/fwu-ab/fwu/fwutest"
 	"github.com/fwu-ab/fwu-ab/suit"
 )
 
-// memory is a medium that is always fine.
-type memory struct {
-	mu   sync.Mutex
-	data []byte
-	open bool
-}
-
-func (m *memory) ReadAt(p []byte, off int64) (int, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return copy(p, m.data[off:]), nil
-}
-
-func (m *memory) WriteAt(p []byte, off int64) (int, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return copy(m.data[off:], p), nil
-}
-
-func (m *memory) Sync() error { return nil }
-func (m *memory) Size() int64 { return int64(len(m.data)) }
-
-// handle is an opened memory.
-type handle struct {
-	*memory
-	mode partition.Mode
-}
-
-func (h handle) Close() error {
-	if h.mode == partition.Exclusive {
-		h.open = false
-	}
-	return nil
-}
-
-func (m *memory) slot(id string) fwu.Slot {
-	return partition.NewSlot(fwu.SlotInfo{ID: id, Path: "/dev/" + id, Size: m.Size()}, func(_ context.Context, mode partition.Mode) (partition.Device, error) {
-		if mode == partition.Exclusive {
-			if m.open {
-				return nil, fwu.ErrSlotBusy
-			}
-			m.open = true
-		}
-		return handle{m, mode}, nil
-	}, nil)
-}
-
-// selector keeps the selection in memory.
-type selector struct{ sel fwu.Selection }
-
-func (s *selector) Kind() string                   { return "test" }
-func (s *selector) Read() (fwu.Selection, error)   { return s.sel, nil }
-func (s *selector) Commit(sel fwu.Selection) error { s.sel = sel; return nil }
-
-// boot is the bootloader: the trial once, else the default.
-func (s *selector) boot() fwu.Bank {
-	if b := s.sel.Trial; b != fwu.NoBank {
-		s.sel.Trial = fwu.NoBank
-		return b
-	}
-	return s.sel.Default
-}
-
-type system struct {
-	reboots int
-	links   map[string]string
-	failing string // unit that does not start
-	started []string
-}
-
-func (s *system) Reboot(context.Context) error { s.reboots++; return nil }
-func (s *system) Link(_ context.Context, name, device string) (bool, error) {
-	changed := s.links[name] != device
-	s.links[name] = device
-	return changed, nil
-}
-func (s *system) Restart(_ context.Context, unit string) error {
-	s.started = append(s.started, unit)
-	if unit == s.failing {
-		return errors.New("did not start")
-	}
-	return nil
-}
-
-// device is a whole machine.
+// device is a machine and the test that it is in.
 type device struct {
-	t      *testing.T
-	store  *memory
-	slots  map[string]*memory
-	sel    *selector
-	sys    *system
-	bank   fwu.Bank
-	boots  int
-	comps  []fwu.Component
-	trial  bool
-	signer fixture
-	*fwu.Service
-}
-
-type fixture struct {
-	keys   suit.VerifyKeys
-	signer func(envelope []byte) []byte
-}
-
-func newFixture(t *testing.T) fixture {
-	t.Helper()
-	key, err := suit.GenerateKey(suit.Ed25519)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kid, err := suit.KeyID(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fixture{
-		keys: suit.VerifyKeys{{KID: kid, Public: key.Public()}},
-		signer: func(e []byte) []byte {
-			signed, err := suit.Sign(e, key, kid)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return signed
-		},
-	}
-}
-
-func testDevice() suit.Device {
-	vendor := suit.VendorID("example.com")
-	return suit.Device{Vendor: vendor, Class: suit.ClassID(vendor, "board")}
+	*fwutest.Machine
+	t *testing.T
 }
 
 const slotSize = 1 << 20
 
 func newDevice(t *testing.T, trial bool, comps ...fwu.Component) *device {
-	d := &device{t: t, store: &memory{data: make([]byte, fwu.StoreSize)}, slots: map[string]*memory{}, sel: &selector{fwu.Selection{Default: fwu.BankA}},
-		sys: &system{links: map[string]string{}}, trial: trial, comps: comps, signer: newFixture(t)}
-	for i := range d.comps {
-		c := &d.comps[i]
-		c.Keys, c.Device = d.signer.keys, testDevice()
-		for b, bank := range []string{"a", "b"} {
-			id := c.Name + "_" + bank
-			d.slots[id] = &memory{data: make([]byte, slotSize)}
-			c.Slots[b] = d.slots[id].slot(id)
-		}
-		copy(d.slots[c.Name+"_a"].data, randomImage(uint64(i), slotSize))
+	d := &device{fwutest.NewMachine(), t}
+	d.Config.Trial = trial
+	d.Config.Release["rootfs"] = fwu.Release{Version: fwu.Version{Major: 1}, Sequence: 1}
+	for i, c := range comps {
+		d.Add(c, slotSize, randomImage(uint64(i), slotSize))
 	}
-	cfg := d.config()
-	cfg.Boot.Bank = fwu.BankA
-	if err := fwu.Provision(t.Context(), cfg, nil, false); err != nil {
-		t.Fatal(err)
-	}
+	d.do(fwu.Provision(t.Context(), d.Config, nil, false))
 	d.reboot()
 	return d
 }
 
-func (d *device) config() fwu.Config {
-	return fwu.Config{Components: d.comps, Trial: d.trial, Store: d.store, Selector: d.sel, System: d.sys,
-		Boot: fwu.Boot{ID: fmt.Sprint("boot ", d.boots), Bank: d.bank}, Release: fwu.ReleaseRecord{"rootfs": {Version: fwu.Version{Major: 1}, Sequence: 1}}}
-}
-
 func (d *device) reboot() {
 	d.t.Helper()
-	d.boots++
-	d.bank = d.sel.boot()
-	d.restart()
+	d.do(d.Reset())
 }
 
 func (d *device) restart() {
 	d.t.Helper()
-	if d.Service != nil {
-		if err := d.Close(); err != nil {
-			d.t.Fatal(err)
-		}
-	}
-	s, err := fwu.Open(context.Background(), d.config())
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.Service = s
-	if sys := s.System(); len(sys.Degraded) > 0 {
-		d.t.Fatalf("degraded: %v", sys.Why)
-	}
+	d.do(d.Restart())
 }
 
 func randomImage(seed uint64, size int) []byte {
@@ -208,21 +53,20 @@ func randomImage(seed uint64, size int) []byte {
 	return b
 }
 
-func (d *device) manifest(name string, image []byte, version string, seq uint64, deps ...suit.Dependency) []byte {
+func (d *device) spec(name string, image []byte, version string, seq uint64) suit.Spec {
 	d.t.Helper()
 	v, err := suit.ParseVersion(version)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	digest, size, err := suit.Measure(bytes.NewReader(image))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	e, err := suit.Create(suit.Spec{Device: testDevice(), Image: suit.Image{Component: name, Digest: digest, Size: size, Version: v, Sequence: seq, Dependencies: deps}})
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return d.signer.signer(e)
+	d.do(err)
+	return fwutest.Spec(name, image, v, seq)
+}
+
+func (d *device) manifest(name string, image []byte, version string, seq uint64, deps ...suit.Dependency) []byte {
+	d.t.Helper()
+	spec := d.spec(name, image, version, seq)
+	spec.Dependencies = deps
+	m, err := d.Creator.Manifest(spec)
+	d.do(err)
+	return m
 }
 
 func (d *device) states() string {
@@ -278,7 +122,7 @@ func (d *device) installed(want fwu.Status) {
 
 func (d *device) holds(slot string, image []byte) {
 	d.t.Helper()
-	if !bytes.HasPrefix(d.slots[slot].data, image) {
+	if !bytes.Equal(d.Slots[slot].Bytes(len(image)), image) {
 		d.t.Fatalf("%s does not hold the image", slot)
 	}
 }
@@ -296,7 +140,7 @@ func TestUpdateOfTwoComponentsIsAcceptedAfterItsTrial(t *testing.T) {
 	d.want("rootfs READY 1.0.0, bootfw READY 0.0.0")
 	d.candidate(0, "rootfs", rootfs, "2.0.0", 2)
 	d.candidate(1, "bootfw", bootfw, "2.1.0", 2)
-	if bytes.Equal(d.slots["rootfs_b"].data[:512], rootfs[:512]) {
+	if bytes.Equal(d.Slots["rootfs_b"].Bytes(512), rootfs[:512]) {
 		t.Fatal("a candidate is not sealed")
 	}
 	d.installed(fwu.SuccessReboot)
@@ -322,7 +166,7 @@ func TestTrialThatIsResetGivesThePreviousSystemBack(t *testing.T) {
 		d.installed(fwu.SuccessReboot)
 		d.reboot()
 		d.want("rootfs TRIAL 2.0.0, bootfw READY 0.0.0")
-		if !bytes.Equal(d.slots["bootfw_a"].data, d.slots["bootfw_b"].data) {
+		if !bytes.Equal(d.Slots["bootfw_a"].Bytes(slotSize), d.Slots["bootfw_b"].Bytes(slotSize)) {
 			t.Fatal("bootfw was not carried over")
 		}
 		d.wantStatus(d.Start(t.Context(), 1, d.manifest("bootfw", image, "2.0.0", 2)), fwu.NotPermitted, fwu.ReasonBankBusy)
@@ -335,9 +179,8 @@ func TestTrialThatIsResetGivesThePreviousSystemBack(t *testing.T) {
 		d.do(d.Clean(t.Context(), 0))
 	}
 	d.wantStatus(d.Start(t.Context(), 0, d.manifest("rootfs", image, "2.0.0", 2)), fwu.NotPermitted, fwu.ReasonFailedBefore)
-	d.do(d.Close())
-	d.Service = nil
-	d.do(fwu.ForgetFailures(d.store))
+	d.do(d.Stop())
+	d.do(fwu.ForgetFailures(d.Store))
 	d.restart()
 	d.do(d.Start(t.Context(), 0, d.manifest("rootfs", image, "2.0.0", 2)))
 }
@@ -388,38 +231,34 @@ func TestTransferGoesOnWhereItWasInterrupted(t *testing.T) {
 
 func (d *device) bundle(name string, image []byte, version string, seq uint64) []byte {
 	d.t.Helper()
-	v, _ := suit.ParseVersion(version)
-	digest, size, _ := suit.Measure(bytes.NewReader(image))
-	e, err := suit.Create(suit.Spec{Device: testDevice(), Image: suit.Image{Component: name, Digest: digest, Size: size, Version: v, Sequence: seq, Payload: "#" + name}})
-	if err != nil {
-		d.t.Fatal(err)
-	}
+	spec := d.spec(name, image, version, seq)
+	spec.Payload = "#" + name
+	m, err := d.Creator.Manifest(spec)
+	d.do(err)
 	var b bytes.Buffer
-	if err := suit.WriteBundle(&b, d.signer.signer(e), "#"+name, size, bytes.NewReader(image)); err != nil {
-		d.t.Fatal(err)
-	}
+	d.do(suit.WriteBundle(&b, m, spec.Payload, spec.Size, bytes.NewReader(image)))
 	return b.Bytes()
 }
 
 func TestLiveComponentWhoseUnitDoesNotStartGetsItsImageBack(t *testing.T) {
 	d := newDevice(t, true, fwu.Component{ID: 7, Name: "app", Manifest: fwu.Detached, Live: true, Trial: true, Unit: "app.service"})
 	image := randomImage(14, 200000)
-	d.sys.failing = "app.service"
+	d.System.Failing = "app.service"
 	d.candidate(7, "app", image, "2.0.0", 2)
 	_, err := d.Install(t.Context())
 	d.wantStatus(err, fwu.GenericError, fwu.ReasonUnitRestart)
 	d.want("app FAILED 0.0.0")
-	if d.sys.links["app"] != "/dev/app_a" {
-		t.Fatal(d.sys.links)
+	if d.System.Links["app"] != "/dev/app_a" {
+		t.Fatal(d.System.Links)
 	}
-	d.sys.failing = ""
+	d.System.Failing = ""
 	d.do(d.Clean(t.Context(), 7))
 	d.candidate(7, "app", image, "2.0.0", 2)
 	d.installed(fwu.Success)
 	d.want("app TRIAL 2.0.0")
 	d.holds("app_b", image)
-	if d.sys.links["app"] != "/dev/app_b" {
-		t.Fatal(d.sys.links)
+	if d.System.Links["app"] != "/dev/app_b" {
+		t.Fatal(d.System.Links)
 	}
 	d.reboot()
 	d.want("app TRIAL 2.0.0")
@@ -427,8 +266,8 @@ func TestLiveComponentWhoseUnitDoesNotStartGetsItsImageBack(t *testing.T) {
 		t.Fatal(st, err)
 	}
 	d.want("app FAILED 0.0.0")
-	if d.sys.links["app"] != "/dev/app_a" {
-		t.Fatal(d.sys.links)
+	if d.System.Links["app"] != "/dev/app_a" {
+		t.Fatal(d.System.Links)
 	}
 }
 
