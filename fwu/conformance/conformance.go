@@ -5,9 +5,9 @@
 // arguments.go and several.go, which a reader can lay beside the document. Every transition drawn in figures 7 and 9 to 15, with the marks for reboots, was
 // seen. And in a long random walk no answer differed from that of a model of the specification (model.go), which shares no code with the tables.
 //
-// To use it, implement [Implementation] and call [Run] from a test. Where the specification leaves a choice, [Profile] says which was taken; a row that
-// rests on a choice says so. The suite expects verification at the earliest point that the specification permits: the manifest in start (or, bundled, in
-// write or finish), the image in finish, dependencies in install.
+// To use it, implement [Implementation] and call [Run] from a test; the tests of this package do so for the service, in process and over D-Bus. Where the
+// specification leaves a choice, [Profile] says which was taken; a row that rests on a choice says so. The suite expects verification at the earliest point that
+// the specification permits: the manifest in start (or, bundled, in write or finish), the image in finish, dependencies in install.
 package conformance
 
 import (

@@ -13,9 +13,16 @@ func modelOf(p Profile) NewFunc {
 	return func(_ testing.TB, comps []Config) Implementation { return NewModel(p, comps) }
 }
 
+// smallProfile is ours, with blocks that cost little.
+func smallProfile() Profile {
+	p := DefaultProfile()
+	p.Alignment, p.MaxWrite = 64, 256
+	return p
+}
+
 func TestTheModelConforms(t *testing.T) {
-	r := Run(t, modelOf(DefaultProfile()), Options{})
-	if r.LeftOut != 0 || r.Seen != r.Transitions || r.Walked < r.Transitions {
+	r := Run(t, modelOf(DefaultProfile()), Options{Steps: Steps(100_000, 4_000)})
+	if r.LeftOut != 0 || r.Seen != r.Transitions || Full() && r.Walked < r.Transitions {
 		t.Errorf("%v", r)
 	}
 }
@@ -31,13 +38,16 @@ func otherProfile() Profile {
 
 func TestAModelOfOtherChoicesConforms(t *testing.T) {
 	p := otherProfile()
-	r := Run(t, modelOf(p), Options{Profile: p, Steps: 20_000})
+	r := Run(t, modelOf(p), Options{Profile: p, Steps: Steps(20_000, 2_000)})
 	if r.LeftOut == 0 || r.Seen != r.Transitions {
 		t.Errorf("%v", r)
 	}
 }
 
 func TestEachChoiceAloneConforms(t *testing.T) {
+	if !Full() {
+		t.Skip("FWUAB_CONFORMANCE=full")
+	}
 	for name, change := range map[string]func(*Profile){
 		"WRITING is volatile":                 func(p *Profile) { p.WritingVolatile = true },
 		"FAILED is volatile":                  func(p *Profile) { p.FailedVolatile = true },
@@ -53,8 +63,7 @@ func TestEachChoiceAloneConforms(t *testing.T) {
 		"accept is not supported if not used": func(p *Profile) { p.Unused = fwu.NotSupported },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := DefaultProfile()
-			p.Alignment, p.MaxWrite = 64, 256
+			p := smallProfile()
 			change(&p)
 			if r := Run(t, modelOf(p), Options{Profile: p, Steps: 2_400}); r.Seen != r.Transitions {
 				t.Errorf("%v", r)

@@ -376,7 +376,7 @@ func each2(f func(c call, before, after []component)) func(system, call, *outcom
 }
 
 func (f fault) device(_ testing.TB, comps []Config) Implementation {
-	d := newModelDevice(DefaultProfile(), comps)
+	d := newModelDevice(smallProfile(), comps)
 	d.step = func(s system, c call) []outcome {
 		out := s.next(c)[0]
 		out.next = out.next.clone()
@@ -392,7 +392,7 @@ type seeded struct{ r *rand.Rand }
 func (s seeded) intn(_ string, n int) int { return s.r.IntN(n) }
 
 func TestTheTableFindsEveryFault(t *testing.T) {
-	o := Options{}.withDefaults()
+	o := Options{Profile: smallProfile()}.withDefaults()
 	all, err := sheets(o)
 	if err != nil {
 		t.Fatal(err)
@@ -412,7 +412,7 @@ func TestTheTableFindsEveryFault(t *testing.T) {
 }
 
 func TestTheWalkFindsFaults(t *testing.T) {
-	o := Options{}.withDefaults()
+	o := Options{Profile: smallProfile()}.withDefaults()
 	for _, f := range faults() {
 		if f.tableOnly {
 			continue

@@ -111,7 +111,7 @@ func (s system) next(c call) []outcome {
 		return []outcome{{fwu.Success, nil, s.boot(c)}}
 	}
 	if s.find(c.id) == nil {
-		return s.stay(fwu.DoesNotExist)
+		return s.stay(wrong(fwu.DoesNotExist, s.badAnywhere(c))...)
 	}
 	switch c.event {
 	case "start":
@@ -233,14 +233,22 @@ func (c *component) stated() int64 {
 	return int64(len(c.From.Image))
 }
 
+// badAnywhere is INVALID_ARGUMENT for arguments of write that no component takes in any state.
+func (s system) badAnywhere(a call) fwu.Status {
+	size := int64(len(a.block))
+	if a.event == "write" && (a.off < 0 || a.off%s.Alignment != 0 || size == 0 || size > s.MaxWrite || a.off > math.MaxInt64-size) {
+		return fwu.InvalidArgument
+	}
+	return fwu.Success
+}
+
 // write: section 5.6.1.
 func (s system) write(a call) []outcome {
 	c := s.find(a.id)
 	size := int64(len(a.block))
-	bad, state := fwu.Success, fwu.Success
+	bad, state := s.badAnywhere(a), fwu.Success
 	switch {
-	case a.off < 0, a.off%s.Alignment != 0, size == 0, size > s.MaxWrite, a.off > math.MaxInt64-size:
-		bad = fwu.InvalidArgument
+	case bad != fwu.Success:
 	case c.State == fwu.Writing && c.Manifest == fwu.Bundled && s.Contiguous && a.off != int64(len(c.Got)):
 		bad = fwu.InvalidArgument
 	case c.State == fwu.Writing && !(c.Manifest == fwu.Bundled && s.Contiguous) && a.off+size > c.limit():

@@ -118,18 +118,21 @@ func (b *bench) errorOf(e string) (fwu.Status, error) {
 	return fwu.Status(n), err
 }
 
+// statuses are those of section 5.2.
+func statuses() []fwu.Status {
+	return []fwu.Status{fwu.Success, fwu.SuccessReboot, fwu.SuccessRestart, fwu.GenericError, fwu.NotPermitted, fwu.NotSupported, fwu.InvalidArgument, fwu.BadState,
+		fwu.DoesNotExist, fwu.InsufficientMemory, fwu.InsufficientStorage, fwu.CommunicationFailure, fwu.StorageFailure, fwu.InvalidSignature,
+		fwu.DependencyNeeded, fwu.FlashAbuse, fwu.InsufficientPower}
+}
+
 func parseStatuses(s string) ([]fwu.Status, error) {
 	var all []fwu.Status
 	for _, name := range strings.Split(s, "|") {
-		found := false
-		for st := fwu.SuccessRestart; st >= fwu.InsufficientPower && !found; st-- {
-			if st.String() == name {
-				all, found = append(all, st), true
-			}
-		}
-		if !found {
+		i := slices.IndexFunc(statuses(), func(st fwu.Status) bool { return st.String() == name })
+		if i < 0 {
 			return nil, fmt.Errorf("%q is no status", name)
 		}
+		all = append(all, statuses()[i])
 	}
 	return all, nil
 }

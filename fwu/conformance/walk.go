@@ -25,23 +25,33 @@ type rapidSource struct{ t *rapid.T }
 
 func (r rapidSource) intn(label string, n int) int { return rapid.IntRange(0, n-1).Draw(r.t, label) }
 
-// runWalk walks at least o.Steps random steps in total: rapid's number of checks for each of the eight variants as that of the first component. A
-// failure is shrunk and can be replayed with the seed or the file that rapid prints.
+// walkLength is how many steps a walk has at least.
+const walkLength = 125
+
+// runWalk walks at least o.Steps random steps in total, as many for each of the eight variants as that of the first component. Each of rapid's checks is a walk;
+// those that are not needed are empty. A failure is shrunk and can be replayed with the seed or the file that rapid prints.
 func runWalk(t *testing.T, newImpl NewFunc, o Options) (steps, seen int) {
-	per := o.Steps*5/4/(8*checks()) + 1
+	quota := o.Steps/8 + 1
+	per := max(walkLength, quota*5/4/checks()+1)
 	arrows := map[transition]bool{}
 	for _, v := range variants() {
 		t.Run(v.String(), func(t *testing.T) {
+			made, failed := 0, false
 			rapid.Check(t, func(rt *rapid.T) {
+				if made >= quota && !failed {
+					return
+				}
 				comps := randomComponents(rapidSource{rt}, o, v)
 				w := newWalker(rapidSource{rt}, newImpl(t, comps), o.Profile, comps)
 				w.seen = func(tr transition) { arrows[tr] = true }
 				n, err := w.walk(per)
-				steps += n
+				made += n
 				if err != nil {
+					failed = true
 					rt.Fatalf("%v", err)
 				}
 			})
+			steps += made
 		})
 	}
 	return steps, len(arrows)
@@ -109,16 +119,17 @@ func newWalker(src source, impl Implementation, p Profile, comps []Config) *walk
 	return w
 }
 
-// walk makes n steps less a few, and closes the implementation. It returns how many it made. An error tells all steps.
-func (w *walker) walk(n int) (int, error) {
-	steps, err := w.steps(n)
-	if cerr := w.impl.Close(); cerr != nil {
-		err = errors.Join(err, fmt.Errorf("close: %w", cerr))
-	}
-	if err != nil {
-		err = fmt.Errorf("%s\n%w", strings.Join(w.trace, "\n"), err)
-	}
-	return steps, err
+// walk makes n steps less a few, and closes the implementation, whatever happens. It returns how many it made. An error tells all steps.
+func (w *walker) walk(n int) (made int, err error) {
+	defer func() {
+		if cerr := w.impl.Close(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("close: %w", cerr))
+		}
+		if err != nil {
+			err = fmt.Errorf("%s\n%w", strings.Join(w.trace, "\n"), err)
+		}
+	}()
+	return w.steps(n)
 }
 
 func (w *walker) steps(n int) (int, error) {
