@@ -10,9 +10,10 @@
 //
 //	start    destroy the heads of the second bank → record WRITING
 //	finish   (image durable, read back, digest as the manifest says) → record CANDIDATE
+//	cancel   record FAILED → destroy the head
 //	install  verify → carry over the other members → record STAGED → unseal the heads → arm the selector
 //	accept   record ACCEPTING → selector: the new bank is the default → record UPDATED, and the rollback floor
-//	reject   STAGED: disarm → destroy the heads → record FAILED; TRIAL: record REJECTED → selector: the old bank is the default
+//	reject   STAGED: disarm → record that it is rejected → destroy the heads → record FAILED; TRIAL: record REJECTED → selector: the old bank is the default
 //	clean    destroy the heads → erase → record READY
 //
 // A slot is sealed (see Sealer) from start until install, so that nothing half written can be booted or mounted, even if every boot variable is lost. The bootloader
