@@ -79,6 +79,9 @@ func TestPowerCutWithLoss(t *testing.T) {
 		t.Run(l.String(), func(t *testing.T) {
 			s := newSuite(t)
 			s.stories(t, func(st story, from *session) {
+				if !l.survivable(st.dev) {
+					return
+				}
 				s.each(sampled(sim.Cuts(from.base, from.log, sim.Coarse), one(20)), func(c sim.Cut) {
 					s.one(from, trial{story: st.name, loss: l, policy: policyOf(c), at: []sim.Cut{c}})
 				})
@@ -103,6 +106,9 @@ func TestSecondPowerCutWithLoss(t *testing.T) {
 		t.Run(l.String(), func(t *testing.T) {
 			s := newSuite(t)
 			s.stories(t, func(st story, from *session) {
+				if !l.survivable(st.dev) {
+					return
+				}
 				s.each(sampled(sim.Cuts(from.base, from.log, sim.Coarse), 5*one(20)), func(c sim.Cut) {
 					s.second(from, trial{story: st.name, loss: l, policy: policyOf(c), at: []sim.Cut{c}}, 7*one(2))
 				})

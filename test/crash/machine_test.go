@@ -17,7 +17,7 @@ import (
 
 const (
 	envSize     = 8 << 10
-	envText     = "bootcmd=run distro_bootcmd\nbootdelay=0\nfwu_iface=mmc\nfwu_disk=0\nfwu_part_a=2\nfwu_part_b=3\n"
+	envText     = "bootcmd=run distro_bootcmd\nbootdelay=0\nfwu_iface=mmc\nfwu_disk=0\nfwu_part_a=2\nfwu_part_b=3\naltbootcmd=run swap bootcmd\nboot_part=2\n"
 	mediumEnv   = "env"
 	mediumStore = "store"
 )
@@ -137,7 +137,7 @@ func defaultEnvironment() *uboot.Env {
 }
 
 func (m *machine) selector() fwu.Selector {
-	s, err := uboot.New(uboot.Config{Environment: m.environment(), Scheme: uboot.OneShot, Default: defaultEnvironment(), Locks: uboot.Locks{Root: "/nonexistent"}})
+	s, err := uboot.New(uboot.Config{Environment: m.environment(), Scheme: m.dev.scheme, BankVariables: m.dev.bankVariables(), Default: defaultEnvironment(), Locks: uboot.Locks{Root: "/nonexistent"}})
 	if err != nil {
 		panic(err)
 	}
@@ -251,14 +251,14 @@ func (m *machine) bootOnce() error {
 	m.bootID, m.asked, m.service = fmt.Sprint("boot-", m.boots), false, nil
 	clear(m.held)
 	clear(m.links)
-	out, err := model.Bootloader{Environment: m.environment(), Builtin: defaultEnvironment()}.Boot(m.startable)
+	out, err := model.Bootloader{Environment: m.environment(), Builtin: defaultEnvironment(), Scheme: m.dev.scheme, BankVariables: m.dev.bankVariables()}.Boot(m.startable)
 	if err != nil {
 		return err
 	}
 	if out.Bank == fwu.NoBank {
 		return fmt.Errorf("nothing can be booted: bank a is %s, bank b is %s, selection %v", m.combination(0, nil), m.combination(1, nil), m.selection())
 	}
-	if out.Resets > 1 {
+	if out.Resets > 1 && !(m.envLost && m.dev.scheme == uboot.BootOrder) { // three attempts with the bank that it begins with
 		return fmt.Errorf("%d resets before a bank started", out.Resets)
 	}
 	m.booted = out.Bank

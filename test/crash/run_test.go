@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/fwu-ab/fwu-ab/bootctl/uboot"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/test/sim"
 )
@@ -64,6 +65,11 @@ const (
 
 func (l loss) String() string {
 	return [...]string{"plain", "environment", "zeroed", "garbage", "newer", "unknown", "killed"}[l]
+}
+
+// survivable tells whether d promises to boot after l. The environment that is compiled into boards of the scheme bootcount names bank a, whatever lies there.
+func (l loss) survivable(d device) bool {
+	return l != environment || d.scheme != uboot.BootCount
 }
 
 // inflict makes of what a cut left what l leaves of it.

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"github.com/fwu-ab/fwu-ab/bootctl/uboot"
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
@@ -12,7 +13,7 @@ const (
 )
 
 func bankDevice(trial, volatile bool, manifest fwu.ManifestMode) device {
-	return device{trial: trial, components: []component{
+	return device{trial: trial, scheme: uboot.OneShot, components: []component{
 		{id: boot, name: "boot", volatile: volatile, manifest: fwu.Detached},
 		{id: root, name: "root", volatile: volatile, manifest: manifest},
 	}}
@@ -21,6 +22,12 @@ func bankDevice(trial, volatile bool, manifest fwu.ManifestMode) device {
 func liveDevice(trial, volatile bool) device {
 	d := bankDevice(true, false, fwu.Detached)
 	d.components = append(d.components, component{id: app, name: "app", live: true, trial: trial, volatile: volatile, manifest: fwu.Detached})
+	return d
+}
+
+// on is the device with the boot script of another scheme.
+func (d device) on(scheme uboot.Scheme) device {
+	d.scheme = scheme
 	return d
 }
 
@@ -62,7 +69,7 @@ func stories() []story {
 	var a steps
 	install, reboot, restart := (*client).install, (*client).reboot, (*client).restart
 	accept, reject := (*client).accept, (*client).reject
-	return []story{
+	out := []story{
 		{"update", bankDevice(true, false, fwu.Detached), []step{a.update(1, boot, root), install, reboot, accept, a.clean(boot), a.clean(root)}},
 		{"carry-over-of-boot", bankDevice(true, false, fwu.Detached), []step{a.update(alone, root), install, reboot, accept, a.clean(root)}},
 		{"carry-over-of-root", bankDevice(true, false, fwu.Detached), []step{a.update(1, boot), install, reboot, accept, a.clean(boot)}},
@@ -89,4 +96,12 @@ func stories() []story {
 		{"live-volatile", liveDevice(true, true), []step{a.update(1, app), install, reboot, a.update(2, app), install, accept, reboot}},
 		{"live-beside-bank", liveDevice(true, false), []step{a.update(1, app), install, a.update(1, boot, root), accept, install, reboot, accept, a.clean(app), a.clean(boot), a.clean(root)}},
 	}
+	for _, scheme := range []uboot.Scheme{uboot.BootOrder, uboot.BootCount} {
+		d := bankDevice(true, false, fwu.Detached).on(scheme)
+		out = append(out,
+			story{"update-" + string(scheme), d, []step{a.update(1, boot, root), install, reboot, accept, a.clean(boot), a.clean(root)}},
+			story{"reject-trial-" + string(scheme), d, []step{a.update(1, boot, root), install, reboot, reject, reboot, a.clean(root), a.clean(boot)}},
+			story{"trial-lapses-" + string(scheme), d, []step{a.update(alone, root), install, reboot, reboot, a.clean(root)}})
+	}
+	return out
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/fwu-ab/fwu-ab/bootctl/uboot"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/fwu-ab/fwu-ab/test/sim"
@@ -120,6 +121,15 @@ type component struct {
 type device struct {
 	components []component // by id
 	trial      bool
+	scheme     uboot.Scheme // of the boot script
+}
+
+// bankVariables are those of the scheme that has them.
+func (d device) bankVariables() map[string][2]string {
+	if d.scheme != uboot.BootCount {
+		return nil
+	}
+	return map[string][2]string{"boot_part": {"2", "3"}}
 }
 
 func (d device) members() []component {
