@@ -50,9 +50,12 @@ func (s *Service) Install(ctx context.Context) (Status, error) {
 	return status, nil
 }
 
-// giveUp ends an install: the slots that were carried over are not held any longer than that.
+// giveUp ends an install: the slots that were carried over are not held any longer than that. What is WRITING was in the way, and goes on.
 func (s *Service) giveUp(inst *installation) {
 	for _, c := range inst.carried {
+		if c.transfer != nil {
+			continue
+		}
 		if err := s.release(c); err != nil {
 			s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
 		}

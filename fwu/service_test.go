@@ -271,6 +271,19 @@ func TestLiveComponentWhoseUnitDoesNotStartGetsItsImageBack(t *testing.T) {
 	}
 }
 
+func TestInstallThatWaitsForAnotherMemberLeavesItsTransferAlone(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs", "bootfw")...)
+	image := randomImage(17, 200000)
+	d.candidate(0, "rootfs", image, "2.0.0", 2)
+	d.do(d.Start(t.Context(), 1, d.manifest("bootfw", image, "2.0.0", 2)))
+	d.do(d.Write(t.Context(), 1, 0, image[:8192]))
+	_, err := d.Install(t.Context())
+	d.wantStatus(err, fwu.DependencyNeeded, fwu.ReasonDependency)
+	d.do(d.Write(t.Context(), 1, 8192, image[8192:]))
+	d.do(d.Finish(t.Context(), 1))
+	d.installed(fwu.SuccessReboot)
+}
+
 func TestForgedImageAndForgedManifestAreRefused(t *testing.T) {
 	d := newDevice(t, true, bank("rootfs")...)
 	image := randomImage(15, 200000)
