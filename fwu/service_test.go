@@ -229,6 +229,32 @@ func TestTransferGoesOnWhereItWasInterrupted(t *testing.T) {
 	}
 }
 
+func TestBlockThatIsWrittenAgainIsNotPromised(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	image := randomImage(18, 200000)
+	d.do(d.Start(t.Context(), 0, d.manifest("rootfs", image, "2.0.0", 2)))
+	d.do(d.Write(t.Context(), 0, 0, image[:65536]))
+	written := func() int64 {
+		info, err := d.Query(t.Context(), 0)
+		d.do(err)
+		return info.Impl.Written
+	}
+	for _, step := range []struct{ off, before, after int64 }{{16384, 16384, 16384}, {8192, 8192, 8192}, {12288, 8192, 8192}, {8192, 8192, 12288}} {
+		d.restart()
+		d.do(d.Write(t.Context(), 0, step.off, image[step.off:step.off+4096]))
+		before := written()
+		d.restart()
+		if after := written(); before != step.before || after != step.after {
+			t.Errorf("write at %d: written %d, then %d; want %d, %d", step.off, before, after, step.before, step.after)
+		}
+	}
+	n := written()
+	if _, err := d.WriteFrom(t.Context(), 0, n, bytes.NewReader(image[n:]), 0); err != nil {
+		t.Fatal(err)
+	}
+	d.do(d.Finish(t.Context(), 0))
+}
+
 func (d *device) bundle(name string, image []byte, version string, seq uint64) []byte {
 	d.t.Helper()
 	spec := d.spec(name, image, version, seq)

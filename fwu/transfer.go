@@ -178,10 +178,7 @@ func (s *Service) resume(ctx context.Context, c *component, cr *componentRecord)
 	if c.transfer != nil {
 		return nil
 	}
-	s.mu.Lock()
-	written := c.written
-	s.mu.Unlock()
-	if err := s.openTransfer(ctx, c, cr.next(), written); err != nil {
+	if err := s.openTransfer(ctx, c, cr.next(), s.durable(c)); err != nil {
 		return err
 	}
 	c.transfer.resumed = true
@@ -313,9 +310,7 @@ func (s *Service) put(ctx context.Context, c *component, cr *componentRecord, of
 // putStream takes a block of a bundle: contiguous, or again from Written on.
 func (s *Service) putStream(ctx context.Context, c *component, off int64, p []byte) error {
 	t := c.transfer
-	s.mu.Lock()
-	written := c.written &^ (WriteAlignment - 1)
-	s.mu.Unlock()
+	written := s.durable(c) &^ (WriteAlignment - 1)
 	if off != t.next && off != written {
 		return refuse(InvalidArgument, ReasonOffset, "write at %d: a bundle is written in order, and continues at %d", off, t.next)
 	}
@@ -383,6 +378,11 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 // putImage stores a block of the image.
 func (s *Service) putImage(ctx context.Context, c *component, off int64, p []byte) error {
 	t := c.transfer
+	if at := t.payload + off; at < s.durable(c) { // a cut must not find it promised while it is written over
+		if err := s.promise(c, at); err != nil {
+			return err
+		}
+	}
 	if err := t.image.WriteAt(ctx, p, off); err != nil {
 		return s.void(c, err)
 	}
@@ -399,7 +399,8 @@ func (s *Service) void(c *component, err error) error {
 	return s.slotError(c, second, errors.Join(err, s.release(c)))
 }
 
-// checkpoint makes what was written durable, and records how far that is.
+// checkpoint makes what was written durable, and records how far that is. What was durable before and was not written over still is, though a prefix that was
+// hashed begins anew after a block was written again.
 func (s *Service) checkpoint(ctx context.Context, c *component) error {
 	t := c.transfer
 	prefix, err := t.image.Sync(ctx)
@@ -411,10 +412,19 @@ func (s *Service) checkpoint(ctx context.Context, c *component) error {
 	if c.Manifest == Bundled && written <= t.payload {
 		written = 0
 	}
+	return s.promise(c, max(written, s.durable(c)))
+}
+
+// durable is how much of the stream is on record as durable.
+func (s *Service) durable(c *component) int64 {
 	s.mu.Lock()
-	grown := written != c.written
-	s.mu.Unlock()
-	if !grown {
+	defer s.mu.Unlock()
+	return c.written
+}
+
+// promise records how much of the stream is durable.
+func (s *Service) promise(c *component, written int64) error {
+	if written == s.durable(c) {
 		return nil
 	}
 	if err := s.update(func(r *record) { r.Components[c.Name].next().Written = written }); err != nil {
