@@ -11,7 +11,10 @@ import (
 )
 
 // Selector keeps the boot selection in memory.
-type Selector struct{ fwu.Selection }
+type Selector struct {
+	fwu.Selection
+	Failing int // so many commits fail, as if another program held a lock
+}
 
 var _ fwu.Selector = (*Selector)(nil)
 
@@ -21,8 +24,12 @@ func (s *Selector) Kind() string { return "test" }
 // Read returns the selection.
 func (s *Selector) Read() (fwu.Selection, error) { return s.Selection, nil }
 
-// Commit replaces it.
+// Commit replaces it, unless it is to fail.
 func (s *Selector) Commit(sel fwu.Selection) error {
+	if s.Failing > 0 {
+		s.Failing--
+		return errors.New("locked by another program")
+	}
 	s.Selection = sel
 	return nil
 }
@@ -43,6 +50,10 @@ type System struct {
 	Links   map[string]string // component to device
 	Started []string          // units, in the order in which they were restarted
 	Failing string            // unit that does not start
+
+	// BeforeLink and BeforeRestart are called first, with the component or the unit. One that waits is a system that takes its time, one that panics ends the
+	// service there: see Kill. May be nil.
+	BeforeLink, BeforeRestart func(name string)
 }
 
 var _ fwu.System = (*System)(nil)
@@ -55,6 +66,9 @@ func (s *System) Reboot(context.Context) error {
 
 // Link notes where a link points.
 func (s *System) Link(_ context.Context, name, device string) (bool, error) {
+	if s.BeforeLink != nil {
+		s.BeforeLink(name)
+	}
 	changed := s.Links[name] != device
 	s.Links[name] = device
 	return changed, nil
@@ -62,6 +76,9 @@ func (s *System) Link(_ context.Context, name, device string) (bool, error) {
 
 // Restart notes the unit.
 func (s *System) Restart(_ context.Context, unit string) error {
+	if s.BeforeRestart != nil {
+		s.BeforeRestart(unit)
+	}
 	s.Started = append(s.Started, unit)
 	if unit == s.Failing {
 		return errors.New("did not start")
@@ -84,7 +101,7 @@ type Machine struct {
 // NewMachine makes a machine without components that was not provisioned; bank a is the default. Slots are named after component and bank, "rootfs_a".
 func NewMachine() *Machine {
 	m := &Machine{Creator: NewCreator("creator"), Slots: map[string]*Medium{}, Store: NewMedium(fwu.StoreSize),
-		Selector: &Selector{fwu.Selection{Default: fwu.BankA}}, System: &System{Links: map[string]string{}}}
+		Selector: &Selector{Selection: fwu.Selection{Default: fwu.BankA}}, System: &System{Links: map[string]string{}}}
 	m.Config = fwu.Config{Store: m.Store, Selector: m.Selector, System: m.System, Boot: fwu.Boot{Bank: fwu.BankA}, Release: fwu.ReleaseRecord{}}
 	return m
 }
@@ -95,7 +112,7 @@ func (m *Machine) Add(c fwu.Component, size int64, image []byte) {
 	for i := range c.Slots {
 		id := c.Name + "_" + string(fwu.BankOf(i))
 		m.Slots[id] = NewMedium(size)
-		c.Slots[i] = m.Slots[id].slot(id)
+		c.Slots[i] = m.Slots[id].Slot(id)
 	}
 	copy(m.Slots[c.Name+"_a"].data, image)
 	m.Config.Components = append(m.Config.Components, c)
@@ -136,4 +153,12 @@ func (m *Machine) Stop() error {
 		return nil
 	}
 	return s.Close()
+}
+
+// Kill is what becomes of a service that was killed: nothing is made durable, and what it had open is closed. Nothing of it may still run.
+func (m *Machine) Kill() {
+	m.Service = nil
+	for _, s := range m.Slots {
+		s.hold(false)
+	}
 }

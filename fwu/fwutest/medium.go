@@ -13,6 +13,10 @@ import (
 
 // Medium is a block device in memory that never fails. Safe for concurrent use.
 type Medium struct {
+	// OnWrite and OnSync are called first, with no lock held. They are set while nobody uses the medium. May be nil.
+	OnWrite func(off int64)
+	OnSync  func()
+
 	mu   sync.Mutex
 	data []byte
 	held bool // opened exclusively
@@ -36,6 +40,9 @@ func (m *Medium) ReadAt(p []byte, off int64) (int, error) {
 
 // WriteAt writes.
 func (m *Medium) WriteAt(p []byte, off int64) (int, error) {
+	if m.OnWrite != nil {
+		m.OnWrite(off)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if off < 0 || off > m.Size()-int64(len(p)) {
@@ -44,8 +51,13 @@ func (m *Medium) WriteAt(p []byte, off int64) (int, error) {
 	return copy(m.data[off:], p), nil
 }
 
-// Sync has nothing to do.
-func (m *Medium) Sync() error { return nil }
+// Sync has nothing to do but to call OnSync.
+func (m *Medium) Sync() error {
+	if m.OnSync != nil {
+		m.OnSync()
+	}
+	return nil
+}
 
 // Size is the size in bytes.
 func (m *Medium) Size() int64 { return int64(len(m.data)) }
@@ -57,8 +69,27 @@ func (m *Medium) Bytes(n int) []byte {
 	return bytes.Clone(m.data[:n])
 }
 
-// slot makes the medium the slot that is called id.
-func (m *Medium) slot(id string) fwu.Slot {
+// Held tells whether somebody has the medium open to write to it.
+func (m *Medium) Held() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.held
+}
+
+// Mount makes the medium one that is in use, until unmount is called.
+func (m *Medium) Mount() (unmount func()) {
+	m.hold(true)
+	return func() { m.hold(false) }
+}
+
+func (m *Medium) hold(held bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held = held
+}
+
+// Slot makes the medium the slot that is called id.
+func (m *Medium) Slot(id string) fwu.Slot {
 	return partition.NewSlot(fwu.SlotInfo{ID: id, Path: "/dev/" + id, Size: m.Size()}, m.open, nil)
 }
 
@@ -83,9 +114,7 @@ type handle struct {
 
 func (h handle) Close() error {
 	if h.mode == partition.Exclusive {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.held = false
+		h.hold(false)
 	}
 	return nil
 }
