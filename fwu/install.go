@@ -550,7 +550,7 @@ func (s *Service) Reject(ctx context.Context, e Status) (Status, error) {
 		return 0, err
 	}
 	defer s.install.give()
-	rejected := append(s.inState(Staged), s.inState(Trial)...)
+	rejected := append(s.inState(Trial), s.inState(Staged)...) // both only where the new bank's configuration does not know a member as such: it is TRIAL then
 	if len(rejected) == 0 {
 		return 0, refuse(BadState, ReasonState, "reject: no component is STAGED or TRIAL")
 	}

@@ -264,6 +264,9 @@ func (s *Service) judgeOld(r *record, sit situation) verdict {
 	}
 	back := settle(sit, sit.booted)
 	st := s.phase(r)
+	if st == Staged && len(s.inState(Trial))+len(s.inState(Rejected)) > 0 {
+		st = Trial // the new bank was running, and its configuration does not know the member that is STAGED still
+	}
 	if st == Staged {
 		switch armed := sit.sel.Trial == r.Trial.Bank; {
 		case r.Trial.Rejecting:
