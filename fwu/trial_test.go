@@ -1,0 +1,82 @@
+package fwu_test
+
+import (
+	"testing"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+)
+
+// A system that mounted its root and died changed the head, which was taken for an install that was never armed: no trial was counted, and the device rebooted for ever.
+func TestSystemThatChangesItsHeadAndDiesIsCountedAsFailed(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	image := randomImage(12, 70000)
+	for n := range 3 {
+		d.candidate(0, "rootfs", image, "2.0.0", 2)
+		d.installed(fwu.SuccessReboot)
+		d.do(d.Stop())
+		if b := d.Selector.Next(); b != fwu.BankB {
+			t.Fatalf("round %d: the bootloader takes %v", n, b)
+		}
+		_, err := d.Slots["rootfs_b"].WriteAt([]byte{^image[1024+0x34]}, 1024+0x34) // mount count of ext4
+		d.do(err)
+		d.reboot()
+		d.want("rootfs FAILED 1.0.0")
+		d.failedFor(0, fwu.ReasonTrialNotBooted)
+		d.do(d.Clean(t.Context(), 0))
+	}
+	d.wantStatus(d.Start(t.Context(), 0, d.manifest("rootfs", image, "2.0.0", 2)), fwu.NotPermitted, fwu.ReasonFailedBefore)
+}
+
+// What the first attempt to clear up after a lost trial had destroyed made the second one take the trial for a client's reject.
+func TestTrialThatWasNotBootedIsClearedUpAgainAfterACut(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	d.candidate(0, "rootfs", randomImage(10, 70000), "2.0.0", 2)
+	d.installed(fwu.SuccessReboot)
+	d.do(d.Stop())
+	d.Selector.Next()
+	_, err := d.Slots["rootfs_b"].WriteAt(make([]byte, fwu.HeadSize), 0)
+	d.do(err)
+	d.reboot()
+	d.want("rootfs FAILED 1.0.0")
+	d.failedFor(0, fwu.ReasonTrialNotBooted)
+}
+
+// A selector that was locked for a moment stopped the install half way: STAGED without being armed, until the service was restarted.
+func TestInstallWhoseSelectorCannotBeCommittedIsTakenBack(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	image := randomImage(10, 70000)
+	d.candidate(0, "rootfs", image, "2.0.0", 2)
+	d.Selector.Failing = 2
+	for range 2 {
+		_, err := d.Install(t.Context())
+		d.wantStatus(err, fwu.StorageFailure, fwu.ReasonSelectorUnusable)
+		d.want("rootfs CANDIDATE 1.0.0")
+		if d.Slots["rootfs_b"].Bytes(1)[0] != ^image[0] {
+			t.Fatal("the candidate is not sealed")
+		}
+	}
+	d.installed(fwu.SuccessReboot)
+	d.reboot()
+	d.want("rootfs TRIAL 2.0.0")
+}
+
+// A reboot after such an install counted as a failed trial of an image that was never started.
+func TestRebootAfterAnInstallThatWasNotArmed(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	d.candidate(0, "rootfs", randomImage(10, 70000), "2.0.0", 2)
+	d.Selector.Failing = 2
+	_, err := d.Install(t.Context())
+	d.wantStatus(err, fwu.StorageFailure, fwu.ReasonSelectorUnusable)
+	d.Selector.Failing = 0
+	d.reboot()
+	d.want("rootfs CANDIDATE 1.0.0")
+	d.installed(fwu.SuccessReboot)
+}
+
+func (d *device) failedFor(id fwu.ID, r fwu.Reason) {
+	d.t.Helper()
+	info, err := d.Query(d.t.Context(), id)
+	if err != nil || info.Error != fwu.GenericError || info.Impl.Reason != r {
+		d.t.Fatalf("error %v, reason %v, want %v (%v)", info.Error, info.Impl.Reason, r, err)
+	}
+}
