@@ -148,6 +148,7 @@ func argumentGroups(p Profile) []argumentGroup {
 			{"the transfer is resumed after a reboot", "dn", "non-volatile", "deliver; start; write-block 0; write-block 1; reboot = SUCCESS WRITING; resume; finish = SUCCESS CANDIDATE", choiceWriting},
 			{"the transfer of a bundle is resumed after a reboot", "b", "non-volatile", "deliver; start; write-block 0; write-block 1; reboot = SUCCESS WRITING; resume; finish = SUCCESS CANDIDATE", choiceWriting + ", " + choiceProgress},
 			{"the transfer is resumed after a restart of the service", "dn", "", "deliver; start; write-block 0; service-restart = SUCCESS WRITING; resume; finish = SUCCESS CANDIDATE", ""},
+			{"no manifest, with a gap after a restart of the service", "n", "", "deliver; start; service-restart = SUCCESS WRITING; write unit unit = INVALID_ARGUMENT WRITING; resume; finish = SUCCESS CANDIDATE", choiceGapless + ", " + choiceProgress},
 			{"the transfer of a bundle is resumed after a restart of the service", "b", "", "deliver; start; write-block 0; service-restart = SUCCESS WRITING; resume; finish = SUCCESS CANDIDATE", choiceProgress},
 			{"the whole transfer is repeated after a restart of the service", "dn", "", "deliver; start; write-rest; service-restart = SUCCESS WRITING; write-block 0; write-block 1; write-block 2; finish = SUCCESS CANDIDATE", ""},
 			{"a candidate is installed after a reboot", "dbn", "reboot non-volatile", "deliver; start; send; reboot = SUCCESS CANDIDATE; install = SUCCESS_REBOOT STAGED", ""},

@@ -58,6 +58,7 @@ func TestEachChoiceAloneConforms(t *testing.T) {
 		"location says nothing":               func(p *Profile) { p.Location = false },
 		"bundles are written in any order":    func(p *Profile) { p.Contiguous = false },
 		"no reasons":                          func(p *Profile) { p.Reasons = false },
+		"a gap may be left after a restart":   func(p *Profile) { p.Gapless = false },
 		"progress is not told":                func(p *Profile) { p.Progress = false },
 		"an image may be tried for ever":      func(p *Profile) { p.MaxTrials = 0 },
 		"accept is not supported if not used": func(p *Profile) { p.Unused = fwu.NotSupported },

@@ -49,6 +49,10 @@ func faults() []fault {
 			m := s.find(c.id)
 			return m.Manifest == fwu.Bundled && m.State == fwu.Writing && c.off != int64(len(m.Got)) && c.off%s.Alignment == 0 && c.off > 0 && c.off < m.Size && len(c.block) > 0
 		}), false},
+		{"write takes a gap after a restart, where no digest will find it", writeFault(func(s system, c call) bool {
+			m := s.find(c.id)
+			return m != nil && m.Manifest == fwu.None && m.State == fwu.Writing && m.Again && c.off > int64(len(m.Got)) && c.off < m.Size
+		}), false},
 		{"a bad argument of write ends the update", func(b system, c call, o *outcome) {
 			if m := b.find(c.id); c.event == "write" && o.status == fwu.InvalidArgument && m.State == fwu.Writing {
 				o.next = b.fail(c.id, o.status)[0].next

@@ -33,6 +33,7 @@ type component struct {
 	Got   []byte    // what was written, at its offset
 	Units []int     // of each unit of the write alignment, how many bytes are known
 	Lost  bool      // a restart may have lost some of it
+	Again bool      // it goes on after a restart
 	// Tampered: the medium no longer holds it.
 	Tampered bool
 	New      image // the candidate
@@ -204,7 +205,7 @@ func (s system) start(a call) []outcome {
 	}
 	n := s.clone()
 	c = n.find(a.id)
-	c.State, c.From, c.Got, c.Units, c.Lost, c.Tampered = fwu.Writing, nil, nil, nil, false, false
+	c.State, c.From, c.Got, c.Units, c.Lost, c.Again, c.Tampered = fwu.Writing, nil, nil, nil, false, false, false
 	if c.Manifest == fwu.Detached {
 		c.From = a.from
 	}
@@ -252,6 +253,8 @@ func (s system) write(a call) []outcome {
 	case c.State == fwu.Writing && c.Manifest == fwu.Bundled && s.Contiguous && a.off != int64(len(c.Got)):
 		bad = fwu.InvalidArgument
 	case c.State == fwu.Writing && !(c.Manifest == fwu.Bundled && s.Contiguous) && a.off+size > c.limit():
+		bad = fwu.InvalidArgument
+	case c.State == fwu.Writing && c.Manifest == fwu.None && s.Gapless && s.Progress && c.Again && a.off > int64(len(c.Got)):
 		bad = fwu.InvalidArgument
 	}
 	if c.State != fwu.Writing {
@@ -532,6 +535,7 @@ func (s system) boot(a call) system {
 	}
 	for i := range n.comps {
 		if c := &n.comps[i]; c.State == fwu.Writing {
+			c.Again = true
 			if left := a.written[c.ID]; left < int64(len(c.Got)) || !s.Progress {
 				c.Lost, c.Got, c.Units = true, c.Got[:left:left], c.Units[:(left+n.Alignment-1)/n.Alignment]
 				if c.Manifest == fwu.Bundled && left == 0 {

@@ -27,8 +27,11 @@ type Profile struct {
 	Contiguous bool
 	// Reasons: Info.Impl.Reason holds one of the reason codes of package fwu in FAILED and REJECTED.
 	Reasons bool
-	// Progress: Info.Impl.Written is in WRITING how much of the stream survives a restart, a multiple of the alignment; writing goes on there.
+	// Progress: Info.Impl.Written is in WRITING how much of the stream survives a restart; writing goes on there. It is a multiple of the alignment, unless it is all.
 	Progress bool
+	// Gapless: where no manifest names a digest, nothing would find what a restart has lost. So write after one is INVALID_ARGUMENT if it would leave a gap behind what
+	// is left. It takes Progress: else nobody knows what is left.
+	Gapless bool
 	// MaxTrials is after how many lost trials start of an image is NOT_PERMITTED: a firmware update policy. 0: never.
 	MaxTrials int
 	// Unused is the status of accept, and of reject, where no component has a state for it (section 5.2.1): BAD_STATE or NOT_SUPPORTED.
@@ -42,7 +45,7 @@ type Profile struct {
 // DefaultProfile is that of this project's service.
 func DefaultProfile() Profile {
 	return Profile{
-		Sealed: true, Bank: true, Bypass: true, Location: true, Contiguous: true, Reasons: true, Progress: true, MaxTrials: 3,
+		Sealed: true, Bank: true, Bypass: true, Location: true, Contiguous: true, Reasons: true, Progress: true, Gapless: true, MaxTrials: 3,
 		Unused: fwu.BadState, CancelError: fwu.Success, LostError: fwu.GenericError,
 		Alignment: fwu.WriteAlignment, MaxWrite: fwu.MaxWriteSize,
 	}
@@ -59,6 +62,7 @@ const (
 	choiceContiguous choice = "Contiguous"
 	choiceMaxTrials  choice = "MaxTrials"
 	choiceProgress   choice = "Progress"
+	choiceGapless    choice = "Gapless"
 	choiceWriting    choice = "WritingVolatile is false"
 	choiceFailed     choice = "FailedVolatile is false"
 	choiceUpdated    choice = "UpdatedVolatile is false"
@@ -77,7 +81,7 @@ func (p Profile) has(all choice) bool {
 
 func (p Profile) taken() map[choice]bool {
 	return map[choice]bool{
-		choiceBank: p.Bank, choiceBypass: p.Bypass, choiceContiguous: p.Contiguous, choiceMaxTrials: p.MaxTrials > 0, choiceProgress: p.Progress,
+		choiceBank: p.Bank, choiceBypass: p.Bypass, choiceContiguous: p.Contiguous, choiceMaxTrials: p.MaxTrials > 0, choiceProgress: p.Progress, choiceGapless: p.Gapless,
 		choiceWriting: !p.WritingVolatile, choiceFailed: !p.FailedVolatile, choiceUpdated: !p.UpdatedVolatile,
 	}
 }
