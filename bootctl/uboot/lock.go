@@ -26,6 +26,7 @@ func lockFiles() []string {
 }
 
 // lock takes both locks and returns what gives them up. A lock whose directory does not exist or cannot be written is left out: no tool can take it either.
+// So is what is no regular file: no tool makes it that way, and anybody can, where all may write.
 func (l Locks) lock() (unlock func(), err error) {
 	var held []*os.File
 	unlock = func() {
@@ -35,7 +36,7 @@ func (l Locks) lock() (unlock func(), err error) {
 	}
 	for _, name := range lockFiles() {
 		f, err := openLock(filepath.Join("/", l.Root, name))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOTDIR) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, errNoFile) {
 			continue
 		}
 		if err == nil && !holds(held, f) { // /var/lock may be /run, and a second flock on the same file would wait for the first
@@ -50,14 +51,32 @@ func (l Locks) lock() (unlock func(), err error) {
 	return unlock, nil
 }
 
+// errNoFile is of a lock that is something else than a file.
+var errNoFile = errors.New("not a regular file")
+
 // openLock opens without O_CREAT first: the kernel refuses it for a file of somebody else in a directory that all may write (fs.protected_regular).
-// Not for writing either, as the file may be a link that an attacker put there.
+// Not for writing either, nor through a link, as an attacker may have put it there; and without waiting, as it may be a FIFO, which nobody ever opens for writing.
 func openLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY, 0)
+	const flags = os.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW
+	f, err := os.OpenFile(path, flags, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		f, err = os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644)
+		f, err = os.OpenFile(path, flags|os.O_CREATE, 0o644)
 	}
-	return f, err
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link; a socket
+		return nil, errNoFile
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errNoFile
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func holds(held []*os.File, f *os.File) bool {

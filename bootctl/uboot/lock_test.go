@@ -98,6 +98,19 @@ func TestLockFiles(t *testing.T) {
 		"both are the same directory": func(root string) error {
 			return errors.Join(os.Mkdir(filepath.Join(root, "run"), 0o755), os.Mkdir(filepath.Join(root, "var"), 0o755), os.Symlink("../run", filepath.Join(root, "var/lock")))
 		},
+		"FIFOs that nobody writes": func(root string) error {
+			return errors.Join(os.Mkdir(filepath.Join(root, "run"), 0o755), unix.Mkfifo(filepath.Join(root, "run/fw_printenv.lock"), 0o666),
+				os.MkdirAll(filepath.Join(root, "var/lock"), 0o755), unix.Mkfifo(filepath.Join(root, "var/lock/fw_printenv.lock"), 0o666))
+		},
+		"a directory": func(root string) error {
+			return os.MkdirAll(filepath.Join(root, "run/fw_printenv.lock"), 0o755)
+		},
+		"a socket": func(root string) error {
+			return errors.Join(os.Mkdir(filepath.Join(root, "run"), 0o755), unix.Mknod(filepath.Join(root, "run/fw_printenv.lock"), unix.S_IFSOCK|0o666, 0))
+		},
+		"a link to a FIFO": func(root string) error {
+			return errors.Join(os.Mkdir(filepath.Join(root, "run"), 0o755), unix.Mkfifo(filepath.Join(root, "fifo"), 0o666), os.Symlink("../fifo", filepath.Join(root, "run/fw_printenv.lock")))
+		},
 		"a link to somewhere else": func(root string) error {
 			return errors.Join(os.Mkdir(filepath.Join(root, "run"), 0o755), os.WriteFile(filepath.Join(root, "precious"), []byte("x"), 0o400), os.Symlink("../precious", filepath.Join(root, "run/fw_printenv.lock")))
 		},
