@@ -185,7 +185,7 @@ func (r Running) rootParameter(value string) Evidence {
 	case strings.EqualFold(kind, "PARTUUID"):
 		for i, slots := range r.Slots {
 			for _, s := range slots {
-				if strings.EqualFold(s.ID, name) {
+				if strings.EqualFold(partUUID(s), name) {
 					e.Bank = fwu.BankOf(i)
 					return e
 				}

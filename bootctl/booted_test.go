@@ -155,6 +155,23 @@ func TestBoot(t *testing.T) {
 	}
 }
 
+// TestSlotWithTheIDThatAFinderGivesIt has only a PARTUUID to go by: no path leads to the slot.
+func TestSlotWithTheIDThatAFinderGivesIt(t *testing.T) {
+	upper := strings.ToUpper(uuidB)
+	m := machine{mountinfo: rootOn("179:5", "ext4", "/dev/root"), devices: partitions(), links: map[string]string{"disk/by-partuuid/" + uuidB: "../../mmcblk0p5"}}
+	for _, id := range []string{uuidB, "partuuid:" + uuidB} {
+		slots := [2][]fwu.SlotInfo{{{ID: "partuuid:" + uuidA, Path: "/dev/disk@0"}}, {{ID: id, Path: "/dev/gone"}}}
+		r := Running{Root: m.build(t), Slots: slots}
+		if got := r.rootDevice(); got.Bank != fwu.BankB {
+			t.Errorf("%s, by its device: %+v", id, got)
+		}
+		r.Root = t.TempDir() // nothing is known of devices
+		if got := r.rootParameter("PARTUUID=" + upper); got.Bank != fwu.BankB {
+			t.Errorf("%s, by root=PARTUUID=%s: %+v", id, upper, got)
+		}
+	}
+}
+
 func TestBootWithoutAnythingToRead(t *testing.T) {
 	if got, err := (Running{Root: t.TempDir()}).Boot(); err == nil {
 		t.Error("a boot without an id:", got)

@@ -18,11 +18,15 @@ const maxDevices = 64
 // slotNumber is the device number of a slot, from its path, else from its PARTUUID.
 func (r Running) slotNumber(s fwu.SlotInfo) (string, error) {
 	n, err := r.number(s.Path)
-	if _, noUUID := suit.ParseUUID(s.ID); err != nil && noUUID == nil {
-		return r.number("/dev/disk/by-partuuid/" + strings.ToLower(s.ID))
+	uuid := partUUID(s)
+	if _, noUUID := suit.ParseUUID(uuid); err != nil && noUUID == nil {
+		return r.number("/dev/disk/by-partuuid/" + strings.ToLower(uuid))
 	}
 	return n, err
 }
+
+// partUUID is the identity of a slot as the kernel writes it, without what package partition puts in front of a PARTUUID.
+func partUUID(s fwu.SlotInfo) string { return strings.TrimPrefix(s.ID, "partuuid:") }
 
 // number is the number "major:minor" of the block device at path: that of the node, or, where it is none, what sysfs says of a device of that name.
 func (r Running) number(path string) (string, error) {
