@@ -168,10 +168,10 @@ func (d *file) try(access func() error) error {
 	return err
 }
 
-// drop makes the next read reach the medium.
+// drop makes the next read reach the medium. All is dropped, as a range would keep the pages that it has only a part of.
 func (d *file) drop() {
 	if !d.direct {
-		unix.Fadvise(int(d.f.Fd()), d.base, d.size, unix.FADV_DONTNEED)
+		unix.Fadvise(int(d.f.Fd()), 0, 0, unix.FADV_DONTNEED)
 	}
 }
 

@@ -189,29 +189,55 @@ func TestDeviceOfAnOddSize(t *testing.T) {
 }
 
 func TestWithoutDirectAccess(t *testing.T) {
-	path := newFileSlot(t, 4*mib)
-	tgt, err := wholeTarget(path)
-	check(t, err)
-	opened, err := host{}.openTarget(t.Context(), tgt, Exclusive)
-	check(t, err)
-	d := opened.(*file)
-	d.setDirect(false)
-	buf := alignedBuffer(mib)
-	copy(buf, content(mib))
-	_, err = d.WriteAt(buf, 0)
-	check(t, err)
-	check(t, d.Sync())
-	cached := make([]byte, 256) // a page each
-	mem, err := unix.Mmap(int(d.f.Fd()), 0, mib, unix.PROT_READ, unix.MAP_SHARED)
-	check(t, err)
-	defer unix.Munmap(mem)
-	if err := mincore(mem, cached); err != nil {
-		t.Skip(err)
+	for name, base := range map[string]int64{"a file": 0, "a window at an odd sector": 512} {
+		t.Run(name, func(t *testing.T) {
+			tgt := target{path: newFileSlot(t, 4*mib), window: base > 0, base: base, size: 4*mib - base}
+			opened, err := host{}.openTarget(t.Context(), tgt, Exclusive)
+			check(t, err)
+			d := opened.(*file)
+			d.setDirect(false)
+			buf := alignedBuffer(mib)
+			copy(buf, content(mib))
+			_, err = d.WriteAt(buf, 0)
+			check(t, err)
+			check(t, d.Sync())
+			cached := make([]byte, 257) // a page each
+			mem, err := unix.Mmap(int(d.f.Fd()), 0, mib+4096, unix.PROT_READ, unix.MAP_SHARED)
+			check(t, err)
+			defer unix.Munmap(mem)
+			if err := mincore(mem, cached); err != nil {
+				t.Skip(err)
+			}
+			if n := bytes.Count(cached, []byte{1}); n > 0 {
+				t.Errorf("%d pages are still cached after a flush: reading back would not reach the medium", n)
+			}
+			check(t, d.Close())
+		})
 	}
-	if n := bytes.Count(cached, []byte{1}); n > 0 {
-		t.Errorf("%d pages are still cached after a flush: reading back would not reach the medium", n)
+}
+
+func TestSlotThatMovedIsNotOpened(t *testing.T) {
+	tests := map[string]func(disk []byte){
+		"the partition lies elsewhere":  partitionAt(2048+8, 4095),
+		"the disk has no table anymore": func(disk []byte) { clear(disk) },
 	}
-	check(t, d.Close())
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := twoSlots(t, 512)
+			s := find(t, Finder{Disk: path}, "PARTLABEL=rootfs-a")
+			disk := readFile(t, path)
+			change(disk)
+			check(t, os.WriteFile(path, disk, 0o644))
+			if m, err := s.Open(t.Context()); err == nil {
+				m.Close()
+				t.Error("opened for writing")
+			}
+			if src, err := s.Source(t.Context()); err == nil {
+				src.Close()
+				t.Error("opened for reading")
+			}
+		})
+	}
 }
 
 func TestSlotThatChanged(t *testing.T) {

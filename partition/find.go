@@ -38,6 +38,7 @@ type Partition struct {
 }
 
 // Find makes a slot of what spec names. It opens nothing for writing, and does not look whether the slot is in use: Open does.
+// To open the slot fails once spec names something else, or the same in another place.
 func (f Finder) Find(ctx context.Context, spec string) (*Slot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -47,7 +48,16 @@ func (f Finder) Find(ctx context.Context, spec string) (*Slot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", spec, err)
 	}
-	open := func(ctx context.Context, mode Mode) (Device, error) { return h.openTarget(ctx, t, mode) }
+	open := func(ctx context.Context, mode Mode) (Device, error) {
+		now, infoNow, err := f.locate(spec) // a node of the partition may have appeared since, and be mounted: the window of the disk knows nothing of that
+		if err != nil {
+			return nil, fmt.Errorf("find %s: %w", spec, err)
+		}
+		if now != t || infoNow != info {
+			return nil, fmt.Errorf("%s is not where it was found", spec)
+		}
+		return h.openTarget(ctx, t, mode)
+	}
 	return NewSlot(info, open, func() error { return h.frozen(t) }), nil
 }
 

@@ -155,6 +155,22 @@ func TestWindowsOfALoopDevice(t *testing.T) {
 	wholeUpdate(t, s, squashfs(mib))
 }
 
+func TestWindowWhosePartitionGotANode(t *testing.T) {
+	needs(t, true, "partx")
+	dev := loopDevice(t, twoSlots(t, 512))
+	s := find(t, Finder{Disk: dev}, "PARTLABEL=rootfs-b")
+	run(t, "partx", "--add", dev)
+	t.Cleanup(func() { run(t, "partx", "--delete", dev) })
+	waitFor(t, dev+"p2")
+	if m, err := s.Open(t.Context()); err == nil {
+		m.Close()
+		t.Error("the window is opened below the node's feet")
+	} else if !strings.Contains(err.Error(), "not where it was found") {
+		t.Error(err)
+	}
+	wholeUpdate(t, find(t, Finder{Disk: dev}, "PARTLABEL=rootfs-b"), squashfs(mib))
+}
+
 func TestMountedDevice(t *testing.T) {
 	needs(t, true, "mkfs.ext4", "mount", "umount")
 	dev := loopDevice(t, newFileSlot(t, 16*mib))
