@@ -122,6 +122,9 @@ func (d *doctor) components(ctx context.Context, m *machine) []fwu.Component {
 			d.print("--", "trust anchor", c.Name+": images are not verified, the update client is trusted (manifest = \"none\")")
 		}
 	}
+	if err := m.distinct(ctx); err != nil {
+		d.bad("layout", err, "each slot, the store and each copy of the boot environment needs a place of its own")
+	}
 	return found
 }
 

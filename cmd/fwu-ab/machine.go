@@ -51,6 +51,13 @@ func (m *machine) component(ctx context.Context, c config.Component) (fwu.Compon
 		if err != nil {
 			return out, fmt.Errorf("component %s, slot %s: %w", c.Name, fwu.BankOf(i), err)
 		}
+		e, err := m.finder.Locate(ctx, spec)
+		if err == nil && c.Live && e.Start != 0 { // units open it by the path of a link
+			err = errors.New("a live component needs a partition with a device node, or a file of its own")
+		}
+		if err != nil {
+			return out, fmt.Errorf("component %s, slot %s, %s: %w", c.Name, fwu.BankOf(i), slot.Info().Path, err)
+		}
 		out.Slots[i] = slot
 	}
 	keys, err := m.keys(c)
@@ -94,6 +101,7 @@ func (m *machine) components(ctx context.Context) ([]fwu.Component, error) {
 		errs = append(errs, err)
 		out = append(out, fc)
 	}
+	errs = append(errs, m.distinct(ctx))
 	return out, errors.Join(errs...)
 }
 

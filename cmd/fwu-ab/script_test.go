@@ -11,6 +11,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/dbus/privatebus"
+	"github.com/fwu-ab/fwu-ab/partition"
 	"github.com/fwu-ab/fwu-ab/test/lab"
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -28,7 +29,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": codeCmd, "device": deviceCmd, "boot": bootCmd, "fill": fillCmd, "wipe": wipeCmd, "up": upCmd,
+			"code": codeCmd, "device": deviceCmd, "boot": bootCmd, "fill": fillCmd, "wipe": wipeCmd, "up": upCmd, "configure": configureCmd,
 		},
 	})
 }
@@ -68,9 +69,23 @@ func deviceCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { _ = stop() })
 	ts.Setenv("FWU_AB_BUS", address)
+	parts, err := partition.Finder{Disk: d.Disk}.Partitions(context.Background())
+	ts.Check(err)
+	for _, p := range parts {
+		ts.Setenv("UUID_"+strings.ReplaceAll(p.Label, "-", "_"), p.UUID)
+	}
 	for name, e := range d.Extents {
 		ts.Setenv("AT_"+strings.ReplaceAll(name, "-", "_"), strconv.FormatInt(e.Offset, 10))
 	}
+}
+
+// configure adds a file, in which variables are replaced, to the configuration: configure FILE
+func configureCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: configure file")
+	}
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs("root/etc/fwu-ab/fwu-ab.toml.d/10-configure.toml"), []byte(text), 0o644))
 }
 
 // up waits until the service answers: up
