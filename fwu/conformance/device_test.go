@@ -68,7 +68,7 @@ func (d device) Reboot(how conformance.Reboot) error {
 func (d device) at(id fwu.ID, l conformance.Location) *fwutest.Medium {
 	a, b := d.Slots[name(id)+"_a"], d.Slots[name(id)+"_b"]
 	inB := d.Config.Boot.Bank == fwu.BankB
-	if link, ok := d.System.Links[name(id)]; ok {
+	if link := d.System.Linked(name(id)); link != "" {
 		inB = link == "/dev/"+name(id)+"_b"
 	}
 	if inB == (l == conformance.Active) {

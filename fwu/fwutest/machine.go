@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
@@ -44,8 +45,10 @@ func (s *Selector) Next() fwu.Bank {
 	return bank
 }
 
-// System is the system around the service. A reboot that is asked for is counted, and is the test's to make.
+// System is the system around the service. A reboot that is asked for is counted, and is the test's to make. The service uses it from any goroutine; a test
+// uses the fields while no call runs.
 type System struct {
+	mu      sync.Mutex
 	Reboots int
 	Links   map[string]string // component to device
 	Started []string          // units, in the order in which they were restarted
@@ -60,6 +63,8 @@ var _ fwu.System = (*System)(nil)
 
 // Reboot counts.
 func (s *System) Reboot(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.Reboots++
 	return nil
 }
@@ -69,9 +74,18 @@ func (s *System) Link(_ context.Context, name, device string) (bool, error) {
 	if s.BeforeLink != nil {
 		s.BeforeLink(name)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	changed := s.Links[name] != device
 	s.Links[name] = device
 	return changed, nil
+}
+
+// Linked is the device that a component's link points to, empty if there is none.
+func (s *System) Linked(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Links[name]
 }
 
 // Restart notes the unit.
@@ -79,6 +93,8 @@ func (s *System) Restart(_ context.Context, unit string) error {
 	if s.BeforeRestart != nil {
 		s.BeforeRestart(unit)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.Started = append(s.Started, unit)
 	if unit == s.Failing {
 		return errors.New("did not start")
