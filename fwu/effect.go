@@ -25,8 +25,11 @@ type save struct {
 	edit func(*record)
 }
 
-// commit sets the boot selection.
-type commit struct{ Selection }
+// commit sets the boot selection. A lenient one repeats what is there already: if it fails, the next start, or the next change of the other bank, makes up for it.
+type commit struct {
+	Selection
+	lenient bool
+}
 
 // destroy overwrites the head of a component's slot. A lenient one that fails is reported and does not stop the plan: it stands where the
 // slot is already out of reach of the bootloader, and where clean will destroy it again.
@@ -81,9 +84,15 @@ func (e save) apply(_ context.Context, s *Service) error { return s.update(e.edi
 
 func (e commit) apply(_ context.Context, s *Service) error {
 	if err := s.cfg.Selector.Commit(e.Selection); err != nil {
+		if e.lenient {
+			s.log.Warn("boot selection not committed again", "err", err)
+			return nil
+		}
 		return &Error{Status: StorageFailure, Reason: ReasonSelectorUnusable, Text: "commit the boot selection", Err: err}
 	}
-	s.setSelection(e.Selection)
+	s.mu.Lock()
+	s.sel, s.settled = e.Selection, true
+	s.mu.Unlock()
 	return nil
 }
 
@@ -93,7 +102,7 @@ func (e disarm) apply(ctx context.Context, s *Service) error {
 		s.setSelection(sel)
 		return nil
 	}
-	return commit{want}.apply(ctx, s)
+	return commit{want, false}.apply(ctx, s)
 }
 
 func (e destroy) apply(ctx context.Context, s *Service) error {
@@ -109,15 +118,21 @@ func (e destroy) apply(ctx context.Context, s *Service) error {
 }
 
 func (e seal) apply(ctx context.Context, s *Service) error {
+	destroyed := false
 	err := s.withImage(ctx, e.id, e.slot, func(img Image) error {
 		switch st, err := img.HeadState(ctx, e.head); {
 		case err != nil || st == HeadMasked:
 			return err
 		case st == HeadOther: // a system that was started from it changed it, for instance: no image any more, and perhaps still bootable
+			destroyed = true
 			return img.Destroy(ctx)
 		}
 		return img.Seal(ctx, e.head)
 	})
+	if c := s.component(e.id); destroyed && c.held != nil { // it is not the image any more that was verified
+		err = errors.Join(err, c.held.Close())
+		c.held = nil
+	}
 	if err != nil && e.lenient && ctx.Err() == nil {
 		s.log.Warn("head not masked again; the image was verified, and is verified again before it is installed", "component", s.component(e.id).Name, "err", err)
 		return nil
@@ -155,7 +170,7 @@ func (e expire) apply(ctx context.Context, s *Service) error {
 	r := s.record()
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
-		if !c.Volatile || cr.State != Ready || !c.Live && r.Trial != nil {
+		if !c.Volatile || cr.State != Ready || !c.Live && (r.Trial != nil || s.readOnlyBank() != "") {
 			continue
 		}
 		second := c.Slots[1-cr.Active]

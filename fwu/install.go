@@ -238,7 +238,7 @@ func (s *Service) verifyCandidate(ctx context.Context, c *component) error {
 	if !bytes.Equal(sum, want.Sum) {
 		err := refuse(InvalidSignature, ReasonImageDigest, "%s: the slot no longer holds the image that was verified", c.Name)
 		err.Components = []ID{c.ID}
-		return s.invalid(ctx, c, err)
+		return errors.Join(s.invalid(ctx, c, err), s.release(c)) // not held, even if that could not be recorded
 	}
 	return nil
 }
@@ -345,7 +345,7 @@ func (s *Service) installBank(ctx context.Context, inst *installation) (Status, 
 	arm := Selection{Default: booted, Trial: booted.Other()}
 	p := plan{
 		do: append(append([]effect{save{"STAGED", func(r *record) {
-			r.Trial = &trialRecord{Bank: booted.Other(), Required: s.cfg.Trial}
+			r.Trial = &trialRecord{Bank: booted.Other(), NoTrial: !s.cfg.Trial}
 			for _, c := range inst.candidates {
 				to, _, _ := s.variant(c.Component).next(Candidate, evInstall)
 				r.Components[c.Name].set(to, Success, "", "")
@@ -354,7 +354,7 @@ func (s *Service) installBank(ctx context.Context, inst *installation) (Status, 
 				cr := r.Components[c.Name]
 				cr.Carried, cr.second().Image = true, inst.copies[c.ID]
 			}
-		}}}, unsealAll(after, ids)...), commit{arm}),
+		}}}, unsealAll(after, ids)...), commit{arm, false}),
 		undo: append(append([]effect{disarm{booted}}, sealAll(after, ids)...), save{"CANDIDATE", s.unstage}),
 	}
 	if err := s.run(ctx, p); err != nil {
@@ -504,7 +504,7 @@ func (s *Service) Accept(ctx context.Context) error {
 	p := plan{do: []effect{updated}}
 	if r.Trial != nil {
 		p = plan{
-			do:   []effect{save{"ACCEPTING", func(r *record) { r.Trial.Accepting = true }}, commit{Selection{Default: r.Trial.Bank}}, updated},
+			do:   []effect{save{"ACCEPTING", func(r *record) { r.Trial.Accepting = true }}, commit{Selection{Default: r.Trial.Bank}, false}, updated},
 			undo: []effect{save{"TRIAL", func(r *record) { r.Trial.Accepting = false }}},
 		}
 	}
@@ -587,7 +587,7 @@ func (s *Service) rejection(rejected []*component, e Status) plan {
 const rejectedText = "rejected by the client"
 
 func (s *Service) rejectStaged(e Status) plan {
-	p := plan{do: []effect{disarm{s.cfg.Boot.Bank}, save{"REJECTING", func(r *record) { r.Trial.Rejecting, r.Trial.Error = true, e }}}}
+	p := plan{do: []effect{commit{Selection{Default: s.cfg.Boot.Bank}, false}, save{"REJECTING", func(r *record) { r.Trial.Rejecting, r.Trial.Error = true, e }}}}
 	p.do = append(p.do, s.finishReject(s.record())...)
 	return p
 }
@@ -607,7 +607,7 @@ func (s *Service) rejectTrial(e Status) plan {
 			save{"REJECTED", func(r *record) {
 				s.each(r, Trial, func(cr *componentRecord) { cr.set(Rejected, e, ReasonRejected, rejectedText) })
 			}},
-			commit{Selection{Default: old}},
+			commit{Selection{Default: old}, false},
 		},
 		undo: []effect{save{"TRIAL", func(r *record) { s.each(r, Rejected, func(cr *componentRecord) { cr.set(Trial, Success, "", "") }) }}},
 	}

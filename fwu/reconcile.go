@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // situation is what a start of the service finds: the record says what was meant, the boot what came of it, the selector what the next reset will do.
 type situation struct {
 	booted   Bank
+	settled  bool      // the selection was committed in this boot
 	sameBoot bool      // the record was last reconciled in this boot: the service was restarted, not the system
 	sel      Selection // zero if the selector holds nothing valid
 	heads    HeadState // of the bank that is STAGED: while one is masked it was never armed
@@ -75,7 +77,7 @@ func (s *Service) reconcile(ctx context.Context, rec *record, lost error) error 
 	s.publish(rec)
 	s.checkConfig(rec)
 	s.adopt(rec)
-	sit.sameBoot = rec.BootID == s.cfg.Boot.ID
+	sit.sameBoot, sit.settled = rec.BootID == s.cfg.Boot.ID, rec.Settled == s.cfg.Boot.ID
 	if rec.Trial != nil && sit.booted != rec.Trial.Bank {
 		sit.heads = s.headsOfTrial(ctx, rec)
 	}
@@ -115,7 +117,10 @@ func (s *Service) carryOut(ctx context.Context, v verdict) error {
 // stamp records the boot, if the record does not have it yet, or if a copy of it has to be repaired.
 func (s *Service) stamp() error {
 	r := s.record()
-	if r.BootID == s.cfg.Boot.ID && r.Bank == s.cfg.Boot.Bank && s.store.repaired() {
+	s.mu.Lock()
+	settled := s.settled && r.Settled != s.cfg.Boot.ID
+	s.mu.Unlock()
+	if r.BootID == s.cfg.Boot.ID && r.Bank == s.cfg.Boot.Bank && s.store.repaired() && !settled {
 		return nil
 	}
 	err := s.update(func(r *record) { s.stampRecord(r) })
@@ -127,6 +132,11 @@ func (s *Service) stamp() error {
 
 func (s *Service) stampRecord(r *record) {
 	r.BootID, r.Bank = s.cfg.Boot.ID, s.cfg.Boot.Bank
+	s.mu.Lock()
+	if s.settled {
+		r.Settled = s.cfg.Boot.ID
+	}
+	s.mu.Unlock()
 	if s.cfg.Selector != nil && r.Selector == "" {
 		r.Selector = s.cfg.Selector.Kind()
 	}
@@ -163,8 +173,11 @@ func differs(sit situation) verdict {
 // settle makes bank the default and disarms. Once per boot it does so even if that is so: the boot may have used up what a commit gives, as attempts that
 // the bootloader counts, and nothing may be written to the other bank's slots before it is out of reach of the bootloader.
 func settle(sit situation, bank Bank) []effect {
-	if want := (Selection{Default: bank}); sit.sel != want || !sit.sameBoot {
-		return []effect{commit{want}}
+	switch want := (Selection{Default: bank}); {
+	case sit.sel != want:
+		return []effect{commit{want, false}}
+	case !sit.settled:
+		return []effect{commit{want, true}}
 	}
 	return nil
 }
@@ -211,7 +224,9 @@ func (s *Service) judgeNew(r *record, sit situation) verdict {
 	old := r.Trial.Bank.Other()
 	st := s.phase(r)
 	switch {
-	case st == Staged && r.Trial.Required:
+	case st == Staged && r.Trial.Rejecting: // it was rejected, disarmed, and came up all the same
+		return verdict{effects: settle(sit, old), reboot: true}
+	case st == Staged && !r.Trial.NoTrial:
 		return verdict{effects: append([]effect{save{"TRIAL", s.tried}}, settle(sit, old)...)}
 	case st == Staged, st == Trial && sit.sel.Default == sit.booted:
 		return verdict{effects: append(settle(sit, sit.booted), save{"UPDATED", func(r *record) { s.tried(r); s.accepted(r) }})}
@@ -264,9 +279,6 @@ func (s *Service) judgeOld(r *record, sit situation) verdict {
 	}
 	back := settle(sit, sit.booted)
 	st := s.phase(r)
-	if st == Staged && len(s.inState(Trial))+len(s.inState(Rejected)) > 0 {
-		st = Trial // the new bank was running, and its configuration does not know the member that is STAGED still
-	}
 	if st == Staged {
 		switch armed := sit.sel.Trial == r.Trial.Bank; {
 		case r.Trial.Rejecting:
@@ -287,14 +299,19 @@ func (s *Service) judgeOld(r *record, sit situation) verdict {
 	}})}
 }
 
-// phase is the state of the members that are in trial.
+// phase is the state of the members that are in trial. One that is still STAGED beside others is one that the configuration of the new bank does not know.
 func (s *Service) phase(r *record) State {
+	st := Rejected // a record of a trial without members: end it
 	for _, c := range s.cfg.Components {
-		if cr := r.Components[c.Name]; !c.Live && cr.State.bound() {
+		switch cr := r.Components[c.Name]; {
+		case c.Live || !cr.State.bound():
+		case cr.State != Staged:
 			return cr.State
+		default:
+			st = Staged
 		}
 	}
-	return Rejected // a record of a trial without members: end it
+	return st
 }
 
 // sealTrial masks the heads of a bank that was staged and will not be started.
@@ -315,7 +332,8 @@ func (s *Service) judgeRest(r *record, sit situation) []effect {
 	var out []effect
 	for _, c := range s.cfg.Components {
 		cr := r.Components[c.Name]
-		if cr.State == Candidate && cr.next().Head != nil {
+		ours := c.Live || cr.Active == sit.booted.Index() && s.readOnlyBank() == ""
+		if cr.State == Candidate && cr.next().Head != nil && ours {
 			out = append(out, seal{c.ID, 1 - cr.Active, *cr.next().Head, true})
 		}
 	}
@@ -372,7 +390,9 @@ func (s *Service) begun(ctx context.Context, sit situation, lost error) error {
 	}
 	trial := s.cfg.Selector != nil && sit.sel.Default != NoBank && sit.sel.Default != sit.booted
 	r := s.fresh()
-	s.findLive(ctx, r)
+	if err := s.findLive(ctx, r); err != nil {
+		return err
+	}
 	s.publish(r)
 	v := verdict{reboot: trial}
 	if s.cfg.Selector != nil && !trial {
@@ -397,21 +417,29 @@ func (s *Service) begun(ctx context.Context, sit situation, lost error) error {
 }
 
 // findLive finds the active slots of live components, of which no record tells: what cannot be started is not active. Where both can, it is the first one.
-func (s *Service) findLive(ctx context.Context, r *record) {
+func (s *Service) findLive(ctx context.Context, r *record) error {
 	for _, c := range s.cfg.Components {
 		if !c.Live {
 			continue
 		}
 		first, err := c.Slots[0].Bootable(ctx)
-		if err != nil || first {
+		if err != nil {
+			return s.slotError(s.component(c.ID), 0, err)
+		}
+		if first {
 			continue
 		}
-		if second, err := c.Slots[1].Bootable(ctx); err == nil && second {
+		second, err := c.Slots[1].Bootable(ctx)
+		if err != nil {
+			return s.slotError(s.component(c.ID), 1, err)
+		}
+		if second {
 			cr := r.Components[c.Name]
 			cr.Active, cr.Slots[0].Image = 1, nil
 			s.describe(c, cr)
 		}
 	}
+	return nil
 }
 
 // fresh is the record of a device of which nothing is known but what the running image says.
@@ -518,8 +546,10 @@ func (s *Service) rollBack(ctx context.Context) error {
 	if sel.Default == NoBank || sel.Default == s.cfg.Boot.Bank {
 		return stay("it would start bank %q", sel.Default)
 	}
+	// A member that is new in this bank has nothing in the other one. Where the record knows nothing of the other bank at all, each slot is looked at.
+	known := slices.ContainsFunc(s.components, func(c *component) bool { return !c.Live && holds(r, c, sel.Default) })
 	for _, c := range s.components {
-		if c.Live {
+		if c.Live || known && !holds(r, c, sel.Default) {
 			continue
 		}
 		if ok, err := c.Slots[sel.Default.Index()].Bootable(ctx); err != nil || !ok {
@@ -533,4 +563,9 @@ func (s *Service) rollBack(ctx context.Context) error {
 		return stay("%v", err)
 	}
 	return nil
+}
+
+// holds tells whether the record knows of an image of c in a bank.
+func holds(r *record, c *component, b Bank) bool {
+	return r.Components[c.Name].Slots[b.Index()].Image != nil
 }

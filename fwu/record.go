@@ -16,6 +16,7 @@ import (
 // version does not know are kept: the other bank may hold a newer service.
 type record struct {
 	BootID     string                      `json:"boot,omitempty"`     // kernel boot id of the last reconciliation
+	Settled    string                      `json:"settled,omitempty"`  // boot in which the selection was last committed
 	Selector   string                      `json:"selector,omitempty"` // kind of selector
 	Bank       Bank                        `json:"bank,omitempty"`     // booted bank at that time
 	Trial      *trialRecord                `json:"trial,omitempty"`    // present while the bank is STAGED, TRIAL or REJECTED
@@ -28,7 +29,7 @@ type record struct {
 // trialRecord is what the members of a bank have in common while they are STAGED, TRIAL or REJECTED.
 type trialRecord struct {
 	Bank      Bank   `json:"bank"`                // the new bank
-	Required  bool   `json:"required,omitempty"`  // it must be accepted: what the configuration said that installed it
+	NoTrial   bool   `json:"no-trial,omitempty"`  // it need not be accepted: what the configuration said that installed it
 	Accepting bool   `json:"accepting,omitempty"` // accept was called, and the selector perhaps committed
 	Rejecting bool   `json:"rejecting,omitempty"` // reject was called while STAGED, and the heads perhaps destroyed
 	Error     Status `json:"error,omitempty"`     // the client's reason, if Rejecting
@@ -71,6 +72,8 @@ type imageRecord struct {
 	Manifest     string            `json:"manifest,omitempty"` // digest of the manifest
 	Payload      int64             `json:"payload,omitempty"`  // bundled: where the image begins in the stream
 	Written      int64             `json:"written,omitempty"`  // durable bytes of the stream
+	End          int64             `json:"end,omitempty"`      // without a manifest: how far it was written, gaps included
+	Open         bool              `json:"open,omitempty"`     // without a manifest: more was written since, and is lost if the service ends
 	Head         *Head             `json:"head,omitempty"`     // since CANDIDATE
 	Dependencies []suit.Dependency `json:"dependencies,omitempty"`
 
@@ -120,7 +123,7 @@ func encode(v any, x extra) ([]byte, error) {
 
 func (r *record) UnmarshalJSON(b []byte) (err error) {
 	type plain record
-	r.extra, err = decode(b, (*plain)(r), []string{"boot", "selector", "bank", "trial", "components"})
+	r.extra, err = decode(b, (*plain)(r), []string{"boot", "settled", "selector", "bank", "trial", "components"})
 	return err
 }
 
@@ -131,7 +134,7 @@ func (r *record) MarshalJSON() ([]byte, error) {
 
 func (t *trialRecord) UnmarshalJSON(b []byte) (err error) {
 	type plain trialRecord
-	t.extra, err = decode(b, (*plain)(t), []string{"bank", "required", "accepting", "rejecting", "error", "rebooted"})
+	t.extra, err = decode(b, (*plain)(t), []string{"bank", "no-trial", "accepting", "rejecting", "error", "rebooted"})
 	return err
 }
 
@@ -179,7 +182,7 @@ func (s slotRecord) MarshalJSON() ([]byte, error) {
 
 func (i *imageRecord) UnmarshalJSON(b []byte) (err error) {
 	type plain imageRecord
-	i.extra, err = decode(b, (*plain)(i), []string{"version", "sequence", "digest", "size", "manifest", "payload", "written", "head", "dependencies"})
+	i.extra, err = decode(b, (*plain)(i), []string{"version", "sequence", "digest", "size", "manifest", "payload", "written", "end", "open", "head", "dependencies"})
 	return err
 }
 

@@ -42,6 +42,7 @@ type Service struct {
 	sel      Selection
 	degraded []problem
 	closed   bool
+	settled  bool // the selection was committed since Open
 }
 
 // component is a component at run time.
@@ -140,14 +141,20 @@ func (s *Service) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	var errs []error
 	for _, c := range s.components {
 		s.interrupt(c, errClosed)
+	}
+	s.install.force()
+	defer s.install.give()
+	var errs []error
+	for _, c := range s.components {
 		c.op.force()
+		s.bank.force()
 		if c.transfer != nil {
 			errs = append(errs, s.checkpoint(context.Background(), c))
 		}
 		errs = append(errs, s.release(c))
+		s.bank.give()
 		c.op.give()
 	}
 	return errors.Join(errs...)
@@ -191,7 +198,7 @@ func (s *Service) variant(c Component) variant {
 func (s *Service) trialVariant(r *record, c Component) variant {
 	v := s.variant(c)
 	if !c.Live && r.Trial != nil {
-		v.trial = r.Trial.Required
+		v.trial = !r.Trial.NoTrial
 	}
 	return v
 }
@@ -251,6 +258,9 @@ func (s *Service) withImage(ctx context.Context, id ID, slot int, f func(Image) 
 	}
 	if c.readOnly != "" {
 		return refuse(NotPermitted, ReasonConfigDiffers, "%s", c.readOnly)
+	}
+	if !c.Live && slot == s.cfg.Boot.Bank.Index() { // nothing that we do ever needs that
+		return refuse(NotPermitted, ReasonSlotBusy, "slot %s of %s belongs to the running bank", BankOf(slot), c.Name)
 	}
 	img := c.held
 	if c.transfer != nil {
@@ -375,8 +385,11 @@ func (s *Service) begin(ctx context.Context, c *component, name string) (_ conte
 	ctx, cancel := context.WithCancelCause(ctx)
 	s.mu.Lock()
 	c.operation, c.done, c.total, c.interrupt = name, 0, 0, cancel
-	if c.cancels > 0 { // it was faster than we
+	switch { // they were faster than we
+	case c.cancels > 0:
 		cancel(errCancelled)
+	case s.closed:
+		cancel(errClosed)
 	}
 	s.mu.Unlock()
 	s.cfg.Changed(c.ID)
@@ -440,6 +453,9 @@ func (s *Service) acquire(ctx context.Context, id ID, e event) (*component, *com
 		return nil, nil, err
 	}
 	cr, err := s.admitCall(c, e)
+	if err == nil {
+		err = s.healthy() // it may have been closed while we waited
+	}
 	if err != nil {
 		c.op.give()
 		return nil, nil, err
@@ -470,10 +486,8 @@ func (s *Service) secondBankFree(c *component) error {
 	if c.Live {
 		return nil
 	}
-	for _, m := range s.components {
-		if !m.Live && m.readOnly != "" {
-			return refuse(NotPermitted, ReasonConfigDiffers, "%s", m.readOnly)
-		}
+	if why := s.readOnlyBank(); why != "" {
+		return refuse(NotPermitted, ReasonConfigDiffers, "%s", why)
 	}
 	sel, err := s.cfg.Selector.Read()
 	if err != nil {
@@ -483,7 +497,18 @@ func (s *Service) secondBankFree(c *component) error {
 	if want := (Selection{Default: s.cfg.Boot.Bank}); sel != want {
 		return refuse(NotPermitted, ReasonDefaultDiffers, "the boot selector has default bank %q and trial bank %q, but bank %q is running: somebody else changed it; restart the service", sel.Default, sel.Trial, s.cfg.Boot.Bank)
 	}
-	return nil
+	// What is read may not be durable yet, if a commit of it failed before.
+	return commit{Selection{Default: s.cfg.Boot.Bank}, false}.apply(context.Background(), s)
+}
+
+// readOnlyBank says why the bank is not written: one of its members is read-only.
+func (s *Service) readOnlyBank() string {
+	for _, m := range s.components {
+		if !m.Live && m.readOnly != "" {
+			return m.readOnly
+		}
+	}
+	return ""
 }
 
 // closeQuietly closes after an error that says more.

@@ -99,6 +99,8 @@ func transitions() []transition {
 		{no, any2, no, Staged, evNotArmed, Candidate, Success},
 		{no, any2, yes, Staged, evNotArmed, Ready, Success},
 		{no, any2, any2, Trial, evTrialBroken, Rejected, SuccessReboot},
+		{no, any2, no, Staged, evRolledBack, Failed, Success}, // of a member that the bank in trial did not know
+		{no, any2, yes, Staged, evRolledBack, Ready, Success},
 		{no, any2, no, Trial, evRolledBack, Failed, Success},
 		{no, any2, yes, Trial, evRolledBack, Ready, Success},
 		{no, any2, no, Rejected, evRolledBack, Failed, Success},

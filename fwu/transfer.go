@@ -28,6 +28,7 @@ type transfer struct {
 	end     int64 // highest byte of the image that was written, plus one
 	dirty   int64 // bytes of the image since the last checkpoint
 	resumed bool  // it goes on after an interruption, which may have voided what the client believes to be written
+	lost    bool  // without a manifest: it has, and the client did not write again since
 }
 
 var errCancelled = constError("cancelled")
@@ -181,7 +182,7 @@ func (s *Service) resume(ctx context.Context, c *component, cr *componentRecord)
 	if err := s.openTransfer(ctx, c, cr.next(), s.durable(c)); err != nil {
 		return err
 	}
-	c.transfer.resumed = true
+	c.transfer.resumed, c.transfer.lost = true, cr.next().Open
 	return s.readOn(ctx, c)
 }
 
@@ -383,6 +384,12 @@ func (s *Service) putImage(ctx context.Context, c *component, off int64, p []byt
 			return err
 		}
 	}
+	if c.Manifest == None && !s.record().Components[c.Name].next().Open { // no digest would find what an interruption voids
+		if err := s.update(func(r *record) { r.Components[c.Name].next().Open = true }); err != nil {
+			return err
+		}
+	}
+	t.lost = false
 	if err := t.image.WriteAt(ctx, p, off); err != nil {
 		return s.void(c, err)
 	}
@@ -412,7 +419,18 @@ func (s *Service) checkpoint(ctx context.Context, c *component) error {
 	if c.Manifest == Bundled && written <= t.payload {
 		written = 0
 	}
-	return s.promise(c, max(written, s.durable(c)))
+	written = max(written, s.durable(c))
+	if c.Manifest != None {
+		return s.promise(c, written)
+	}
+	err = s.update(func(r *record) {
+		img := r.Components[c.Name].next()
+		img.Written, img.End, img.Open = written, max(img.End, t.end), false
+	})
+	if err == nil {
+		s.setWritten(c, written)
+	}
+	return err
 }
 
 // durable is how much of the stream is on record as durable.
@@ -493,6 +511,8 @@ func (s *Service) Finish(ctx context.Context, id ID) error {
 func (s *Service) complete(c *component) error {
 	t := c.transfer
 	switch {
+	case c.Manifest == None && (t.lost || t.end < s.record().Components[c.Name].next().End):
+		return refuse(InvalidArgument, ReasonImageSize, "finish: the transfer was interrupted, and continues at %d", t.end&^(WriteAlignment-1))
 	case c.Manifest == None && t.end == 0:
 		return refuse(InvalidArgument, ReasonImageSize, "finish: nothing was written")
 	case c.Manifest == Bundled && !t.known:
@@ -522,12 +542,14 @@ func (s *Service) verifyWritten(ctx context.Context, c *component) error {
 	if cr := s.record().Components[c.Name]; cr.failedTrials(digest) >= s.cfg.MaxTrials {
 		return s.invalid(ctx, c, refuse(NotPermitted, ReasonFailedBefore, "finish: this image failed %d trials; fwu-ab reset forgets them", cr.failedTrials(digest)))
 	}
+	s.bank.force() // who prepares another member of the bank looks at held
+	defer s.bank.give()
 	written := t.payload + t.size
 	err = s.update(func(r *record) {
 		cr := r.Components[c.Name]
 		cr.set(Candidate, Success, "", "")
 		img := cr.next()
-		img.Digest, img.Size, img.Head, img.Written = digest, t.size, &head, written
+		img.Digest, img.Size, img.Head, img.Written, img.End, img.Open = digest, t.size, &head, written, 0, false
 	})
 	if err != nil {
 		return err

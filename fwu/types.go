@@ -144,7 +144,7 @@ func (e constError) Error() string { return string(e) }
 
 // SlotInfo identifies a slot.
 type SlotInfo struct {
-	ID   string // durable identity: PARTUUID in lower case where there is one, else the configured path
+	ID   string // durable identity: "partuuid:" and the PARTUUID in lower case where there is one, else the configured path
 	Path string // for people: device or file
 	Size int64  // bytes
 }
