@@ -109,16 +109,41 @@ func (h host) looped(t target) (string, error) {
 	return "attached to " + loops[0].name, nil
 }
 
-// loopsOf lists the loop devices that show a part of t.
+// loopsOf lists the loop devices that show a part of t, or of its bytes on the disk that it is a partition of.
 func (h host) loopsOf(t target) ([]loop, error) {
 	loops, err := h.loops()
-	if err != nil {
+	if err != nil || len(loops) == 0 {
 		return nil, err
 	}
+	places := []target{t}
+	if t.block {
+		on, err := h.onDisk(t)
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, on)
+	}
 	return slices.DeleteFunc(loops, func(l loop) bool {
-		overlap := l.start < t.base+t.size && (l.size == 0 || t.base < l.start+l.size)
-		return !overlap || !t.is(l.backing)
+		return !slices.ContainsFunc(places, l.shows)
 	}), nil
+}
+
+// shows tells whether l is attached to a part of t.
+func (l loop) shows(t target) bool {
+	return l.start < t.base+t.size && (l.size == 0 || t.base < l.start+l.size) && t.is(l.backing)
+}
+
+// onDisk is where a partition lies on its disk. What is none is returned as it is.
+func (h host) onDisk(t target) (target, error) {
+	disk, err := h.diskOf(t.dev)
+	if err != nil || disk == t.dev {
+		return t, err
+	}
+	c, err := h.child(h.sysfs(t.dev))
+	if err != nil {
+		return t, fmt.Errorf("look up where %s lies on its disk: %w", t.path, err)
+	}
+	return target{dev: disk, block: true, window: true, base: c.start + t.base, size: t.size}, nil
 }
 
 // frozen returns nil unless t, or a device that is made of it, is mounted writable or swapped on.

@@ -266,6 +266,33 @@ func TestFileMountedThroughALoopDevice(t *testing.T) {
 	run(t, "umount", dir)
 }
 
+// TestPartitionMountedThroughALoopDeviceOnTheDisk has the kernel know of no holder of the partition.
+func TestPartitionMountedThroughALoopDeviceOnTheDisk(t *testing.T) {
+	needs(t, true, "mkfs.ext4", "mount", "umount")
+	disk := partitioned(t, twoSlots(t, 512), 512)
+	a, b := find(t, Finder{Disk: disk}, "PARTLABEL=rootfs-a"), find(t, Finder{Disk: disk}, "PARTLABEL=rootfs-b")
+	dev := loopDevice(t, disk, "--offset", fmt.Sprint(2*mib), "--sizelimit", fmt.Sprint(mib))
+	run(t, "mkfs.ext4", "-q", dev)
+	dir := t.TempDir()
+	run(t, "mount", dev, dir)
+	t.Cleanup(func() { exec.Command("umount", dir).Run() })
+	_, err := b.Open(t.Context())
+	wantErr(t, err, fwu.ErrSlotBusy)
+	if !strings.Contains(err.Error(), "attached to "+filepath.Base(dev)) {
+		t.Errorf("%v does not name %s", err, dev)
+	}
+	src, err := b.Source(t.Context())
+	check(t, err)
+	defer src.Close()
+	if err := src.Frozen(); err == nil || !strings.Contains(err.Error(), dir) {
+		t.Errorf("frozen though mounted through %s: %v", dev, err)
+	}
+	m, err := a.Open(t.Context())
+	check(t, err) // its neighbour
+	check(t, m.Close())
+	run(t, "umount", dir)
+}
+
 func TestSwappedOn(t *testing.T) {
 	needs(t, true, "mkswap", "swapon", "swapoff")
 	dev := loopDevice(t, newFileSlot(t, 16*mib))
