@@ -64,19 +64,16 @@ func (d daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	bus, err := connect(ctx, d.g.bus)
-	if err != nil {
-		return err
-	}
-	defer bus.Close()
-
 	server := dbus.New(dbus.Options{Version: version(), Idle: d.idle, Ready: func() {
 		if err := systemd.Ready("serving"); err != nil {
 			d.log.Warn("service manager not told of readiness", "err", err)
 		}
 	}})
 	cfg.Store, cfg.Log, cfg.Changed = store, d.log, server.Changed
-	cfg.System = host{systemd.Host{Bus: bus, Root: m.root}, m.path("/run/fwu-ab/slots")}
+	// The bus is not needed to reconcile, and operations that are drained need it after ctx ended.
+	system := &host{dial: func() (*godbus.Conn, error) { return connect(context.WithoutCancel(ctx), d.g.bus) }, root: m.root, links: m.path("/run/fwu-ab/slots")}
+	defer system.close()
+	cfg.System = system
 	service, err := fwu.Open(ctx, cfg)
 	if err != nil {
 		return err
@@ -92,7 +89,7 @@ func (d daemon) serve(ctx context.Context, server *dbus.Server, service *fwu.Ser
 	if err != nil {
 		return err
 	}
-	watched, stop := context.WithCancel(ctx)
+	watched, stop := context.WithCancel(context.WithoutCancel(ctx)) // to the end of what is drained
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		w := systemd.Watchdog{Timeout: timeout, Progress: func() bool { service.System(); return true }}
@@ -128,12 +125,56 @@ func connect(ctx context.Context, address string) (*godbus.Conn, error) {
 
 // host is what the service asks of the system.
 type host struct {
-	systemd.Host
+	dial  func() (*godbus.Conn, error)
+	root  string
 	links string // directory of the links of live components
+
+	mu  sync.Mutex
+	bus *godbus.Conn // nil until it is needed
+}
+
+// host connects to the bus when it is asked for the first time, and again if the connection was lost.
+func (h *host) host() (systemd.Host, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.bus == nil || !h.bus.Connected() {
+		bus, err := h.dial()
+		if err != nil {
+			return systemd.Host{}, err
+		}
+		h.bus = bus
+	}
+	return systemd.Host{Bus: h.bus, Root: h.root}, nil
+}
+
+func (h *host) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.bus != nil {
+		_ = h.bus.Close() // nothing is sent any more
+	}
+}
+
+// Reboot asks logind.
+func (h *host) Reboot(ctx context.Context) error {
+	s, err := h.host()
+	if err != nil {
+		return fmt.Errorf("%w: %w", systemd.ErrRefused, err)
+	}
+	return s.Reboot(ctx)
+}
+
+// Restart asks the service manager.
+func (h *host) Restart(ctx context.Context, unit string) error {
+	s, err := h.host()
+	if err != nil {
+		return fmt.Errorf("restart %s: %w", unit, err)
+	}
+	return s.Restart(ctx, unit)
 }
 
 // Link makes the link of a live component by a rename, so that there is one at any time.
-func (h host) Link(ctx context.Context, name, device string) (changed bool, err error) {
+func (h *host) Link(ctx context.Context, name, device string) (changed bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -151,7 +192,10 @@ func (h host) Link(ctx context.Context, name, device string) (changed bool, err 
 	if err := os.Symlink(device, fresh); err != nil {
 		return false, err
 	}
-	return true, os.Rename(fresh, link)
+	if err := os.Rename(fresh, link); err != nil {
+		return false, errors.Join(err, os.Remove(fresh))
+	}
+	return true, nil
 }
 
-var _ fwu.System = host{}
+var _ fwu.System = (*host)(nil)
