@@ -17,6 +17,9 @@ func (h hintError) Unwrap() error { return h.error }
 
 func hinted(err error, hint string) error { return hintError{err, hint} }
 
+// usageError is an error of the command line that was found after it was parsed.
+type usageError struct{ error }
+
 // hint says what to do about an error, where we know.
 func hint(err error) string {
 	var h hintError

@@ -39,8 +39,9 @@ func run(ctx context.Context, args []string) int {
 
 func exitCode(err error, parsed bool) int {
 	var status fwu.Status
+	var usage usageError
 	switch {
-	case !parsed:
+	case !parsed, errors.As(err, &usage):
 		return fwu.ExitUsage
 	case errors.Is(err, update.ErrNothingToDo):
 		return fwu.ExitNothingToDo

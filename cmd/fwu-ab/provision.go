@@ -27,6 +27,9 @@ In an image build, --root names the tree with the configuration, the configurati
 			if err != nil {
 				return err
 			}
+			if bank := fwu.Bank(bank); bank != fwu.NoBank && bank.Index() < 0 {
+				return usageError{fmt.Errorf("--bank %s: want a or b", bank)}
+			}
 			return provision(cmd.Context(), g.root, fwu.Bank(bank), parsed, force)
 		},
 	}
@@ -42,7 +45,7 @@ func parseSizes(args []string) (map[string]int64, error) {
 		name, value, ok := strings.Cut(a, "=")
 		n, err := strconv.ParseInt(value, 10, 64)
 		if !ok || err != nil || n <= 0 {
-			return nil, fmt.Errorf("--size %s: want COMPONENT=BYTES", a)
+			return nil, usageError{fmt.Errorf("--size %s: want COMPONENT=BYTES", a)}
 		}
 		sizes[name] = n
 	}
@@ -74,20 +77,23 @@ func provision(ctx context.Context, root string, bank fwu.Bank, sizes map[string
 	return err
 }
 
-// provisionBank is the bank that was given, or that is running.
+// provisionBank is the bank that is running. The one that was given counts where that cannot be known, and must not be another: its slots would be taken for the
+// running system's, and those of the running one overwritten.
 func (m *machine) provisionBank(cfg fwu.Config, given fwu.Bank) (fwu.Bank, error) {
-	switch {
-	case given != fwu.NoBank && given.Index() < 0:
-		return given, fmt.Errorf("--bank %s: want a or b", given)
-	case given != fwu.NoBank, cfg.Selector == nil:
+	if cfg.Selector == nil {
 		return given, nil
 	}
 	boot, err := m.boot(cfg.Components)
 	if err == nil && boot.Bank == fwu.NoBank {
 		err = fmt.Errorf("which bank is running is not known: %s", boot.Why)
 	}
-	if err != nil {
+	switch {
+	case err != nil && given != fwu.NoBank:
+		return given, nil
+	case err != nil:
 		return given, hinted(err, "--bank says it")
+	case given != fwu.NoBank && given != boot.Bank:
+		return given, fmt.Errorf("--bank %s, but %s", given, boot.Why)
 	}
 	return boot.Bank, nil
 }

@@ -63,7 +63,8 @@ func componentStatusOf(ctx context.Context, c *dbus.Client, info fwu.ComponentIn
 
 func systemStatusOf(ctx context.Context, c *dbus.Client) (systemStatus, error) {
 	sys := c.System()
-	out := systemStatus{Selector: sys.Selector, Booted: sys.Booted, Default: sys.Default, Trial: sys.Trial, Degraded: sys.Degraded}
+	out := systemStatus{Selector: sys.Selector, Booted: sys.Booted, Default: sys.Default, Trial: sys.Trial,
+		Degraded: append([]fwu.Reason{}, sys.Degraded...), Components: []componentStatus{}} // in JSON an array even if it is empty
 	for _, info := range c.Components() {
 		st, err := componentStatusOf(ctx, c, info)
 		if err != nil {

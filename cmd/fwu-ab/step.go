@@ -22,11 +22,16 @@ func withClient(ctx context.Context, g *globals, f func(*dbus.Client) error) err
 	return errors.Join(f(c), c.Close())
 }
 
-// findComponent takes a name or an id.
-func findComponent(c *dbus.Client, s string) (fwu.ComponentInfo, error) {
+// findComponent takes a name or, if there is none of that name, an id.
+func findComponent(components []fwu.ComponentInfo, s string) (fwu.ComponentInfo, error) {
+	for _, info := range components {
+		if info.Name == s {
+			return info, nil
+		}
+	}
 	id, err := strconv.ParseUint(s, 10, 8)
-	for _, info := range c.Components() {
-		if info.Name == s || err == nil && uint64(info.ID) == id {
+	for _, info := range components {
+		if err == nil && uint64(info.ID) == id {
 			return info, nil
 		}
 	}
@@ -54,7 +59,7 @@ func componentCommand(g *globals, verb, short string, f func(*dbus.Client, conte
 		Use: verb + " COMPONENT", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withClient(cmd.Context(), g, func(c *dbus.Client) error {
-				info, err := findComponent(c, args[0])
+				info, err := findComponent(c.Components(), args[0])
 				if err != nil {
 					return err
 				}
@@ -102,7 +107,7 @@ func newQueryCommand(g *globals) *cobra.Command {
 		Use: "query COMPONENT", Short: "Print all that is known of a component, as JSON", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withClient(cmd.Context(), g, func(c *dbus.Client) error {
-				info, err := findComponent(c, args[0])
+				info, err := findComponent(c.Components(), args[0])
 				if err != nil {
 					return err
 				}
@@ -130,7 +135,7 @@ func newStartCommand(g *globals) *cobra.Command {
 				}
 			}
 			return withClient(cmd.Context(), g, func(c *dbus.Client) error {
-				info, err := findComponent(c, args[0])
+				info, err := findComponent(c.Components(), args[0])
 				if err != nil {
 					return err
 				}
@@ -176,7 +181,7 @@ With --offset the data goes there; --offset -1 continues an interrupted transfer
 }
 
 func writeFile(cmd *cobra.Command, c *dbus.Client, component, path string, offset int64) error {
-	info, err := findComponent(c, component)
+	info, err := findComponent(c.Components(), component)
 	if err != nil {
 		return err
 	}
