@@ -1,9 +1,12 @@
 package partition
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
@@ -146,7 +149,7 @@ func (h host) onDisk(t target) (target, error) {
 	return target{dev: disk, block: true, window: true, base: c.start + t.base, size: t.size}, nil
 }
 
-// frozen returns nil unless t, or a device that is made of it, is mounted writable or swapped on.
+// frozen returns nil unless t, or a device that is made of it, is mounted writable or swapped on, or held by somebody who is not seen to have mounted it read-only.
 func (h host) frozen(t target) error {
 	devs, err := h.above(t)
 	if err != nil {
@@ -156,16 +159,45 @@ func (h host) frozen(t target) error {
 	if err != nil {
 		return err
 	}
+	mounted := false
 	for _, m := range mounts {
-		if slices.Contains(devs, m.dev) && !m.readOnly {
+		if !slices.Contains(devs, m.dev) {
+			continue
+		}
+		if !m.readOnly {
 			return fmt.Errorf("%s is mounted writable on %s", t.path, m.point)
 		}
+		mounted = true
 	}
 	why, err := h.swappedOn(t)
 	if err == nil && why != "" {
 		err = fmt.Errorf("%s is %s", t.path, why)
 	}
-	return err
+	if err != nil || mounted { // a file system is read-only wherever it is mounted
+		return err
+	}
+	for _, d := range devs {
+		if err := h.free(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// free returns nil if nobody holds device d. A mount does, though another mount namespace has it.
+func (h host) free(d devno) error {
+	name, err := nodeName(h.sysfs(d))
+	if err != nil {
+		return fmt.Errorf("look for the node of device %s: %w", d, err)
+	}
+	f, err := os.OpenFile(h.path("dev", name), os.O_RDONLY|unix.O_EXCL, 0) // udev looks at what was open for writing only
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("%s is held by another process or driver, or mounted where this process does not see it", name)
+	}
+	if err != nil {
+		return fmt.Errorf("see whether anybody holds %s: %w", name, cause(err))
+	}
+	return f.Close()
 }
 
 // above lists t's device and those that are made of it: by dm, md or loop devices, and the partitions of any of them.

@@ -93,6 +93,7 @@ func encrypted() map[string]string {
 		files["sys/devices/"+dir+"/dev"] = dev + "\n"
 		files["sys/devices/"+dir+"/uevent"] = "MAJOR=8\nDEVNAME=" + name + "\nDEVTYPE=disk\n"
 		files["sys/dev/block/"+dev] = "->../../devices/" + dir
+		files["dev/"+name] = ""
 	}
 	device("sda", "8:0", "sda")
 	for i, part := range []string{"sda1", "sda2", "sda3"} {
@@ -210,6 +211,14 @@ func TestFrozen(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestFrozenIsDeniedOfWhatCannotBeLookedAt(t *testing.T) {
+	files := encrypted()
+	delete(files, "dev/sda3")
+	if err := fakeHost(t, files).frozen(target{path: "/dev/x", dev: devno{8, 3}, block: true, size: mib}); err == nil {
+		t.Error("frozen though nobody knows who holds it")
 	}
 }
 

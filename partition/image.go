@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"hash"
 	"hash/crc32"
@@ -55,6 +56,9 @@ func mask(b []byte, off int64) {
 		return
 	}
 	b = b[:min(int64(len(b)), fwu.HeadSize-off)]
+	for ; len(b) >= 8; b = b[8:] {
+		binary.NativeEndian.PutUint64(b, ^binary.NativeEndian.Uint64(b))
+	}
 	for i := range b {
 		b[i] = ^b[i]
 	}

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"fmt"
 	"os"
@@ -240,6 +241,50 @@ func TestMountedDevice(t *testing.T) {
 	check(t, m.Close())
 	if exec.Command("mount", dev, dir).Run() == nil {
 		t.Error("mounted though erased")
+	}
+}
+
+// TestMountedInAnotherNamespace has mounts that are not in this process's table: of a device, and of a file through a loop device.
+func TestMountedInAnotherNamespace(t *testing.T) {
+	needs(t, true, "mkfs.ext4", "mount", "unshare")
+	path := newFileSlot(t, 16*mib)
+	dev := loopDevice(t, path)
+	run(t, "mkfs.ext4", "-q", dev)
+	var sources []fwu.Source
+	for _, spec := range []string{dev, path} {
+		src, err := find(t, Finder{}, spec).Source(t.Context())
+		check(t, err)
+		defer src.Close()
+		sources = append(sources, src)
+		for range 3 { // to look leaves nothing behind
+			check(t, src.Frozen())
+		}
+	}
+	cmd := exec.Command("unshare", "--mount", "sh", "-c", `mount "$1" "$2" && echo mounted && read wait`, "sh", dev, t.TempDir())
+	in, err := cmd.StdinPipe()
+	check(t, err)
+	out, err := cmd.StdoutPipe()
+	check(t, err)
+	check(t, cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Errorf("mounting said %q: %v", line, err)
+	}
+	for _, src := range sources {
+		if err := src.Frozen(); err == nil || !strings.Contains(err.Error(), "held by another process") {
+			t.Errorf("frozen though mounted in another namespace: %v", err)
+		}
+	}
+	check(t, in.Close())
+	cmd.Wait() // read fails at the end of its input
+	for _, src := range sources {
+		for range 100 { // the kernel unmounts in its own time
+			if err = src.Frozen(); err == nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		check(t, err)
 	}
 }
 
