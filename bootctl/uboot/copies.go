@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
@@ -176,7 +178,7 @@ func (e Environment) open(write bool) (*media, error) {
 	m := &media{}
 	for i, l := range e.Copies {
 		var medium Medium
-		if i == 1 && filepath.Clean(l.Path) == filepath.Clean(e.Copies[0].Path) {
+		if i == 1 && sameMedium(l.Path, e.Copies[0].Path) {
 			medium = m.media[0]
 		} else {
 			var err error
@@ -191,6 +193,21 @@ func (e Environment) open(write bool) (*media, error) {
 		}
 	}
 	return m, nil
+}
+
+// sameMedium tells whether two paths lead to one medium: by a link, or by two nodes of one device. What does not exist here is known by its path only.
+func sameMedium(a, b string) bool {
+	if filepath.Clean(a) == filepath.Clean(b) {
+		return true
+	}
+	var stA, stB unix.Stat_t
+	if unix.Stat(a, &stA) != nil || unix.Stat(b, &stB) != nil {
+		return false
+	}
+	if stA.Dev == stB.Dev && stA.Ino == stB.Ino {
+		return true
+	}
+	return stA.Mode&unix.S_IFMT == unix.S_IFBLK && stB.Mode&unix.S_IFMT == unix.S_IFBLK && stA.Rdev == stB.Rdev
 }
 
 // place makes the offset of location i one from the start, and refuses one that lies outside of its medium or in the other copy.

@@ -222,3 +222,58 @@ func TestBlockDeviceIsReadPastTheCache(t *testing.T) {
 		t.Error(m.Size())
 	}
 }
+
+func TestCopiesThatOverlapUnderTwoNames(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(file, make([]byte, 2*testSize), 0o600), os.Symlink("file", link)); err != nil {
+		t.Fatal(err)
+	}
+	environment := func(second int64) Environment {
+		return Environment{Copies: []Location{{file, 0, testSize}, {link, second, testSize}}, Open: OpenMedium}
+	}
+	if _, _, err := environment(testSize - 1).Read(); err == nil || !strings.Contains(err.Error(), "overlap") {
+		t.Error("copies that share a byte:", err)
+	}
+	if _, _, err := environment(testSize).Read(); !errors.Is(err, fwu.ErrNoSelection) {
+		t.Error("copies next to each other:", err)
+	}
+}
+
+func TestSameMedium(t *testing.T) {
+	dir := t.TempDir()
+	one, two, hard := filepath.Join(dir, "one"), filepath.Join(dir, "two"), filepath.Join(dir, "hard")
+	if err := errors.Join(os.WriteFile(one, nil, 0o600), os.WriteFile(two, nil, 0o600), os.Link(one, hard)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		a, b string
+		want bool
+	}{
+		"one file, two names":                      {one, hard, true},
+		"two files":                                {one, two, false},
+		"what does not exist":                      {dir + "/x", dir + "/y", false},
+		"what does not exist, written in two ways": {dir + "/x", dir + "/./x", true},
+		"a file and what does not exist":           {one, dir + "/x", false},
+	} {
+		if got := sameMedium(tt.a, tt.b); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestSameMediumOfTwoNodes(t *testing.T) {
+	need(t, os.Geteuid() == 0, "root")
+	dir := t.TempDir()
+	nodes := map[string]int{"first": 0, "second": 0, "other": 1}
+	for name, minor := range nodes {
+		if err := unix.Mknod(filepath.Join(dir, name), unix.S_IFBLK|0o600, int(unix.Mkdev(7, uint32(minor)))); err != nil {
+			need(t, false, "device nodes: "+err.Error())
+		}
+	}
+	for name, minor := range nodes {
+		if got := sameMedium(filepath.Join(dir, "first"), filepath.Join(dir, name)); got != (minor == 0) {
+			t.Errorf("first and %s: %v", name, got)
+		}
+	}
+}
