@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +19,7 @@ func newDoctorCommand(g *globals) *cobra.Command {
 		Use:   "doctor",
 		Short: "Look at every part that an update needs, and say what is wrong and what to do about it",
 		Long: `Look at configuration, slots, evidence of the booted bank, boot selector, store, release record and trust anchors. Nothing is changed.
-It needs no service; while one runs, the store and slots that it holds are not looked into.`,
+It needs no service, and does not disturb one that runs: everything is opened to be read only.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &doctor{out: cmd.OutOrStdout()}
@@ -71,8 +73,8 @@ func (d *doctor) examine(ctx context.Context, root string) {
 	components := d.components(ctx, m)
 	booted := d.boot(m, components)
 	d.slots(ctx, components, booted)
-	d.selector(ctx, m, booted)
-	d.store(ctx, m)
+	trial, known := d.store(ctx, m)
+	d.selector(ctx, m, booted, !known || trial == booted)
 	d.release(m)
 }
 
@@ -148,20 +150,17 @@ func (d *doctor) slots(ctx context.Context, components []fwu.Component, booted f
 			info := slot.Info()
 			what := fmt.Sprintf("slot %s %s", c.Name, fwu.BankOf(i))
 			text := fmt.Sprintf("%s, %s, %s", info.Path, info.ID, size(info.Size))
-			img, err := slot.Open(ctx)
-			if err == nil {
-				err = img.Close()
-			}
+			frozen, err := frozen(ctx, slot)
 			second := !c.Live && booted != fwu.NoBank && i != booted.Index()
 			switch {
-			case err == nil:
-				d.ok(what, "%s, not in use", text)
-			case errors.Is(err, fwu.ErrSlotBusy) && !second:
-				d.ok(what, "%s, in use: %v", text, err)
-			case errors.Is(err, fwu.ErrSlotBusy):
-				d.bad(what, err, "an update writes to this slot: free it (the running service may be what holds it, during an update)")
-			default:
+			case err != nil:
 				d.bad(what, err, "")
+			case frozen == nil:
+				d.ok(what, "%s, not mounted writable", text)
+			case second:
+				d.bad(what, frozen, "an update writes to this slot: free it")
+			default:
+				d.ok(what, "%s, %v", text, frozen)
 			}
 		}
 		if a, b := c.Slots[0].Info(), c.Slots[1].Info(); a.Size != b.Size {
@@ -170,7 +169,17 @@ func (d *doctor) slots(ctx context.Context, components []fwu.Component, booted f
 	}
 }
 
-func (d *doctor) selector(ctx context.Context, m *machine, booted fwu.Bank) {
+// frozen says why a slot can be changed by somebody, nil if by nobody.
+func frozen(ctx context.Context, slot fwu.Slot) (why, err error) {
+	src, err := slot.Source(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return src.Frozen(), src.Close()
+}
+
+// selector judges the boot selector. onTrial tells whether the booted bank may be another than the default.
+func (d *doctor) selector(ctx context.Context, m *machine, booted fwu.Bank, onTrial bool) {
 	s, err := m.selector(ctx)
 	if err != nil {
 		d.bad("boot selector", err, "correct [selector] in the configuration")
@@ -188,6 +197,9 @@ func (d *doctor) selector(ctx context.Context, m *machine, booted fwu.Bank) {
 		d.bad("boot selector", err, "")
 	case sel.Default == fwu.NoBank:
 		d.bad("boot selector", errors.New("no bank is the default"), "the service sets it at its next start")
+	case booted != fwu.NoBank && sel.Default != booted && !onTrial:
+		d.bad("boot selector", fmt.Errorf("default %s, and %s is running without a trial", sel.Default, booted),
+			"reboot, or make the running bank the default with the bootloader's tools")
 	case booted != fwu.NoBank && sel.Default != booted:
 		d.print("--", "boot selector", fmt.Sprintf("default %s, and %s is running: right during a trial only", sel.Default, booted))
 	case sel.Trial != fwu.NoBank:
@@ -197,27 +209,69 @@ func (d *doctor) selector(ctx context.Context, m *machine, booted fwu.Bank) {
 	}
 }
 
-func (d *doctor) store(ctx context.Context, m *machine) {
-	medium, err := m.store(ctx)
-	if errors.Is(err, fwu.ErrSlotBusy) {
-		d.ok("store", "%s, in use: the service runs, fwu-ab status asks it", m.cfg.Store.Device)
-		return
-	}
+// store looks at the store, and returns the bank that is on trial by its record. known is false if there is no record that could tell.
+func (d *doctor) store(ctx context.Context, m *machine) (trial fwu.Bank, known bool) {
+	slot, err := m.finder.Find(ctx, m.cfg.Store.Device)
 	if err != nil {
 		d.bad("store", err, fmt.Sprintf("it needs a partition or a preallocated file of %d bytes", fwu.StoreSize))
-		return
+		return fwu.NoBank, false
 	}
+	src, err := slot.Source(ctx)
+	if err != nil {
+		d.bad("store", err, "")
+		return fwu.NoBank, false
+	}
+	medium := readOnly{src, slot.Info().Size}
 	report, err := fwu.InspectStore(medium)
-	err = errors.Join(err, medium.Close())
+	if err != nil { // the service may have written meanwhile
+		report, err = fwu.InspectStore(medium)
+	}
+	trial, known = trialOf(src, report.Generation)
+	err = errors.Join(err, src.Close())
 	for i, c := range report.Copies {
 		d.print("", fmt.Sprintf("store copy %d", i), c)
 	}
 	if err != nil {
 		d.bad("store", err, "fwu-ab provision writes the first record")
-		return
+		return fwu.NoBank, false
 	}
 	d.ok("store", "%s, format %s, generation %d", m.cfg.Store.Device, report.Format, report.Generation)
+	return trial, known
 }
+
+// trialOf reads from the record of a generation which bank is on trial: JSON from byte 64 on, its length at 12, the generation at 16 of each copy. known is false
+// if the service has overwritten it meanwhile.
+func trialOf(store io.ReaderAt, generation uint64) (trial fwu.Bank, known bool) {
+	const copySize, header = fwu.StoreSize / 2, 64
+	buf := make([]byte, copySize)
+	for off := int64(0); off < fwu.StoreSize; off += copySize {
+		if n, _ := store.ReadAt(buf, off); n < len(buf) || binary.LittleEndian.Uint64(buf[16:]) != generation {
+			continue
+		}
+		var record struct {
+			Trial struct {
+				Bank fwu.Bank `json:"bank"`
+			} `json:"trial"`
+		}
+		n := min(binary.LittleEndian.Uint32(buf[12:]), copySize-header)
+		if json.Unmarshal(buf[header:header+n], &record) == nil {
+			return record.Trial.Bank, true
+		}
+	}
+	return fwu.NoBank, false
+}
+
+// readOnly is a medium that takes nothing.
+type readOnly struct {
+	fwu.Source
+	size int64
+}
+
+var errReadOnly = errors.New("the medium was opened to be read only")
+
+func (r readOnly) Size() int64                        { return r.size }
+func (r readOnly) WriteAt([]byte, int64) (int, error) { return 0, errReadOnly }
+func (r readOnly) Sync() error                        { return errReadOnly }
 
 func (d *doctor) release(m *machine) {
 	rec, err := config.LoadRelease(m.root)

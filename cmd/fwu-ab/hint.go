@@ -44,7 +44,7 @@ func reasonHint(r fwu.Reason) string {
 	case fwu.ReasonBankBusy:
 		return "finish the update that is under way first: fwu-ab status shows what it waits for"
 	case fwu.ReasonSlotBusy:
-		return "fwu-ab doctor shows who uses the slot"
+		return "lsblk, findmnt and swapon show who uses the slot"
 	case fwu.ReasonMixedInstall:
 		return "cancel and clean one kind, and install the other first"
 	case fwu.ReasonRecordLost:
