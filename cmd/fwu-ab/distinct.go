@@ -95,7 +95,7 @@ func newRegion(what, id string, e partition.Extent) (region, error) {
 	}
 	r.medium = medium{false, uint64(st.Dev), st.Ino}
 	if t := st.Mode & unix.S_IFMT; t == unix.S_IFBLK || t == unix.S_IFCHR {
-		disk, start := wholeDisk(uint64(st.Rdev))
+		disk, start := wholeDisk("/sys", uint64(st.Rdev))
 		r.medium = medium{true, uint64(t), disk}
 		r.start += start
 	}
@@ -105,8 +105,8 @@ func newRegion(what, id string, e partition.Extent) (region, error) {
 
 // wholeDisk is the disk that has a partition, and where that begins on it, as sysfs says (Documentation/ABI/stable/sysfs-block of the kernel). What is no partition, or not known there,
 // is a disk of its own.
-func wholeDisk(dev uint64) (disk uint64, start int64) {
-	dir := fmt.Sprintf("/sys/dev/block/%d:%d/", unix.Major(dev), unix.Minor(dev))
+func wholeDisk(sys string, dev uint64) (disk uint64, start int64) {
+	dir := fmt.Sprintf("%s/dev/block/%d:%d/", sys, unix.Major(dev), unix.Minor(dev))
 	sectors, err := os.ReadFile(dir + "start")
 	if err != nil {
 		return dev, 0
