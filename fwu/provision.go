@@ -102,6 +102,7 @@ type StoreReport struct {
 	Copies     [2]string // what each copy is
 	Format     string    // of the record that counts
 	Generation uint64
+	Trial      Bank // that is STAGED, on trial or rejected; NoBank if there is none
 }
 
 // InspectStore looks at a store and changes nothing. The error says why there is no record that counts.
@@ -123,6 +124,9 @@ func InspectStore(m Medium) (StoreReport, error) {
 			}
 		}
 	}
-	_, err = store.load()
+	r, err := store.load()
+	if err == nil && r.Trial != nil {
+		rep.Trial = r.Trial.Bank
+	}
 	return rep, err
 }

@@ -58,7 +58,9 @@ func (f Finder) Find(ctx context.Context, spec string) (*Slot, error) {
 		}
 		return h.openTarget(ctx, t, mode)
 	}
-	return NewSlot(info, open, func() error { return h.frozen(t) }), nil
+	s := NewSlot(info, open, func() error { return h.frozen(t) })
+	s.used = func() error { return h.busy(t) }
+	return s, nil
 }
 
 // OpenDevice opens what spec names as a raw device, exclusively, for a record that lies there and has no image's form. It takes memory of any alignment, at multiples of 4096 bytes;

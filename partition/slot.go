@@ -20,6 +20,7 @@ type Slot struct {
 	info   fwu.SlotInfo
 	open   Opener
 	frozen func() error
+	used   func() error
 }
 
 // NewSlot makes a slot of anything that open opens. frozen answers Source.Frozen; nil means that nobody else can change the medium.
@@ -29,6 +30,14 @@ func NewSlot(info fwu.SlotInfo, open Opener, frozen func() error) *Slot {
 
 // Info identifies the slot.
 func (s *Slot) Info() fwu.SlotInfo { return s.info }
+
+// InUse tells what the kernel knows of others that use the slot, an error that wraps fwu.ErrSlotBusy, without opening it. It does not see who has it open just now.
+func (s *Slot) InUse() error {
+	if s.used == nil {
+		return nil
+	}
+	return s.used()
+}
 
 // Open takes the slot exclusively, to be written. It fails with fwu.ErrSlotBusy if somebody else uses it in any way.
 func (s *Slot) Open(ctx context.Context) (fwu.Image, error) {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -72,7 +70,7 @@ func (d *doctor) examine(ctx context.Context, root string) {
 	d.partitions(ctx, m)
 	components := d.components(ctx, m)
 	booted := d.boot(m, components)
-	d.slots(ctx, components, booted)
+	d.slots(components, booted)
 	trial, known := d.store(ctx, m)
 	d.selector(ctx, m, booted, !known || trial == booted)
 	d.release(m)
@@ -144,23 +142,23 @@ func (d *doctor) boot(m *machine, components []fwu.Component) fwu.Bank {
 	return b.Bank
 }
 
-func (d *doctor) slots(ctx context.Context, components []fwu.Component, booted fwu.Bank) {
+func (d *doctor) slots(components []fwu.Component, booted fwu.Bank) {
 	for _, c := range components {
 		for i, slot := range c.Slots {
 			info := slot.Info()
 			what := fmt.Sprintf("slot %s %s", c.Name, fwu.BankOf(i))
 			text := fmt.Sprintf("%s, %s, %s", info.Path, info.ID, size(info.Size))
-			frozen, err := frozen(ctx, slot)
+			err := inUse(slot)
 			second := !c.Live && booted != fwu.NoBank && i != booted.Index()
 			switch {
-			case err != nil:
+			case err == nil:
+				d.ok(what, "%s, not in use", text)
+			case !errors.Is(err, fwu.ErrSlotBusy):
 				d.bad(what, err, "")
-			case frozen == nil:
-				d.ok(what, "%s, not mounted writable", text)
 			case second:
-				d.bad(what, frozen, "an update writes to this slot: free it")
+				d.bad(what, err, "an update writes to this slot: free it")
 			default:
-				d.ok(what, "%s, %v", text, frozen)
+				d.ok(what, "%s, %v", text, err)
 			}
 		}
 		if a, b := c.Slots[0].Info(), c.Slots[1].Info(); a.Size != b.Size {
@@ -169,13 +167,12 @@ func (d *doctor) slots(ctx context.Context, components []fwu.Component, booted f
 	}
 }
 
-// frozen says why a slot can be changed by somebody, nil if by nobody.
-func frozen(ctx context.Context, slot fwu.Slot) (why, err error) {
-	src, err := slot.Source(ctx)
-	if err != nil {
-		return nil, err
+// inUse asks the kernel who uses a slot, and opens nothing: a service may be at work.
+func inUse(slot fwu.Slot) error {
+	if s, ok := slot.(interface{ InUse() error }); ok {
+		return s.InUse()
 	}
-	return src.Frozen(), src.Close()
+	return nil
 }
 
 // selector judges the boot selector. onTrial tells whether the booted bank may be another than the default.
@@ -226,7 +223,6 @@ func (d *doctor) store(ctx context.Context, m *machine) (trial fwu.Bank, known b
 	if err != nil { // the service may have written meanwhile
 		report, err = fwu.InspectStore(medium)
 	}
-	trial, known = trialOf(src, report.Generation)
 	err = errors.Join(err, src.Close())
 	for i, c := range report.Copies {
 		d.print("", fmt.Sprintf("store copy %d", i), c)
@@ -236,29 +232,7 @@ func (d *doctor) store(ctx context.Context, m *machine) (trial fwu.Bank, known b
 		return fwu.NoBank, false
 	}
 	d.ok("store", "%s, format %s, generation %d", m.cfg.Store.Device, report.Format, report.Generation)
-	return trial, known
-}
-
-// trialOf reads from the record of a generation which bank is on trial: JSON from byte 64 on, its length at 12, the generation at 16 of each copy. known is false
-// if the service has overwritten it meanwhile.
-func trialOf(store io.ReaderAt, generation uint64) (trial fwu.Bank, known bool) {
-	const copySize, header = fwu.StoreSize / 2, 64
-	buf := make([]byte, copySize)
-	for off := int64(0); off < fwu.StoreSize; off += copySize {
-		if n, _ := store.ReadAt(buf, off); n < len(buf) || binary.LittleEndian.Uint64(buf[16:]) != generation {
-			continue
-		}
-		var record struct {
-			Trial struct {
-				Bank fwu.Bank `json:"bank"`
-			} `json:"trial"`
-		}
-		n := min(binary.LittleEndian.Uint32(buf[12:]), copySize-header)
-		if json.Unmarshal(buf[header:header+n], &record) == nil {
-			return record.Trial.Bank, true
-		}
-	}
-	return fwu.NoBank, false
+	return report.Trial, true
 }
 
 // readOnly is a medium that takes nothing.
