@@ -36,7 +36,7 @@ What an earlier run left half written is continued. All images are installed tog
 				if err != nil {
 					return err
 				}
-				return installed(cmd, c, status, reboot)
+				return installed(cmd, c, status, reboot, quiet)
 			})
 		},
 	}
@@ -46,9 +46,13 @@ What an earlier run left half written is continued. All images are installed tog
 	return cmd
 }
 
-func installed(cmd *cobra.Command, c *dbus.Client, status fwu.Status, reboot bool) error {
+func installed(cmd *cobra.Command, c *dbus.Client, status fwu.Status, reboot, quiet bool) error {
+	out := cmd.OutOrStdout()
+	if quiet {
+		out = io.Discard
+	}
 	if status == fwu.SuccessReboot && reboot {
-		if _, err := fmt.Fprintln(cmd.OutOrStdout(), "rebooting into the new system"); err != nil {
+		if _, err := fmt.Fprintln(out, "rebooting into the new system"); err != nil {
 			return err
 		}
 		err := c.RequestReboot(cmd.Context())
@@ -57,7 +61,7 @@ func installed(cmd *cobra.Command, c *dbus.Client, status fwu.Status, reboot boo
 		}
 		return err
 	}
-	return printStatus(cmd.OutOrStdout(), status)
+	return printStatus(out, status)
 }
 
 // progress tells people how an update goes on: a bar on a terminal, a line for each tenth in a log. Rules: a step is one line that begins with the component's
