@@ -245,7 +245,13 @@ func (d *device) shutDown() error {
 
 // fwu runs the program as a user would, shows what it prints, and compares the exit code.
 func (d *device) fwu(ctx context.Context, want int, args ...string) error {
-	fmt.Fprintf(d.out, "$ fwu-ab %s\n", strings.ReplaceAll(strings.Join(args, " "), d.dir+"/", ""))
+	shown := slices.Clone(args)
+	for i, a := range shown {
+		if strings.Contains(a, " ") {
+			shown[i] = "'" + a + "'"
+		}
+	}
+	fmt.Fprintf(d.out, "$ fwu-ab %s\n", strings.ReplaceAll(strings.Join(shown, " "), d.dir+"/", ""))
 	full := args
 	switch args[0] {
 	case "doctor", "provision":

@@ -82,7 +82,7 @@ func (d *device) told(format string, args ...any) {
 
 // factory makes images, keys and the disk, and fills bank a.
 func (d *device) factory(ctx context.Context) error {
-	d.title("In the factory: a key, three versions of a system, a disk with bank a filled")
+	d.title("In the factory: keys, four versions of a system, a disk with bank a filled")
 	for _, k := range []string{"release", "attacker"} {
 		if err := d.fwu(ctx, exitOK, "key", "generate", d.path(k)); err != nil {
 			return err
