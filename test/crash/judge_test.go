@@ -131,10 +131,12 @@ type running struct {
 	id    string
 	boots int
 	links map[string]string
+
+	current []uint16
 }
 
 func (m *machine) running() *running {
-	return &running{m.booted, m.bootID, m.boots, maps.Clone(m.links)}
+	return &running{m.booted, m.bootID, m.boots, maps.Clone(m.links), m.current}
 }
 
 // calls lists what each call makes of a component, as the specification has it (section 5.6): what the service finds when it is started again in the same boot

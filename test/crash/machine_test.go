@@ -36,8 +36,9 @@ type machine struct {
 	starting  func() // called before the service is started
 	held      map[string]bool
 	links     map[string]string
-	asked     bool // for a reboot, since the last boot
-	automatic int  // reboots that the service asked for on its own, in this trial
+	current   []uint16 // boot entry that the firmware started
+	asked     bool     // for a reboot, since the last boot
+	automatic int      // reboots that the service asked for on its own, in this trial
 
 	floors    map[string]uint64 // highest that was ever reported
 	accepted  map[string]int    // lowest build that may run
@@ -137,6 +138,9 @@ func defaultEnvironment() *uboot.Env {
 }
 
 func (m *machine) selector() fwu.Selector {
+	if m.dev.efi {
+		return m.efiSelector()
+	}
 	s, err := uboot.New(uboot.Config{Environment: m.environment(), Scheme: m.dev.scheme, BankVariables: m.dev.bankVariables(), Default: defaultEnvironment(), Locks: uboot.Locks{Root: "/nonexistent"}})
 	if err != nil {
 		panic(err)
@@ -251,7 +255,7 @@ func (m *machine) bootOnce() error {
 	m.bootID, m.asked, m.service = fmt.Sprint("boot-", m.boots), false, nil
 	clear(m.held)
 	clear(m.links)
-	out, err := model.Bootloader{Environment: m.environment(), Builtin: defaultEnvironment(), Scheme: m.dev.scheme, BankVariables: m.dev.bankVariables()}.Boot(m.startable)
+	out, err := m.bootloader()
 	if err != nil {
 		return err
 	}
@@ -266,6 +270,14 @@ func (m *machine) bootOnce() error {
 		return fmt.Errorf("bank %s was booted, and it is %s, which nobody installed", out.Bank, set)
 	}
 	return nil
+}
+
+// bootloader starts a bank, or none.
+func (m *machine) bootloader() (model.Outcome, error) {
+	if m.dev.efi {
+		return m.firmware()
+	}
+	return model.Bootloader{Environment: m.environment(), Builtin: defaultEnvironment(), Scheme: m.dev.scheme, BankVariables: m.dev.bankVariables()}.Boot(m.startable)
 }
 
 // start starts the service, in the boot that runs.

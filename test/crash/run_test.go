@@ -271,6 +271,7 @@ func (s *suite) kill(from *session, t trial) (err error) {
 	}
 	m := from.m.after(cut.State)
 	m.booted, m.bootID, m.boots, m.links = p.running.bank, p.running.id, p.running.boots+1000, maps.Clone(p.running.links)
+	m.current = p.running.current
 	m.accepted, m.floors = maps.Clone(p.accepted), maps.Clone(p.floors)
 	if err := m.leftIntact(p); err != nil {
 		return fmt.Errorf("right after the end in %s: %w", p.call, err)

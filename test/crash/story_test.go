@@ -31,6 +31,12 @@ func (d device) on(scheme uboot.Scheme) device {
 	return d
 }
 
+// onEFI is the device with UEFI firmware.
+func (d device) onEFI(first bool) device {
+	d.scheme, d.efi, d.first = "", true, first
+	return d
+}
+
 // step is a call, or several.
 type step func(*client) error
 
@@ -103,5 +109,5 @@ func stories() []story {
 			story{"reject-trial-" + string(scheme), d, []step{a.update(1, boot, root), install, reboot, reject, reboot, a.clean(root), a.clean(boot)}},
 			story{"trial-lapses-" + string(scheme), d, []step{a.update(alone, root), install, reboot, reboot, a.clean(root)}})
 	}
-	return out
+	return append(out, efiStories(out)...)
 }

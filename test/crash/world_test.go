@@ -122,6 +122,8 @@ type device struct {
 	components []component // by id
 	trial      bool
 	scheme     uboot.Scheme // of the boot script
+	efi        bool         // UEFI firmware, and no boot script
+	first      bool         // that puts what it adds to the head of its list
 }
 
 // bankVariables are those of the scheme that has them.
