@@ -149,6 +149,29 @@ func TestWhatTheExampleHasCommentedOut(t *testing.T) {
 	golden(t, "example-all.txt", err.Error()+"\n", root)
 }
 
+// members are bank members, not in the order of their ids.
+const members = `
+[component.root]
+id = 7
+manifest = "none"
+slots = {a = "PARTLABEL=root_a", b = "PARTLABEL=root_b"}
+[component.boot]
+id = 5
+manifest = "none"
+slots = {a = "PARTLABEL=boot_a", b = "PARTLABEL=boot_b"}
+`
+
+func TestExpand(t *testing.T) {
+	c := CommandLine("root=PARTUUID={partuuid:root} fwu.bank={bank} x={partuuid:data}{bank}{partuuid:root}")
+	if diff := cmp.Diff([]string{"root", "data"}, c.Components()); diff != "" {
+		t.Error("-want +got:\n" + diff)
+	}
+	want := "root=PARTUUID=11 fwu.bank=b x=22b11"
+	if got := c.Expand("b", map[string]string{"root": "11", "data": "22"}); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestSelectors(t *testing.T) {
 	const rest = smallest + "[selector]\n"
 	tests := []struct {
@@ -199,10 +222,34 @@ b = "a"
 `, Selector{Type: UBootSelector, UBoot: UBoot{Scheme: BootCount, EnvConfig: "/etc/fw_env.config",
 			BankVariables: map[string][2]string{"mender_boot_part": {"9", "10"}, "mender_boot_part_hex": {"9", "a"}},
 		}}},
+		{"UEFI, a loader with a command line of its own", `
+type = "efi"
+[selector.efi]
+path = '\EFI\gateway\linux.efi'
+`, Selector{Type: EFISelector, EFI: EFI{Path: `\EFI\gateway\linux.efi`, Variables: "/sys/firmware/efi/efivars"}}},
+		{"UEFI, everything", members + `
+[selector]
+type = "efi"
+[selector.efi]
+component = "boot"
+path = '\vmlinuz'
+command-line = "root=PARTUUID={partuuid:root} fwu.bank={bank} quiet"
+efivars = "/run/efivars"
+`, Selector{Type: EFISelector, EFI: EFI{Component: "boot", Path: `\vmlinuz`, Variables: "/run/efivars",
+			CommandLine: "root=PARTUUID={partuuid:root} fwu.bank={bank} quiet"}}},
+		{"UEFI, the component is the bank member with the lowest id", members + `
+[selector]
+type = "efi"
+efi.path = '\vmlinuz'
+`, Selector{Type: EFISelector, EFI: EFI{Component: "boot", Path: `\vmlinuz`, Variables: "/sys/firmware/efi/efivars"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := loadText(t, rest+tt.text)
+			text := rest + tt.text
+			if strings.HasPrefix(tt.text, members) {
+				text = smallest + tt.text
+			}
+			c := loadText(t, text)
 			if diff := cmp.Diff(tt.want, c.Selector); diff != "" {
 				t.Error("-want +got:\n" + diff)
 			}

@@ -26,6 +26,11 @@ id = 0
 slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
 `
 
+// efiBank is the same with UEFI firmware; the settings begin in line 7.
+func efiBank(settings string) string {
+	return strings.NewReplacer("\"uboot\"", "\"efi\"", "[selector.uboot]\nscheme = \"one-shot\"\nenv-config = \"/etc/fw_env.config\"\n", "[selector.efi]\n"+settings).Replace(bank)
+}
+
 // The texts are what a user sees: one line for each mistake.
 func TestMistakes(t *testing.T) {
 	tests := []struct {
@@ -103,6 +108,31 @@ f.toml:5:11: unknown key "grub" in [selector]; known here: efi, type, uboot`},
 		{"a selector and a scheme that are no words", strings.NewReplacer("\"uboot\"", "1", "\"one-shot\"", "[]").Replace(bank),
 			`f.toml:5:8: selector.type is an integer, want a string
 f.toml:7:1: selector.uboot.scheme is an array, want a string`},
+		{"UEFI: no table at all", strings.NewReplacer("\"uboot\"", "\"efi\"", "[selector.uboot]\nscheme = \"one-shot\"\nenv-config = \"/etc/fw_env.config\"\n", "").Replace(bank),
+			`f.toml:4:2: [selector.efi] lacks "path"`},
+		{"UEFI: an unknown key", efiBank("path = '\\x'\nloader = \"x\"\n"),
+			`f.toml:8:1: unknown key "loader" in [selector.efi]; known here: command-line, component, efivars, path`},
+		{"UEFI: paths that are none", efiBank("path = \"/EFI/x.efi\"\nefivars = \"efivars\"\n"),
+			`f.toml:7:8: selector.efi.path is "/EFI/x.efi": want a path from the root of the slot, with backslashes, in single quotes: '\EFI\example\linux.efi'
+f.toml:8:11: selector.efi.efivars is "efivars", want an absolute path`},
+		{"UEFI: a path with nothing in it", efiBank("path = '\\EFI\\\\x.efi'\n"), `f.toml:7:8: selector.efi.path is "\\EFI\\\\x.efi": want a name between any two backslashes, and behind the last one`},
+		{"UEFI: a path that climbs", efiBank("path = '\\EFI\\..\\x.efi'\n"), `f.toml:7:8: selector.efi.path is "\\EFI\\..\\x.efi": want a name between any two backslashes, and behind the last one`},
+		{"UEFI: a path that FAT cannot have", efiBank("path = '\\EFI\\*.efi'\n"), "f.toml:7:8: selector.efi.path is \"\\\\EFI\\\\*.efi\": a name on FAT has none of \" * : < > ? |"},
+		{"UEFI: an unknown placeholder", efiBank("path = '\\x'\ncommand-line = \"fwu.bank={bank} root={root}\"\n"),
+			`f.toml:8:16: selector.efi.command-line: character 22: unknown placeholder {root}, want {bank} or {partuuid:COMPONENT}`},
+		{"UEFI: a placeholder that does not end", efiBank("path = '\\x'\ncommand-line = \"fwu.bank={bank} {partuuid:\"\n"),
+			`f.toml:8:16: selector.efi.command-line: character 17: { without }`},
+		{"UEFI: a placeholder that does not begin", efiBank("path = '\\x'\ncommand-line = \"fwu.bank={bank} }\"\n"),
+			`f.toml:8:16: selector.efi.command-line: character 17: } without {`},
+		{"UEFI: a command line that does not tell the bank", efiBank("path = '\\x'\ncommand-line = \"root=/dev/x fwu.bank=a\"\n"),
+			`f.toml:8:16: selector.efi.command-line lacks "fwu.bank={bank}": the system could not tell from which bank it was started; leave the whole line out where the loader has one of its own`},
+		{"UEFI: a command line that is too long", efiBank("path = '\\x'\ncommand-line = \"fwu.bank={bank} " + strings.Repeat("x", 2040) + "\"\n"),
+			`f.toml:8:16: selector.efi.command-line is too long: a kernel takes 2047 characters`},
+		{"UEFI: components that are no bank members", efiBank("component = \"radio\"\npath = '\\x'\ncommand-line = \"fwu.bank={bank} root={partuuid:nothing}\"\n"),
+			`f.toml:7:13: selector.efi.component is "radio", which is no bank member
+f.toml:9:16: selector.efi.command-line has {partuuid:nothing}, and nothing is no bank member`},
+		{"UEFI: the loader not in the first bank member", efiBank("component = \"zboot\"\npath = '\\x'\n") + "[component.zboot]\nid = 1\nslots = {a = \"/a\", b = \"/b\"}\n",
+			`f.toml:7:13: selector.efi.component is "zboot", and "rootfs" has a lower id: the loader must lie in the bank member with the lowest id, which is made startable last`},
 		{"nobody may sign", strings.Replace(bank, "[\"/etc/fwu-ab/keys\"]", "[]", 1),
 			`f.toml:14:12: [component.rootfs] has no trust anchor (keys, here or in [trust]), and its manifest is "detached"`},
 		{"keys that are no paths", strings.Replace(bank, "[\"/etc/fwu-ab/keys\"]", "[\"keys\", \"\", 3, {}]", 1),

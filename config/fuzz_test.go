@@ -100,7 +100,8 @@ func FuzzLoad(f *testing.F) {
 	f.Add(readExample(f), "")
 	f.Add(smallest, "[component.radio]\nid = 4\n")
 	f.Add(bank, "selector.uboot.env-config = ''\nselector.uboot.copies = [{device = '/x', offset = -4, size = 16}, {device = '/y', size = 16}]\n")
-	f.Add(bank, "selector = {type = 'efi', efi = {loaders = {a = '/a', b = '/b'}}}\n")
+	f.Add(bank, "selector = {type = 'efi', efi = {path = '\\EFI\\x.efi', command-line = 'fwu.bank={bank} root=PARTUUID={partuuid:rootfs}'}}\n")
+	f.Add(bank, "selector = {type = 'efi', efi = {component = 'x', path = '/a', command-line = '{x} {', efivars = '/b'}}\n")
 	f.Fuzz(func(t *testing.T, base, over string) {
 		c, err := load([]source{{"base", []byte(base)}, {"over", []byte(over)}})
 		if err != nil {
