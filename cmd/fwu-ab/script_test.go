@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,7 +31,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": codeCmd, "device": deviceCmd, "boot": bootCmd, "fill": fillCmd, "wipe": wipeCmd, "up": upCmd, "configure": configureCmd,
+			"code": codeCmd, "device": deviceCmd, "boot": bootCmd, "fill": fillCmd, "wipe": wipeCmd, "up": upCmd, "configure": configureCmd, "efivar": efivarCmd,
 		},
 	})
 }
@@ -86,6 +88,24 @@ func configureCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 	ts.Check(os.WriteFile(ts.MkAbs("root/etc/fwu-ab/fwu-ab.toml.d/10-configure.toml"), []byte(text), 0o644))
+}
+
+// efivar writes a variable of the UEFI boot manager as firmware does, or deletes it: efivar NAME [HEX]. Four digits are a number.
+func efivarCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: efivar name [hex]")
+	}
+	path := ts.MkAbs("root/sys/firmware/efi/efivars/" + args[0] + "-8be4df61-93ca-11d2-aa0d-00e098032b8c")
+	if len(args) == 1 {
+		ts.Check(os.Remove(path))
+		return
+	}
+	data, err := hex.DecodeString(args[1])
+	ts.Check(err)
+	if len(data) == 2 {
+		slices.Reverse(data)
+	}
+	ts.Check(os.WriteFile(path, append([]byte{7, 0, 0, 0}, data...), 0o644))
 }
 
 // up waits until the service answers: up
