@@ -11,7 +11,7 @@ FUZZTIME ?= 10000x
 
 DEMO_PACKAGES = dbus-daemon e2fsprogs
 # gcc and libc6-dev: the race detector; the rest are the tools that tests compare with.
-TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup
+TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup efibootmgr
 
 LDFLAGS = -s -w
 BUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
