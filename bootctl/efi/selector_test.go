@@ -1,7 +1,9 @@
 package efi_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strconv"
@@ -364,5 +366,75 @@ func TestOddVariables(t *testing.T) {
 	}
 	if got := m.Content[efi.BootNext].Data; string(got) != "\x00\x00" {
 		t.Errorf("BootNext is %v", got)
+	}
+}
+
+// liar is firmware that says it did something.
+type liar struct {
+	*model.Memory
+	about string
+}
+
+func (l liar) Write(name string, v efi.Variable) error {
+	if name == l.about {
+		return nil
+	}
+	return l.Memory.Write(name, v)
+}
+
+func (l liar) Delete(name string) error {
+	if name == l.about {
+		return nil
+	}
+	return l.Memory.Delete(name)
+}
+
+func TestFirmwareThatDoesNotDoWhatItSays(t *testing.T) {
+	tests := []struct{ name, firmware, commit, about string }{
+		{"an entry is not written", "0=usb | 0 | |", "a", efi.EntryName(1)},
+		{"an entry is not replaced", "0=a+stripped | 0 | |", "a", efi.EntryName(0)},
+		{"BootOrder is not written", "1=a 2=b | 1 | |", "b", efi.BootOrder},
+		{"BootNext is not written", "1=a 2=b | 1 | |", "a b", efi.BootNext},
+		{"BootNext is not deleted", "1=a 2=b | 1 | 2 |", "a", efi.BootNext},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m, _ := firmware(t, tt.firmware)
+			s := selector(t, liar{m, tt.about})
+			before, _ := s.Read()
+			if err := s.Commit(bankPair(tt.commit)); err == nil || !errors.Is(err, fwu.ErrReadBack) && !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("committed: %v", err)
+			}
+			if got, err := s.Read(); err != nil || got != before {
+				t.Errorf("%v, %v, before it was %v", got, err, before)
+			}
+		})
+	}
+	m, _ := firmware(t, "1=a 2=a+gone | 1 | |")
+	if err := selector(t, liar{m, efi.EntryName(2)}).Commit(fwu.Selection{Default: "a"}); err != nil {
+		t.Errorf("an entry that is left over decides nothing: %v", err)
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	m, current := firmware(t, "0=usb 1=a+older 2=b+gone 3=b+inactive 4=b | 0 1 4 9 0 | 0 | 1")
+	got := selector(t, model.Running{Variables: m, Current: current}).Doctor()
+	want := []string{
+		`Boot0000 ("usb"), not ours`,
+		`Boot0001 ("fwu-ab a") \EFI\test\linux.efi, command line "root=/dev/old fwu.bank=a"; the configuration has another, which the next update of this bank tries`,
+		`Boot0002 ("fwu-ab b") \EFI\test\linux.efi, ours, but it does not name the partition of bank b: the next commit replaces or deletes it`,
+		`Boot0003 ("fwu-ab b") \EFI\test\linux.efi, not active: the boot manager skips it, command line "fwu.bank=b quiet"; the configuration has another`,
+		`Boot0004 ("fwu-ab b") \EFI\test\linux.efi, command line "fwu.bank=b quiet"`,
+		"BootOrder: 0000 0001 0004 0009 0000",
+		"BootNext: 0000",
+		"BootCurrent: 0001",
+		"BootOrder has 0009, which is no entry",
+		"BootOrder has 0000 twice",
+		"BootOrder begins with entries that are not ours: the firmware tries those first, until the service puts ours back to the head",
+		"BootOrder has entries of both banks: the firmware could fall back from one to the other, until the service takes one out",
+		"BootNext is 0000, which is not ours: the next reset starts that; an install replaces it",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error("-want +got:\n" + diff)
 	}
 }
