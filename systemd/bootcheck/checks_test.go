@@ -77,7 +77,7 @@ func TestRun(t *testing.T) {
 		"ends without a line break":     {"printf 'no end'; exit 1", "c: exit status 1: no end", "no end"},
 		"prints no text":                {`printf '\377\n'; exit 1`, "c: exit status 1: ?", "?"},
 		"a very long line":              {"head -c 10000 /dev/zero | tr '\\0' x", "", strings.Repeat("x", maxLine) + "|" + strings.Repeat("x", maxLine) + "|" + strings.Repeat("x", 10000-2*maxLine)},
-		"leaves a child that prints":    {"sleep 1000 & echo done", "", "done"},
+		"leaves a child that prints":    {"sleep 3 & echo done", "", "done"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
