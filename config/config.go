@@ -49,12 +49,14 @@ type Store struct {
 const (
 	NoSelector    = ""
 	UBootSelector = "uboot"
+	EFISelector   = "efi"
 )
 
 // Selector is how the bootloader is told which bank to start.
 type Selector struct {
 	Type  string // NoSelector only where no component is a bank member
 	UBoot UBoot  // meaningful if Type is UBootSelector
+	EFI   EFI    // meaningful if Type is EFISelector
 }
 
 // The schemes of U-Boot variables.
@@ -77,6 +79,18 @@ type UBoot struct {
 	DefaultEnvironment string
 	// BankVariables are the variables that stand for the bank, with their values for the banks a and b; nil unless Scheme is BootCount.
 	BankVariables map[string][2]string
+}
+
+// EFI configures the boot manager of UEFI firmware as a selector.
+type EFI struct {
+	// Component is the bank member that has the loader in its slots: the one with the lowest id.
+	Component string
+	// Path of the loader in a slot, with backslashes and beginning with one.
+	Path string
+	// CommandLine is what the loader gets; empty: nothing.
+	CommandLine CommandLine
+	// Variables is the directory that efivarfs is mounted on.
+	Variables string
 }
 
 // EnvCopy is one copy of a U-Boot environment.

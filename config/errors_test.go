@@ -102,10 +102,10 @@ f.toml:30:8: component.c.unit is "/run/x.service", want the name of a unit, for 
 		{"no selector for a bank", "[store]\ndevice = \"/store\"\n[component.rootfs]\nid = 0\nmanifest = \"none\"\nslots = {a = \"/a\", b = \"/b\"}\n",
 			`f.toml:3:12: rootfs is a bank member, and selector.type is not set: nothing would tell the bootloader which bank to start`},
 		{"a selector without a type", strings.Replace(bank, "type = \"uboot\"\n", "", 1), `f.toml:4:2: [selector] lacks "type"`},
-		{"an unknown selector", strings.Replace(bank, "uboot", "grub", 1), `f.toml:5:8: selector.type is "grub", want "uboot"`},
-		{"an unknown selector with a table of its own, and none of another", "[store]\ndevice = \"/store\"\n[selector]\ntype = \"efi\"\n[selector.efi]\nloaders = {}\n[component.rootfs]\nid = 0\nmanifest = \"none\"\nslots = {a = \"/a\", b = \"/b\"}\n",
-			`f.toml:4:8: selector.type is "efi", want "uboot"
-f.toml:5:11: unknown key "efi" in [selector]; known here: type, uboot`},
+		{"an unknown selector", strings.Replace(bank, "uboot", "grub", 1), `f.toml:5:8: selector.type is "grub", want "uboot" or "efi"`},
+		{"an unknown selector with a table of its own, and none of another", "[store]\ndevice = \"/store\"\n[selector]\ntype = \"grub\"\n[selector.grub]\nloaders = {}\n[component.rootfs]\nid = 0\nmanifest = \"none\"\nslots = {a = \"/a\", b = \"/b\"}\n",
+			`f.toml:4:8: selector.type is "grub", want "uboot" or "efi"
+f.toml:5:11: unknown key "grub" in [selector]; known here: efi, type, uboot`},
 		{"a selector and a scheme that are no words", strings.NewReplacer("\"uboot\"", "1", "\"one-shot\"", "[]").Replace(bank),
 			`f.toml:5:8: selector.type is an integer, want a string
 f.toml:7:1: selector.uboot.scheme is an array, want a string`},

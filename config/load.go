@@ -77,6 +77,7 @@ func (r *reader) config(n *node) *Config {
 	c.Components = s.components(defaults, c.Trial, devices)
 	s.done()
 	r.together(c, s)
+	r.loader(c, s)
 	return c
 }
 

@@ -8,12 +8,15 @@ import (
 
 func (s *scope) selector() Selector {
 	sub := s.scope("selector")
-	v := Selector{Type: sub.choice("type", NoSelector, UBootSelector)}
+	v := Selector{Type: sub.choice("type", NoSelector, UBootSelector, EFISelector)}
 	if sub.table != nil && sub.child("type") == nil {
 		sub.lacks("type")
 	}
 	if uboot := sub.scope("uboot"); v.Type == UBootSelector || uboot.table != nil {
 		v.UBoot = uboot.uboot()
+	}
+	if efi := sub.scope("efi"); v.Type == EFISelector || efi.table != nil {
+		v.EFI = efi.efi()
 	}
 	sub.done()
 	return v

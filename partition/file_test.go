@@ -306,8 +306,8 @@ func TestPartitions(t *testing.T) {
 	check(t, err)
 	kind := strings.ToLower(diskimage.LinuxFilesystem)
 	equal(t, "partitions", got, []Partition{
-		{1, "rootfs-a", uuidA, kind, mib, mib, path + "@1048576"},
-		{2, "rootfs-b", uuidB, kind, 2 * mib, mib, path + "@2097152"},
+		{1, "rootfs-a", uuidA, kind, mib, mib, 4096, path + "@1048576"},
+		{2, "rootfs-b", uuidB, kind, 2 * mib, mib, 4096, path + "@2097152"},
 	})
 }
 

@@ -34,6 +34,7 @@ type Partition struct {
 	Type   string // type GUID, in lower case
 	Start  int64  // on the disk, in bytes
 	Size   int64
+	Sector int    // size in bytes of the disk's sectors, in which its table counts
 	Path   string // its node, or the disk and the start where there are no nodes
 }
 
@@ -86,7 +87,7 @@ func (f Finder) Partitions(ctx context.Context) ([]Partition, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := d.table()
+	entries, sector, err := d.tableOf()
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +97,7 @@ func (f Finder) Partitions(ctx context.Context) ([]Partition, error) {
 		if err != nil {
 			return nil, err
 		}
-		partitions = append(partitions, Partition{e.index, e.label, e.uuid, e.kind, e.start, t.size, path})
+		partitions = append(partitions, Partition{e.index, e.label, e.uuid, e.kind, e.start, t.size, sector, path})
 	}
 	return partitions, nil
 }
@@ -231,18 +232,24 @@ func (h host) openDisk(number devno) (disk, error) {
 	return disk{t}, nil
 }
 
-// table reads the partition table. A block device has sectors of a size; that of a file is the one with which there is a table.
+// table reads the partition table.
 func (d disk) table() ([]gptEntry, error) {
+	entries, _, err := d.tableOf()
+	return entries, err
+}
+
+// tableOf reads the partition table, and returns the size of the sectors. A block device has sectors of a size; that of a file is the one with which there is a table.
+func (d disk) tableOf() ([]gptEntry, int, error) {
 	file, err := os.Open(d.path)
 	if err != nil {
-		return nil, fmt.Errorf("partition table of %s: %w", d.path, cause(err))
+		return nil, 0, fmt.Errorf("partition table of %s: %w", d.path, cause(err))
 	}
 	defer file.Close()
 	sizes := []int{512, 4096}
 	if d.block {
 		n, err := sectorSize(file)
 		if err != nil {
-			return nil, fmt.Errorf("sector size of %s: %w", d.path, err)
+			return nil, 0, fmt.Errorf("sector size of %s: %w", d.path, err)
 		}
 		sizes = []int{n}
 	}
@@ -250,13 +257,13 @@ func (d disk) table() ([]gptEntry, error) {
 		var entries []gptEntry
 		entries, err = readGPT(file, d.size, sector)
 		if err == nil {
-			return entries, nil
+			return entries, sector, nil
 		}
 		if !errors.Is(err, errNoGPT) {
 			break
 		}
 	}
-	return nil, fmt.Errorf("partition table of %s: %w", d.path, err)
+	return nil, 0, fmt.Errorf("partition table of %s: %w", d.path, err)
 }
 
 // lookup finds the one partition that matches, and makes sure that no other shares its bytes.

@@ -70,7 +70,7 @@ func (m *machine) regions(ctx context.Context) ([]region, error) {
 	if e, err := m.finder.Locate(ctx, m.cfg.Store.Device); err == nil {
 		add("the store ("+m.cfg.Store.Device+")", "", e)
 	}
-	if m.cfg.Selector.Type == config.NoSelector {
+	if m.cfg.Selector.Type != config.UBootSelector {
 		return out, errors.Join(errs...)
 	}
 	locations, _ := m.environment(ctx, m.cfg.Selector.UBoot)

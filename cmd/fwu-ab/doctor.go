@@ -69,7 +69,7 @@ func (d *doctor) examine(ctx context.Context, root string) {
 	d.ok("configuration", "%s", strings.Join(m.cfg.Report.Files, ", "))
 	d.partitions(ctx, m)
 	components := d.components(ctx, m)
-	booted := d.boot(m, components)
+	booted := d.boot(ctx, m, components)
 	d.slots(components, booted)
 	trial, known := d.store(ctx, m)
 	d.selector(ctx, m, booted, !known || trial == booted)
@@ -128,14 +128,18 @@ func (d *doctor) components(ctx context.Context, m *machine) []fwu.Component {
 	return found
 }
 
-func (d *doctor) boot(m *machine, components []fwu.Component) fwu.Bank {
-	b, err := m.boot(components)
+func (d *doctor) boot(ctx context.Context, m *machine, components []fwu.Component) fwu.Bank {
+	known, err := m.selector(ctx)
+	if err != nil { // told below
+		known = nil
+	}
+	b, err := m.boot(known, components)
 	switch {
 	case m.cfg.Selector.Type == config.NoSelector:
 	case err != nil:
 		d.bad("booted bank", err, "")
 	case b.Bank == fwu.NoBank:
-		d.bad("booted bank", errors.New(b.Why), "the boot script puts fwu.bank=a or fwu.bank=b on the kernel command line")
+		d.bad("booted bank", errors.New(b.Why), "the boot script, or the boot entry, puts fwu.bank=a or fwu.bank=b on the kernel command line")
 	default:
 		d.ok("booted bank", "%s: %s", b.Bank, b.Why)
 	}
@@ -186,7 +190,7 @@ func (d *doctor) selector(ctx context.Context, m *machine, booted fwu.Bank, onTr
 		return
 	}
 	for _, line := range s.Doctor() {
-		d.print("", "boot environment", line)
+		d.print("", "boot variables", line)
 	}
 	sel, err := s.Read()
 	switch {

@@ -105,15 +105,24 @@ func (m *machine) components(ctx context.Context) ([]fwu.Component, error) {
 	return out, errors.Join(errs...)
 }
 
-// selector is nil if none is configured: then every component is live.
-func (m *machine) selector(ctx context.Context) (*uboot.Selector, error) {
-	if m.cfg.Selector.Type == config.NoSelector {
-		return nil, nil
-	}
-	return m.uboot(ctx)
+// selector is a boot selector that can tell people what it found.
+type selector interface {
+	fwu.Selector
+	Doctor() []string
 }
 
-func (m *machine) uboot(ctx context.Context) (*uboot.Selector, error) {
+// selector is nil if none is configured: then every component is live.
+func (m *machine) selector(ctx context.Context) (selector, error) {
+	switch m.cfg.Selector.Type {
+	case config.UBootSelector:
+		return m.uboot(ctx)
+	case config.EFISelector:
+		return m.efi(ctx)
+	}
+	return nil, nil
+}
+
+func (m *machine) uboot(ctx context.Context) (selector, error) {
 	u := m.cfg.Selector.UBoot
 	locations, err := m.environment(ctx, u)
 	if err != nil {
@@ -168,8 +177,8 @@ func (m *machine) environment(ctx context.Context, u config.UBoot) ([]uboot.Loca
 	return out, nil
 }
 
-// boot looks for the evidence of the booted bank.
-func (m *machine) boot(components []fwu.Component) (fwu.Boot, error) {
+// boot looks for the evidence of the booted bank. known may be nil; what the selector's firmware says of the boot is evidence too.
+func (m *machine) boot(known fwu.Selector, components []fwu.Component) (fwu.Boot, error) {
 	r := bootctl.Running{Root: m.root}
 	for _, c := range components {
 		for i, s := range c.Slots {
@@ -177,6 +186,9 @@ func (m *machine) boot(components []fwu.Component) (fwu.Boot, error) {
 				r.Slots[i] = append(r.Slots[i], s.Info())
 			}
 		}
+	}
+	if s, ok := known.(interface{ Booted() bootctl.Evidence }); ok {
+		r.More = append(r.More, s.Booted())
 	}
 	return r.Boot()
 }

@@ -64,6 +64,7 @@ func provision(ctx context.Context, root string, bank fwu.Bank, sizes map[string
 	if cfg.Boot.Bank, err = m.provisionBank(cfg, bank); err != nil {
 		return err
 	}
+	cfg.Selector = m.atBuild(cfg.Selector)
 	store, err := m.store(ctx)
 	if err != nil {
 		return err
@@ -83,7 +84,7 @@ func (m *machine) provisionBank(cfg fwu.Config, given fwu.Bank) (fwu.Bank, error
 	if cfg.Selector == nil {
 		return given, nil
 	}
-	boot, err := m.boot(cfg.Components)
+	boot, err := m.boot(cfg.Selector, cfg.Components)
 	if err == nil && boot.Bank == fwu.NoBank {
 		err = fmt.Errorf("which bank is running is not known: %s", boot.Why)
 	}
