@@ -124,7 +124,7 @@ func (m *machine) onTrial(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	boot, err := m.boot(components)
+	boot, err := m.boot(selector, components)
 	if err != nil {
 		return false, err
 	}
