@@ -16,7 +16,13 @@ TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv
 LDFLAGS = -s -w
 BUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 
-.PHONY: help build demo test check unit race 386 cross fuzz crash conformance audit bench clean demo-packages test-packages
+# Where make install puts things: below DESTDIR, as they will be found at PREFIX.
+DESTDIR ?=
+PREFIX ?= /usr
+UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
+INSTALL = install -D -m 644
+
+.PHONY: help build install units demo test check unit race 386 cross fuzz crash conformance audit bench clean demo-packages test-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,11 +30,35 @@ help: ## list the targets
 build: ## build build/fwu-ab
 	$(BUILD) -o build/fwu-ab ./cmd/fwu-ab
 
+install: build ## install program, units, bus policy and examples below DESTDIR; enable the units with systemctl preset
+	install -D -m 755 build/fwu-ab $(DESTDIR)$(PREFIX)/bin/fwu-ab
+	for u in $(UNITS); do \
+		install -d $(DESTDIR)$(PREFIX)/lib/systemd/system; \
+		sed 's#@bindir@#$(PREFIX)/bin#' systemd/units/$$u.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$u.service; \
+	done
+	$(INSTALL) systemd/units/90-fwu-ab.preset -t $(DESTDIR)$(PREFIX)/lib/systemd/system-preset
+	$(INSTALL) share/dbus-1/system.d/*.conf -t $(DESTDIR)$(PREFIX)/share/dbus-1/system.d
+	$(INSTALL) share/dbus-1/system-services/*.service -t $(DESTDIR)$(PREFIX)/share/dbus-1/system-services
+	$(INSTALL) share/polkit-1/actions/*.policy -t $(DESTDIR)$(PREFIX)/share/polkit-1/actions
+	$(INSTALL) share/uboot/* -t $(DESTDIR)$(PREFIX)/share/fwu-ab/uboot
+	$(INSTALL) share/efi/* -t $(DESTDIR)$(PREFIX)/share/fwu-ab/efi
+	$(INSTALL) README.md docs/*.md share/fwu-ab.toml.example -t $(DESTDIR)$(PREFIX)/share/doc/fwu-ab
+	install -d $(DESTDIR)$(PREFIX)/lib/fwu-ab/check.d/required.d $(DESTDIR)$(PREFIX)/lib/fwu-ab/check.d/wanted.d
+
+units: ## the units as they are installed: no mistake, and an exposure below 3.0
+	rm -rf build/root
+	$(MAKE) -s install DESTDIR=$(CURDIR)/build/root
+	for u in $(UNITS); do \
+		sed -i 's#^ExecStart=/usr/bin/#ExecStart=$(CURDIR)/build/root/usr/bin/#' build/root/usr/lib/systemd/system/$$u.service; \
+	done
+	systemd-analyze verify --man=no $(addprefix build/root/usr/lib/systemd/system/,$(addsuffix .service,$(UNITS)))
+	systemd-analyze security --offline=true --threshold=30 --no-pager build/root/usr/lib/systemd/system/fwu-ab.service | tail -1
+
 demo: demo-packages build ## a device goes through updates, a broken one, a power cut and forgeries; needs no root
 	$(BUILD) -o build/demo ./test/demo
 	./build/demo -fwu-ab build/fwu-ab
 
-test: test-packages check unit race 386 cross crash conformance fuzz demo ## everything
+test: test-packages check units unit race 386 cross crash conformance fuzz demo ## everything
 	@echo "make test: passed"
 
 check: ## formatting and static analysis

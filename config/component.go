@@ -114,12 +114,20 @@ func (s *scope) ofLive(c *Component, trial bool) {
 	}
 }
 
-// unit reads the name of a systemd unit (systemd.unit(5)).
+// unit reads the name of a systemd unit that may be missing.
 func (s *scope) unit(key string) string {
 	v, at := s.text(key)
 	if v == "" {
 		return ""
 	}
+	if v = s.unitName(key, v, at); v != "" {
+		s.note(s.path+key, v, at)
+	}
+	return v
+}
+
+// unitName returns v if it can be the name of a systemd unit (systemd.unit(5)), else "".
+func (s *scope) unitName(key, v string, at Pos) string {
 	const maxUnit = 255
 	types := []string{".service", ".target", ".mount", ".socket", ".path", ".timer", ".slice"}
 	i := strings.LastIndexByte(v, '.')
@@ -131,7 +139,6 @@ func (s *scope) unit(key string) string {
 		s.fail(at, "%s%s is %q, want the name of a unit, for instance %q", s.path, key, v, "radio.service")
 		return ""
 	}
-	s.note(s.path+key, v, at)
 	return v
 }
 

@@ -32,6 +32,8 @@ type Config struct {
 	MaxTrials int
 	Store     Store
 	Selector  Selector
+	// BootCheck says what becomes of a new system.
+	BootCheck BootCheck
 	// Components in the order of their ids, at least one.
 	Components []Component
 	// Report tells what is in force and where it came from.

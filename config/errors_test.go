@@ -49,7 +49,7 @@ f.toml:2:1: unknown key "Max-Trials" in the file; did you mean "max-trials"?
 f.toml:3:1: unknown key "trail" in the file; did you mean "trial"?
 f.toml:4:2: [store] lacks "device"
 f.toml:5:1: unknown key "devices" in [store]; did you mean "device"?
-f.toml:6:2: unknown key "zebra" in the file; known here: component, disk, identity, max-trials, selector, store, trial, trust`},
+f.toml:6:2: unknown key "zebra" in the file; known here: boot-check, component, disk, identity, max-trials, selector, store, trial, trust`},
 		{"values of the wrong kind", "disk = 1\ntrial = \"yes\"\nmax-trials = 2.5\nstore = \"PARTLABEL=x\"\nselector = []\nidentity.vendor = 2026-11-23\ntrust.keys = \"/keys\"\ncomponent = 3\n",
 			`f.toml:1:8: disk is an integer, want a string
 f.toml:2:9: trial is a string, want true or false
@@ -61,6 +61,12 @@ f.toml:7:14: trust.keys is a string, want an array of paths
 f.toml:8:13: component is an integer, want a table`},
 		{"nothing in it", "# to be done\n", `f.toml: [store] lacks "device"
 f.toml: no component: want at least one table [component.<name>]`},
+		{"a boot check that cannot be", "[boot-check]\naccept = \"nobody\"\ndeadline = 5\ncheck-timeout = \"1 min\"\nunits = [\"gateway\", 7]\n" + bank,
+			`f.toml:2:10: boot-check.accept is "nobody", want "checks" or "client"
+f.toml:3:12: boot-check.deadline is 5, want 30 to 2147483647
+f.toml:4:17: boot-check.check-timeout is a string, want an integer
+f.toml:5:10: boot-check.units is "gateway", want the name of a unit, for instance "radio.service"
+f.toml:5:21: boot-check.units is an integer, want a string`},
 		{"numbers out of range", "max-trials = 0" + bank + "[component.boot]\nid = 256\nslots = {a = \"/a\", b = \"/b\"}\n[component.aux]\nid = -1\nslots = {a = \"/c\", b = \"/d\"}\n",
 			`f.toml:1:14: max-trials is 0, want 1 to 255
 f.toml:18:6: component.boot.id is 256, want 0 to 255

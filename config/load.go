@@ -72,6 +72,7 @@ func (r *reader) config(n *node) *Config {
 	devices := places{}
 	c.Store = s.store(devices)
 	c.Selector = s.selector()
+	c.BootCheck = s.bootCheck()
 	defaults := s.defaults()
 	c.Components = s.components(defaults, c.Trial, devices)
 	s.done()

@@ -25,12 +25,19 @@ type request struct {
 
 func (r *request) id() fwu.ID { return r.object.comp.ID }
 
-// options reads the last argument of most calls. A key that we do not know is refused, so that nobody relies on what is ignored.
+// options reads the last argument of most calls, where no key is known.
 func (r *request) options() error {
-	if key, found := r.args.options(); found && r.args.err == nil {
-		return invalid("", "%s: unknown option %q", r.member, key)
+	_, err := r.knownOptions()
+	return err
+}
+
+// knownOptions reads the last argument of most calls. A key that we do not know is refused, so that nobody relies on what is ignored.
+func (r *request) knownOptions(known ...string) (map[string]string, error) {
+	values, unknown := r.args.options(known...)
+	if unknown != nil {
+		return nil, invalid("", "%s: unknown option %q", r.member, *unknown)
 	}
-	return r.arguments()
+	return values, r.arguments()
 }
 
 // arguments ends the reading of arguments.
@@ -90,11 +97,12 @@ func accept(ctx context.Context, r *request) ([]any, error) {
 }
 
 func reject(ctx context.Context, r *request) ([]any, error) {
-	why := fwu.Status(r.args.int32())
-	if err := r.options(); err != nil {
+	code := fwu.Status(r.args.int32())
+	options, err := r.knownOptions("reason", "text")
+	if err != nil {
 		return nil, err
 	}
-	status, err := r.firmware.Reject(ctx, why)
+	status, err := r.firmware.Reject(ctx, fwu.Rejection{Error: code, Reason: fwu.Reason(options["reason"]), Text: options["text"]})
 	return []any{int32(status)}, err
 }
 

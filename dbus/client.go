@@ -334,8 +334,15 @@ func (c *Client) Accept(ctx context.Context) error {
 }
 
 // Reject gives up what is staged or in trial.
-func (c *Client) Reject(ctx context.Context, reason fwu.Status) (fwu.Status, error) {
-	return c.decide(ctx, "Reject", int32(reason), options())
+func (c *Client) Reject(ctx context.Context, why fwu.Rejection) (fwu.Status, error) {
+	o := options()
+	if why.Reason != "" {
+		o["reason"] = godbus.MakeVariant(string(why.Reason))
+	}
+	if why.Text != "" {
+		o["text"] = godbus.MakeVariant(clean(why.Text))
+	}
+	return c.decide(ctx, "Reject", int32(why.Error), o)
 }
 
 func (c *Client) decide(ctx context.Context, method string, args ...any) (fwu.Status, error) {

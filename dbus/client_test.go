@@ -43,7 +43,10 @@ func TestClientCallsWhatTheServiceOffers(t *testing.T) {
 		{"clean", func() error { return c.Clean(ctx, 7) }, "clean 7"},
 		{"install", func() error { return wantStatus(fwu.SuccessReboot)(c.Install(ctx)) }, "install"},
 		{"accept", func() error { return c.Accept(ctx) }, "accept"},
-		{"reject", func() error { return wantStatus(fwu.SuccessReboot)(c.Reject(ctx, -77)) }, "reject -77"},
+		{"reject", func() error { return wantStatus(fwu.SuccessReboot)(c.Reject(ctx, fwu.Rejection{Error: -77})) }, "reject -77"},
+		{"reject for a reason", func() error {
+			return wantStatus(fwu.SuccessReboot)(c.Reject(ctx, fwu.Rejection{Reason: fwu.ReasonTrialCheck, Text: "no network"}))
+		}, `reject 0 trial-check "no network"`},
 		{"reboot", func() error { return c.RequestReboot(ctx) }, "reboot"},
 	}
 	for _, step := range steps {

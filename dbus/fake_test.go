@@ -208,8 +208,11 @@ func (f *fake) Install(context.Context) (fwu.Status, error) {
 
 func (f *fake) Accept(context.Context) error { return f.record("accept") }
 
-func (f *fake) Reject(_ context.Context, why fwu.Status) (fwu.Status, error) {
-	return fwu.SuccessReboot, f.record("reject %d", int32(why))
+func (f *fake) Reject(_ context.Context, why fwu.Rejection) (fwu.Status, error) {
+	if why == (fwu.Rejection{Error: why.Error}) {
+		return fwu.SuccessReboot, f.record("reject %d", int32(why.Error))
+	}
+	return fwu.SuccessReboot, f.record("reject %d %s %q", int32(why.Error), why.Reason, why.Text)
 }
 
 func (f *fake) RequestReboot(context.Context) error { return f.record("reboot") }

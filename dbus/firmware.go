@@ -38,7 +38,7 @@ type Stager interface {
 type Installer interface {
 	Install(ctx context.Context) (fwu.Status, error)
 	Accept(ctx context.Context) error
-	Reject(ctx context.Context, reason fwu.Status) (fwu.Status, error)
+	Reject(ctx context.Context, why fwu.Rejection) (fwu.Status, error)
 	Clean(ctx context.Context, id fwu.ID) error
 	RequestReboot(ctx context.Context) error
 }

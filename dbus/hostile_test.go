@@ -110,6 +110,8 @@ func TestRefusedArguments(t *testing.T) {
 		{"unknown option of Install", Path, "Manager.Install", []any{option}, errorPrefix + "InvalidArgument"},
 		{"unknown option of Accept", Path, "Manager.Accept", []any{option}, errorPrefix + "InvalidArgument"},
 		{"unknown option of Reject", Path, "Manager.Reject", []any{int32(0), option}, errorPrefix + "InvalidArgument"},
+		{"unknown option of Reject after a known one", Path, "Manager.Reject", []any{int32(0), map[string]godbus.Variant{"text": godbus.MakeVariant("x"), "y": godbus.MakeVariant("z")}}, errorPrefix + "InvalidArgument"},
+		{"known option of Reject with another type", Path, "Manager.Reject", []any{int32(0), map[string]godbus.Variant{"text": godbus.MakeVariant(7)}}, busErrorPrefix + "InvalidArgs"},
 		{"unknown option of RequestReboot", Path, "Manager.RequestReboot", []any{option}, errorPrefix + "InvalidArgument"},
 		{"method of another object", component, "Manager.Install", []any{options()}, busErrorPrefix + "UnknownInterface"},
 		{"unknown method", component, "Component.Explode", []any{fd}, busErrorPrefix + "UnknownMethod"},

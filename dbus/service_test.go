@@ -318,7 +318,7 @@ func TestAuthorize(t *testing.T) {
 	calls := map[string]func() error{
 		ActionInstall: func() error { _, err := c.Install(ctx); return err },
 		ActionAccept:  func() error { return c.Accept(ctx) },
-		ActionReject:  func() error { _, err := c.Reject(ctx, 0); return err },
+		ActionReject:  func() error { _, err := c.Reject(ctx, fwu.Rejection{}); return err },
 		ActionReboot:  func() error { return c.RequestReboot(ctx) },
 		ActionClean:   func() error { return c.Clean(ctx, 0) },
 	}

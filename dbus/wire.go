@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -175,14 +176,29 @@ func (c *cursor) field() (code byte, text string, number uint32) {
 	return code, text, number
 }
 
-// options reads an a{sv} and returns its first key. There is none that we know, so the rest is of no interest.
-func (c *cursor) options() (key string, found bool) {
+// options reads an a{sv}. The keys that we know have strings as values. It stops at the first other one and returns that in unknown: the rest is of no interest then.
+func (c *cursor) options(known ...string) (values map[string]string, unknown *string) {
 	n := c.uint32()
 	c.align(8)
 	if n == 0 || c.err != nil {
-		return "", false
+		return nil, nil
 	}
-	return c.string(), true
+	values = map[string]string{}
+	for end := uint64(c.pos) + uint64(n); c.err == nil && uint64(c.pos) < end; {
+		c.align(8)
+		key := c.string()
+		if c.err == nil && !slices.Contains(known, key) {
+			return values, &key
+		}
+		if sig := c.signature(); c.err == nil && sig != "s" {
+			c.fail("option %q has the type %q, not s", key, sig)
+		}
+		if _, twice := values[key]; twice {
+			c.fail("option %q is given twice", key)
+		}
+		values[key] = c.string()
+	}
+	return values, nil
 }
 
 // end reports what was wrong with the arguments, and that nothing follows them.

@@ -108,7 +108,7 @@ func TestNothingIsPreparedWhileARejectedUnitRestarts(t *testing.T) {
 		d.System.BeforeRestart = func(string) { <-restarted }
 		rejected, cleaned := make(chan error, 1), make(chan error, 1)
 		go func() {
-			_, err := d.Reject(t.Context(), -7)
+			_, err := d.Reject(t.Context(), fwu.Rejection{Error: -7})
 			rejected <- err
 		}()
 		synctest.Wait()

@@ -68,7 +68,7 @@ func TestTrialInWhichAMemberIsConfiguredAsLive(t *testing.T) {
 		d.reboot()
 		d.want("app STAGED 0.0.0, rootfs TRIAL 2.0.0")
 		if rejected {
-			if st, err := d.Reject(t.Context(), -7); st != fwu.SuccessReboot || err != nil {
+			if st, err := d.Reject(t.Context(), fwu.Rejection{Error: -7}); st != fwu.SuccessReboot || err != nil {
 				t.Fatalf("reject: %v, %v", st, err)
 			}
 			d.Config.Components[0].Live = false
@@ -115,7 +115,7 @@ func TestWhetherATrialIsDueIsDecidedByTheInstall(t *testing.T) {
 	})
 	t.Run("installed with, rejected", func(t *testing.T) {
 		d := installedWith(t)
-		if st, err := d.Reject(t.Context(), -7); st != fwu.SuccessReboot || err != nil {
+		if st, err := d.Reject(t.Context(), fwu.Rejection{Error: -7}); st != fwu.SuccessReboot || err != nil {
 			t.Fatalf("reject: %v, %v", st, err)
 		}
 		d.reboot()

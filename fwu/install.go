@@ -8,6 +8,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/fwu-ab/fwu-ab/suit"
 )
@@ -541,8 +543,44 @@ func (s *Service) accepted(r *record) {
 	}
 }
 
-// Reject is psa_fwu_reject (section 5.6.3) with the client's reason, 0 for none.
-func (s *Service) Reject(ctx context.Context, e Status) (Status, error) {
+// Rejection is why an update is given up.
+type Rejection struct {
+	Error  Status // number that is reported as the components' error; 0: none
+	Reason Reason // ReasonRejected, which is the default, ReasonTrialCheck or ReasonTrialDeadline
+	Text   string // for people, MaxRejectText bytes at most; empty: what the reason says by itself
+}
+
+// MaxRejectText is how long the text of a Rejection may be, in bytes: it is kept in the record.
+const MaxRejectText = 256
+
+// complete fills in what is not said, and refuses what cannot be recorded.
+func (j Rejection) complete() (Rejection, error) {
+	var text string
+	switch j.Reason {
+	case "", ReasonRejected:
+		j.Reason, text = ReasonRejected, "rejected by the client"
+	case ReasonTrialCheck:
+		text = "a check of the new system failed"
+	case ReasonTrialDeadline:
+		text = "the new system was not accepted in time"
+	default:
+		return j, refuse(InvalidArgument, ReasonRejection, "reject: %q is not a reason to reject for", j.Reason)
+	}
+	if len(j.Text) > MaxRejectText || !utf8.ValidString(j.Text) || strings.ContainsFunc(j.Text, unicode.IsControl) {
+		return j, refuse(InvalidArgument, ReasonRejection, "reject: the text must be one line of UTF-8 with %d bytes at most", MaxRejectText)
+	}
+	if j.Text == "" {
+		j.Text = text
+	}
+	return j, nil
+}
+
+// Reject is psa_fwu_reject (section 5.6.3). The reason is what Query tells of the components in REJECTED and FAILED, in the previous system too.
+func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
+	why, err := why.complete()
+	if err != nil {
+		return 0, err
+	}
 	if err := s.healthy(); err != nil {
 		return 0, err
 	}
@@ -565,29 +603,29 @@ func (s *Service) Reject(ctx context.Context, e Status) (Status, error) {
 	}
 	first := rejected[0]
 	_, status, _ := s.variant(first.Component).next(s.record().Components[first.Name].State, evReject)
-	if err := s.run(ctx, s.rejection(rejected, e)); err != nil {
+	if err := s.run(ctx, s.rejection(rejected, why)); err != nil {
 		return 0, fmt.Errorf("reject: %w", err)
 	}
-	s.log.Info("rejected", "error", int32(e))
+	s.log.Info("rejected", "error", int32(why.Error), "reason", why.Reason, "text", why.Text)
 	return status, nil
 }
 
 // rejection is what a reject of these components is made of: a bank that is STAGED or in TRIAL, or live components in TRIAL.
-func (s *Service) rejection(rejected []*component, e Status) plan {
+func (s *Service) rejection(rejected []*component, why Rejection) plan {
 	r := s.record()
 	switch {
 	case r.Trial == nil:
-		return s.rejectLive(rejected, e)
+		return s.rejectLive(rejected, why)
 	case s.phase(r) == Staged:
-		return s.rejectStaged(e)
+		return s.rejectStaged(why)
 	}
-	return s.rejectTrial(e)
+	return s.rejectTrial(why)
 }
 
-const rejectedText = "rejected by the client"
-
-func (s *Service) rejectStaged(e Status) plan {
-	p := plan{do: []effect{commit{Selection{Default: s.cfg.Boot.Bank}, false}, save{"REJECTING", func(r *record) { r.Trial.Rejecting, r.Trial.Error = true, e }}}}
+func (s *Service) rejectStaged(why Rejection) plan {
+	p := plan{do: []effect{commit{Selection{Default: s.cfg.Boot.Bank}, false}, save{"REJECTING", func(r *record) {
+		r.Trial.Rejecting, r.Trial.Error, r.Trial.Reason, r.Trial.Text = true, why.Error, why.Reason, why.Text
+	}}}}
 	p.do = append(p.do, s.finishReject(s.record())...)
 	return p
 }
@@ -595,17 +633,21 @@ func (s *Service) rejectStaged(e Status) plan {
 // finishReject is what is left of a reject once the record has it: the images are destroyed before their components are FAILED.
 func (s *Service) finishReject(r *record) []effect {
 	return append(s.destroyTrial(r), save{"FAILED", func(r *record) {
-		s.dissolve(r, evReject, r.Trial.Error, ReasonRejected, rejectedText)
+		why := Rejection{r.Trial.Error, r.Trial.Reason, r.Trial.Text}
+		if why.Reason == "" { // recorded by a version that had one reason only
+			why.Reason, why.Text = ReasonRejected, "rejected by the client"
+		}
+		s.dissolve(r, evReject, why.Error, why.Reason, why.Text)
 		s.stampRecord(r)
 	}})
 }
 
-func (s *Service) rejectTrial(e Status) plan {
+func (s *Service) rejectTrial(why Rejection) plan {
 	old := s.record().Trial.Bank.Other()
 	return plan{
 		do: []effect{
 			save{"REJECTED", func(r *record) {
-				s.each(r, Trial, func(cr *componentRecord) { cr.set(Rejected, e, ReasonRejected, rejectedText) })
+				s.each(r, Trial, func(cr *componentRecord) { cr.set(Rejected, why.Error, why.Reason, why.Text) })
 			}},
 			commit{Selection{Default: old}, false},
 		},
@@ -613,7 +655,7 @@ func (s *Service) rejectTrial(e Status) plan {
 	}
 }
 
-func (s *Service) rejectLive(trial []*component, e Status) plan {
+func (s *Service) rejectLive(trial []*component, why Rejection) plan {
 	r := s.record()
 	p := plan{do: []effect{save{"FAILED", func(r *record) {
 		for _, c := range trial {
@@ -621,7 +663,7 @@ func (s *Service) rejectLive(trial []*component, e Status) plan {
 			to, _, _ := s.variant(c.Component).next(Trial, evReject)
 			cr.remember(cr.image().Digest)
 			cr.Active = 1 - cr.Active
-			cr.fail(to, e, ReasonRejected, rejectedText)
+			cr.fail(to, why.Error, why.Reason, why.Text)
 		}
 	}}}}
 	for _, c := range trial {

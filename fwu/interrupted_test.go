@@ -86,7 +86,7 @@ func TestCallAfterCloseIsRefused(t *testing.T) {
 		"clean":      func() error { return d.Clean(ctx, 0) },
 		"install":    func() error { _, err := d.Install(ctx); return err },
 		"accept":     func() error { return d.Accept(ctx) },
-		"reject":     func() error { _, err := d.Reject(ctx, 0); return err },
+		"reject":     func() error { _, err := d.Reject(ctx, fwu.Rejection{}); return err },
 	} {
 		if err := call(); fwu.StatusOf(err) != fwu.CommunicationFailure {
 			t.Errorf("%s: %v", name, err)

@@ -103,6 +103,7 @@ type StoreReport struct {
 	Format     string    // of the record that counts
 	Generation uint64
 	Trial      Bank // that is STAGED, on trial or rejected; NoBank if there is none
+	Rebooted   bool // the one automatic reboot out of that trial was used up
 }
 
 // InspectStore looks at a store and changes nothing. The error says why there is no record that counts.
@@ -126,7 +127,7 @@ func InspectStore(m Medium) (StoreReport, error) {
 	}
 	r, err := store.load()
 	if err == nil && r.Trial != nil {
-		rep.Trial = r.Trial.Bank
+		rep.Trial, rep.Rebooted = r.Trial.Bank, r.Trial.Rebooted
 	}
 	return rep, err
 }

@@ -32,8 +32,10 @@ type trialRecord struct {
 	NoTrial   bool   `json:"no-trial,omitempty"`  // it need not be accepted: what the configuration said that installed it
 	Accepting bool   `json:"accepting,omitempty"` // accept was called, and the selector perhaps committed
 	Rejecting bool   `json:"rejecting,omitempty"` // reject was called while STAGED, and the heads perhaps destroyed
-	Error     Status `json:"error,omitempty"`     // the client's reason, if Rejecting
-	Rebooted  bool   `json:"rebooted,omitempty"`  // the one automatic reboot was used up
+	Error     Status `json:"error,omitempty"`     // this and the next two: the Rejection, if Rejecting
+	Reason    Reason `json:"reason,omitempty"`
+	Text      string `json:"text,omitempty"`
+	Rebooted  bool   `json:"rebooted,omitempty"` // the one automatic reboot was used up
 
 	extra extra
 }
@@ -134,7 +136,7 @@ func (r *record) MarshalJSON() ([]byte, error) {
 
 func (t *trialRecord) UnmarshalJSON(b []byte) (err error) {
 	type plain trialRecord
-	t.extra, err = decode(b, (*plain)(t), []string{"bank", "no-trial", "accepting", "rejecting", "error", "rebooted"})
+	t.extra, err = decode(b, (*plain)(t), []string{"bank", "no-trial", "accepting", "rejecting", "error", "reason", "text", "rebooted"})
 	return err
 }
 

@@ -288,7 +288,7 @@ func TestLiveComponentWhoseUnitDoesNotStartGetsItsImageBack(t *testing.T) {
 	}
 	d.reboot()
 	d.want("app TRIAL 2.0.0")
-	if st, err := d.Reject(t.Context(), -7); st != fwu.Success || err != nil {
+	if st, err := d.Reject(t.Context(), fwu.Rejection{Error: -7}); st != fwu.Success || err != nil {
 		t.Fatal(st, err)
 	}
 	d.want("app FAILED 0.0.0")

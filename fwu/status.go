@@ -138,10 +138,11 @@ const (
 	ReasonImageSize     Reason = "image-size"
 	ReasonImageTooLarge Reason = "image-too-large"
 	// An argument was refused.
-	ReasonOffset Reason = "offset"
-	ReasonSize   Reason = "size"
-	ReasonState  Reason = "state"
-	ReasonNoSuch Reason = "no-such-component"
+	ReasonOffset    Reason = "offset"
+	ReasonSize      Reason = "size"
+	ReasonState     Reason = "state"
+	ReasonNoSuch    Reason = "no-such-component"
+	ReasonRejection Reason = "rejection"
 	// Something stands in the way.
 	ReasonDependency     Reason = "dependency"
 	ReasonBankBusy       Reason = "bank-busy"
@@ -157,6 +158,8 @@ const (
 	ReasonRejected       Reason = "rejected"
 	ReasonTrialNotBooted Reason = "trial-not-booted"
 	ReasonTrialReset     Reason = "trial-reset"
+	ReasonTrialCheck     Reason = "trial-check"    // a check of the new system failed
+	ReasonTrialDeadline  Reason = "trial-deadline" // it was not accepted in time
 	// Why the service answers queries only, or what it found at a start.
 	ReasonRecordLost        Reason = "record-lost"
 	ReasonRecordVersion     Reason = "record-version"

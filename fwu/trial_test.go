@@ -1,6 +1,8 @@
 package fwu_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -79,4 +81,45 @@ func (d *device) failedFor(id fwu.ID, r fwu.Reason) {
 	if err != nil || info.Error != fwu.GenericError || info.Impl.Reason != r {
 		d.t.Fatalf("error %v, reason %v, want %v (%v)", info.Error, info.Impl.Reason, r, err)
 	}
+}
+
+func TestWhyATrialWasRejectedIsKnownInThePreviousSystem(t *testing.T) {
+	for name, tc := range map[string]struct {
+		why  fwu.Rejection
+		want string
+	}{
+		"by a client":                     {fwu.Rejection{Error: -7}, "rejected: rejected by the client"},
+		"by a check":                      {fwu.Rejection{Reason: fwu.ReasonTrialCheck, Text: "10-network: no default route"}, "trial-check: 10-network: no default route"},
+		"by a deadline":                   {fwu.Rejection{Reason: fwu.ReasonTrialDeadline}, "trial-deadline: the new system was not accepted in time"},
+		"by a check, before it had begun": {fwu.Rejection{Reason: fwu.ReasonTrialCheck, Text: "no"}, "trial-check: no"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDevice(t, true, bank("rootfs")...)
+			d.candidate(0, "rootfs", randomImage(10, 40960), "2.0.0", 2)
+			d.installed(fwu.SuccessReboot)
+			if !strings.HasSuffix(name, "begun") {
+				d.reboot()
+			}
+			if _, err := d.Reject(t.Context(), tc.why); err != nil {
+				t.Fatal(err)
+			}
+			d.reboot()
+			d.want("rootfs FAILED 1.0.0")
+			info, err := d.Query(t.Context(), 0)
+			if got := fmt.Sprintf("%s: %s", info.Impl.Reason, info.Impl.Text); err != nil || got != tc.want || info.Error != tc.why.Error {
+				t.Errorf("the previous system says %q, error %v, %v; want %q", got, info.Error, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestReasonThatCannotBeRecordedIsRefused(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	d.candidate(0, "rootfs", randomImage(10, 40960), "2.0.0", 2)
+	d.installed(fwu.SuccessReboot)
+	for _, why := range []fwu.Rejection{{Reason: "weather"}, {Text: "two\nlines"}, {Text: "\xff"}, {Text: strings.Repeat("x", fwu.MaxRejectText+1)}} {
+		_, err := d.Reject(t.Context(), why)
+		d.wantStatus(err, fwu.InvalidArgument, fwu.ReasonRejection)
+	}
+	d.want("rootfs STAGED 1.0.0")
 }

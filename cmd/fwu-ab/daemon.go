@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -31,14 +32,19 @@ brings them into agreement: a trial begins, ends, or is rolled back here.`,
 			if verbose {
 				level = slog.LevelDebug
 			}
-			journal := systemd.IsJournal(os.Stderr, os.Getenv("JOURNAL_STREAM"))
-			d := daemon{g: g, idle: idle, log: slog.New(systemd.LogHandler(cmd.ErrOrStderr(), journal, level))}
+			d := daemon{g: g, idle: idle, log: logTo(cmd.ErrOrStderr(), level)}
 			return d.run(cmd.Context())
 		},
 	}
 	cmd.Flags().DurationVar(&idle, "idle", 0, "leave after this time without a call and without a running operation; 0: never")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "log every effect on a medium")
 	return cmd
+}
+
+// logTo is the log of what runs as a unit.
+func logTo(w io.Writer, level slog.Level) *slog.Logger {
+	journal := systemd.IsJournal(os.Stderr, os.Getenv("JOURNAL_STREAM"))
+	return slog.New(systemd.LogHandler(w, journal, level))
 }
 
 type daemon struct {

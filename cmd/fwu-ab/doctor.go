@@ -212,31 +212,36 @@ func (d *doctor) selector(ctx context.Context, m *machine, booted fwu.Bank, onTr
 
 // store looks at the store, and returns the bank that is on trial by its record. known is false if there is no record that could tell.
 func (d *doctor) store(ctx context.Context, m *machine) (trial fwu.Bank, known bool) {
+	report, err := m.inspectStore(ctx)
+	for i, c := range report.Copies {
+		if c != "" {
+			d.print("", fmt.Sprintf("store copy %d", i), c)
+		}
+	}
+	if err != nil {
+		d.bad("store", err, fmt.Sprintf("it needs a partition or a preallocated file of %d bytes; fwu-ab provision writes the first record", fwu.StoreSize))
+		return fwu.NoBank, false
+	}
+	d.ok("store", "%s, format %s, generation %d", m.cfg.Store.Device, report.Format, report.Generation)
+	return report.Trial, true
+}
+
+// inspectStore reads the store, which a service may be using.
+func (m *machine) inspectStore(ctx context.Context) (fwu.StoreReport, error) {
 	slot, err := m.finder.Find(ctx, m.cfg.Store.Device)
 	if err != nil {
-		d.bad("store", err, fmt.Sprintf("it needs a partition or a preallocated file of %d bytes", fwu.StoreSize))
-		return fwu.NoBank, false
+		return fwu.StoreReport{}, err
 	}
 	src, err := slot.Source(ctx)
 	if err != nil {
-		d.bad("store", err, "")
-		return fwu.NoBank, false
+		return fwu.StoreReport{}, err
 	}
 	medium := readOnly{src, slot.Info().Size}
 	report, err := fwu.InspectStore(medium)
 	if err != nil { // the service may have written meanwhile
 		report, err = fwu.InspectStore(medium)
 	}
-	err = errors.Join(err, src.Close())
-	for i, c := range report.Copies {
-		d.print("", fmt.Sprintf("store copy %d", i), c)
-	}
-	if err != nil {
-		d.bad("store", err, "fwu-ab provision writes the first record")
-		return fwu.NoBank, false
-	}
-	d.ok("store", "%s, format %s, generation %d", m.cfg.Store.Device, report.Format, report.Generation)
-	return report.Trial, true
+	return report, errors.Join(err, src.Close())
 }
 
 // readOnly is a medium that takes nothing.

@@ -57,6 +57,7 @@ func provision(ctx context.Context, root string, bank fwu.Bank, sizes map[string
 	if err != nil {
 		return err
 	}
+	m.build = true
 	cfg, err := m.service(ctx)
 	if err != nil {
 		return err

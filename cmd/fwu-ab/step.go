@@ -95,9 +95,11 @@ func printStatus(w io.Writer, s fwu.Status) error {
 
 func newRejectCommand(g *globals) *cobra.Command {
 	var code int32
+	var text string
 	cmd := wholeCommand(g, "reject", "Give up what is installed and not accepted", func(ctx context.Context, c *dbus.Client) (fwu.Status, error) {
-		return c.Reject(ctx, fwu.Status(code))
+		return c.Reject(ctx, fwu.Rejection{Error: fwu.Status(code), Text: text})
 	})
+	cmd.Flags().StringVar(&text, "text", "", "reason for people, one line")
 	cmd.Flags().Int32Var(&code, "error", 0, "number that is reported as the reason; 0: none")
 	return cmd
 }

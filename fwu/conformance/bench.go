@@ -134,7 +134,7 @@ func (b *bench) clean(u *unit) fwu.Status  { return b.err(b.impl.API().Clean(ctx
 func (b *bench) install() fwu.Status       { return b.note(b.impl.API().Install(ctx())) }
 func (b *bench) accept() fwu.Status        { return b.err(b.impl.API().Accept(ctx())) }
 func (b *bench) reject(e fwu.Status) fwu.Status {
-	return b.note(b.impl.API().Reject(ctx(), e))
+	return b.note(b.impl.API().Reject(ctx(), fwu.Rejection{Error: e}))
 }
 
 // reboot restarts, and checks that what was said to be durable is still there.

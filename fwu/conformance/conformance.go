@@ -90,7 +90,7 @@ type API interface {
 	Clean(ctx context.Context, id fwu.ID) error
 	Install(ctx context.Context) (fwu.Status, error)
 	Accept(ctx context.Context) error
-	Reject(ctx context.Context, e fwu.Status) (fwu.Status, error)
+	Reject(ctx context.Context, why fwu.Rejection) (fwu.Status, error)
 	RequestReboot(ctx context.Context) error
 }
 

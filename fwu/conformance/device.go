@@ -159,8 +159,8 @@ func (a modelAPI) Install(context.Context) (fwu.Status, error) { return a.do(cal
 
 func (a modelAPI) Accept(context.Context) error { return a.err(call{event: "accept"}) }
 
-func (a modelAPI) Reject(_ context.Context, e fwu.Status) (fwu.Status, error) {
-	return a.do(call{event: "reject", err: e})
+func (a modelAPI) Reject(_ context.Context, why fwu.Rejection) (fwu.Status, error) {
+	return a.do(call{event: "reject", err: why.Error})
 }
 
 func (a modelAPI) RequestReboot(context.Context) error { return a.err(call{event: "request-reboot"}) }

@@ -255,7 +255,7 @@ func (w *walker) do(c call) (status fwu.Status, named []fwu.ID, err error) {
 	case "accept":
 		e = api.Accept(ctx())
 	case "reject":
-		st, e = api.Reject(ctx(), c.err)
+		st, e = api.Reject(ctx(), fwu.Rejection{Error: c.err})
 	case "request-reboot":
 		e = api.RequestReboot(ctx())
 	default:

@@ -207,7 +207,7 @@ func (c *client) accept() error {
 
 func (c *client) reject() error {
 	return c.call("reject", nil, func() error {
-		_, err := c.m.service.Reject(c.ctx, -1000)
+		_, err := c.m.service.Reject(c.ctx, fwu.Rejection{Error: -1000})
 		return err
 	})
 }

@@ -337,7 +337,7 @@ func refusesAll(ctx context.Context, m *machine) error {
 		return fmt.Errorf("degraded by %v", sys.Degraded)
 	}
 	_, install := m.service.Install(ctx)
-	_, reject := m.service.Reject(ctx, 0)
+	_, reject := m.service.Reject(ctx, fwu.Rejection{})
 	errs := []error{install, reject, m.service.Accept(ctx)}
 	for _, c := range m.dev.components {
 		if _, err := m.service.Query(ctx, c.id); err != nil {

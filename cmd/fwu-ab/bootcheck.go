@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/fwu-ab/fwu-ab/config"
+	"github.com/fwu-ab/fwu-ab/dbus"
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/systemd"
+	"github.com/fwu-ab/fwu-ab/systemd/bootcheck"
+	"github.com/spf13/cobra"
+)
+
+func newBootCheckCommand(g *globals) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "boot-check",
+		Short: "Accept a new system that reached boot-complete.target",
+		Long: `Accept a new system that reached boot-complete.target, if no unit has failed that the configuration names; else reject it and reboot.
+Units run this and its sub-commands after each boot. On a system that is not on trial they do nothing.`,
+		Args: cobra.NoArgs,
+		RunE: bootCheck(g, acceptNew),
+	}
+	for _, c := range []struct {
+		use, short string
+		run        func(context.Context, bootChecker) error
+	}{
+		{"health", "Run the health checks of a new system; if a required one fails, reject it and reboot", runChecks},
+		{"failed", "Reject a new system that did not reach boot-complete.target, and reboot", rejectFailed},
+		{"deadline", "Wait until a new system is accepted; when that takes too long, reject it and reboot, without the service if need be", watchDeadline},
+	} {
+		cmd.AddCommand(&cobra.Command{Use: c.use, Short: c.short, Args: cobra.NoArgs, RunE: bootCheck(g, c.run)})
+	}
+	return cmd
+}
+
+// bootChecker is what the verbs of the boot check work with.
+type bootChecker struct {
+	bootcheck.Trial
+	m   *machine
+	bus string
+}
+
+func bootCheck(g *globals, run func(context.Context, bootChecker) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		m, err := loadMachine(g.root)
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), bootChecker{m: m, bus: g.bus, Trial: bootcheck.Trial{
+			Call: func(ctx context.Context, f func(bootcheck.Service) error) error {
+				c, err := dbus.Dial(ctx, g.bus)
+				if err != nil {
+					return err
+				}
+				return errors.Join(f(c), c.Close())
+			},
+			Evidence:  m.onTrial,
+			Reset:     systemd.TheInit().Reset,
+			SinceBoot: bootcheck.SinceBoot,
+			Log:       logTo(cmd.ErrOrStderr(), slog.LevelInfo),
+		}})
+	}
+}
+
+func acceptNew(ctx context.Context, b bootChecker) error {
+	if b.m.cfg.BootCheck.Accept == config.AcceptClient {
+		b.Log.Info("an update client accepts new systems", "accept", config.AcceptClient, "deadline", b.m.cfg.BootCheck.Deadline)
+		return nil
+	}
+	return b.Accept(ctx, b.m.cfg.BootCheck.Units, b.units)
+}
+
+func runChecks(ctx context.Context, b bootChecker) error {
+	return b.Checks(ctx, b.m.root, bootcheck.Runner{Timeout: b.m.cfg.BootCheck.CheckTimeout, Output: func(check, line string) {
+		b.Log.Info(line, "check", check)
+	}})
+}
+
+func rejectFailed(ctx context.Context, b bootChecker) error {
+	text := "boot-complete.target was not reached"
+	units, err := b.units(ctx)
+	var names []string
+	for _, u := range units {
+		if !strings.HasPrefix(u.Name, "fwu-ab-") { // those of the boot check are no cause
+			names = append(names, u.Name)
+		}
+	}
+	switch {
+	case err != nil:
+		b.Log.Warn("which units failed is not known", "err", err)
+	case len(names) > 0:
+		text += "; failed: " + strings.Join(names, ", ")
+	}
+	return b.GiveUp(ctx, fwu.Rejection{Reason: fwu.ReasonTrialCheck, Text: text})
+}
+
+func watchDeadline(ctx context.Context, b bootChecker) error {
+	return b.Watch(ctx, b.m.cfg.BootCheck.Deadline)
+}
+
+// units asks the service manager.
+func (b bootChecker) units(ctx context.Context, names ...string) ([]systemd.Unit, error) {
+	bus, err := connect(ctx, b.bus)
+	if err != nil {
+		return nil, err
+	}
+	units, err := systemd.Host{Bus: bus, Root: b.m.root}.Units(ctx, names...)
+	return units, errors.Join(err, bus.Close())
+}
+
+// onTrial tells without the service whether the running bank is on trial: it is not the default, and the record, if one can be read, does not say otherwise. That it cannot be
+// left is an error: a reset would start something that does not come up.
+func (m *machine) onTrial(ctx context.Context) (bool, error) {
+	selector, err := m.selector(ctx)
+	if err != nil || selector == nil {
+		return false, err
+	}
+	components, err := m.components(ctx)
+	if err != nil {
+		return false, err
+	}
+	boot, err := m.boot(selector, components)
+	if err != nil {
+		return false, err
+	}
+	if boot.Bank == fwu.NoBank {
+		return false, errors.New(boot.Why)
+	}
+	sel, err := selector.Read()
+	if err != nil {
+		return false, fmt.Errorf("read the boot selection: %w", err)
+	}
+	if sel.Default == fwu.NoBank || sel.Default == boot.Bank {
+		return false, nil
+	}
+	if report, err := m.inspectStore(ctx); err == nil {
+		switch {
+		case report.Trial != boot.Bank:
+			return false, nil
+		case report.Rebooted:
+			return false, errors.New("a reboot was tried, and led back to this system")
+		}
+	}
+	// The bootloader loads from the member with the lowest id, and while that is plain so are the others of its bank.
+	i := slices.IndexFunc(components, func(c fwu.Component) bool { return !c.Live })
+	if i < 0 {
+		return false, nil
+	}
+	first := components[i]
+	if ok, err := first.Slots[sel.Default.Index()].Bootable(ctx); err != nil || !ok {
+		return false, errors.Join(fmt.Errorf("slot %s of %s, which a reset would start, cannot be started", sel.Default, first.Name), err)
+	}
+	return true, nil
+}

@@ -1,0 +1,270 @@
+package vm
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Debian is a minimal Debian, made from the packages of the host's own sources and kept in the cache.
+type Debian struct {
+	Tree   string // directory with the root file system; not to be written to
+	Kernel string // an EFI program and a bzImage
+}
+
+// recipe is what a Debian is made from. Whatever changes the result must change the text.
+const recipe = "1"
+
+func packages() []string {
+	return []string{"base-files", "base-passwd", "bash", "coreutils", "dash", "dbus", "debianutils", "diffutils", "dpkg", "findutils", "grep", "hostname", "init-system-helpers", "kexec-tools",
+		"kmod", "libc-bin", "login", "mount", "passwd", "perl-base", "polkitd", "procps", "sed", "systemd", "systemd-sysv", "sysvinit-utils", "udev", "util-linux"}
+}
+
+// modules are the kernel modules that machines and stories need, below kernel/.
+func modules() []string {
+	return []string{"fs/fat", "fs/nls", "fs/efivarfs", "drivers/virtio", "drivers/char/virtio_console.ko", "drivers/char/hw_random", "drivers/watchdog"}
+}
+
+// useless is what a machine that is used by programs can do without.
+func useless() []string {
+	return []string{"boot", "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/perl", "usr/share/perl5", "usr/share/zoneinfo", "usr/share/lintian",
+		"usr/share/bash-completion", "usr/share/common-licenses", "usr/share/pixmaps", "usr/share/i18n", "usr/share/mime", "usr/share/xml", "usr/share/sgml", "usr/lib/locale",
+		"usr/lib/x86_64-linux-gnu/perl", "usr/lib/x86_64-linux-gnu/perl5", "usr/lib/x86_64-linux-gnu/perl-base", "usr/lib/x86_64-linux-gnu/gconv", "usr/bin/perl*", "usr/lib/x86_64-linux-gnu/libperl*",
+		"usr/lib/udev/hwdb.d", "usr/lib/udev/hwdb.bin", "var/lib/dpkg", "var/cache/*", "var/lib/apt", "var/log/*", "etc/systemd/system/*.wants"}
+}
+
+// masked are units that cost time and are of no use in a virtual machine.
+func masked() []string {
+	return []string{"getty@tty1.service", "serial-getty@.service", "systemd-timesyncd.service", "systemd-networkd.service", "fstrim.timer", "dpkg-db-backup.timer",
+		"systemd-update-utmp.service", "systemd-update-utmp-runlevel.service", "systemd-journal-catalog-update.service", "systemd-hwdb-update.service", "systemd-update-done.service", "systemd-pstore.service",
+		"modprobe@drm.service", "modprobe@configfs.service", "modprobe@fuse.service", "modprobe@loop.service", "modprobe@dm_mod.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
+		"dev-hugepages.mount", "dev-mqueue.mount", "kexec.service", "kexec-load.service"}
+}
+
+// MakeDebian makes a Debian, or finds it in the cache. As root only: the files of a root file system belong to root.
+func MakeDebian(ctx context.Context) (*Debian, error) {
+	dir, err := cached(ctx, "debian", strings.Join(append([]string{recipe, release()}, append(append(packages(), append(modules(), useless()...)...), masked()...)...), "\n"), makeDebian)
+	if err != nil {
+		return nil, fmt.Errorf("make a minimal Debian: %w", err)
+	}
+	return &Debian{Tree: filepath.Join(dir, "tree"), Kernel: filepath.Join(dir, "vmlinuz")}, nil
+}
+
+// release is the code name of the host's Debian.
+func release() string {
+	text, _ := os.ReadFile("/etc/os-release") // without it mmdebstrap says what is wrong
+	m := regexp.MustCompile(`(?m)^VERSION_CODENAME=(\w+)`).FindSubmatch(text)
+	if m == nil {
+		return "bookworm"
+	}
+	return string(m[1])
+}
+
+// sources are the files with the host's package sources for its release.
+func sources() ([]string, error) {
+	files, err := filepath.Glob("/etc/apt/sources.list.d/*")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, f := range append(files, "/etc/apt/sources.list") {
+		text, err := os.ReadFile(f)
+		if err == nil && (strings.HasSuffix(f, ".sources") || strings.HasSuffix(f, ".list")) && regexp.MustCompile(`(?m)^[^#]*\b`+release()+`\b`).Match(text) {
+			found = append(found, f)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("no package source for %s in /etc/apt", release())
+	}
+	return found, nil
+}
+
+func makeDebian(ctx context.Context, dir string) error {
+	src, err := sources()
+	if err != nil {
+		return err
+	}
+	tree, deb := filepath.Join(dir, "tree"), filepath.Join(dir, "deb")
+	if err := os.Mkdir(deb, 0o755); err != nil {
+		return err
+	}
+	// The kernel is unpacked only: its scripts would want an initrd.
+	download := `cd ` + deb + ` && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" && apt-get download $(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p')`
+	args := []string{"--quiet", "--variant=custom", "--include=" + strings.Join(packages(), ","), "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+		"--dpkgopt=path-exclude=/usr/share/doc/*", "--customize-hook=" + download, release(), tree}
+	if err := run(ctx, "mmdebstrap", append(args, src...)...); err != nil {
+		return err
+	}
+	kernel := filepath.Join(dir, "kernel")
+	debs, err := filepath.Glob(deb + "/linux-image-*.deb")
+	if err != nil || len(debs) != 1 {
+		return errors.Join(fmt.Errorf("found the kernel packages %v, want one", debs), err)
+	}
+	if err := run(ctx, "dpkg", "-x", debs[0], kernel); err != nil {
+		return err
+	}
+	if err := slim(tree); err != nil {
+		return err
+	}
+	if err := takeKernel(ctx, kernel, tree, filepath.Join(dir, "vmlinuz")); err != nil {
+		return err
+	}
+	if err := settle(tree); err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(kernel), os.RemoveAll(deb))
+}
+
+func slim(tree string) error {
+	for _, pattern := range useless() {
+		paths, err := filepath.Glob(filepath.Join(tree, pattern))
+		if err != nil {
+			return err
+		}
+		for _, p := range paths {
+			if err := os.RemoveAll(p); err != nil {
+				return err
+			}
+		}
+	}
+	return os.Mkdir(filepath.Join(tree, "boot"), 0o755)
+}
+
+// takeKernel puts the modules into the tree.
+func takeKernel(ctx context.Context, kernel, tree, image string) error {
+	images, err := filepath.Glob(kernel + "/boot/vmlinuz-*")
+	if err != nil || len(images) != 1 {
+		return errors.Join(fmt.Errorf("found the kernels %v, want one", images), err)
+	}
+	version := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
+	from, to := filepath.Join(kernel, "lib/modules", version), filepath.Join(tree, "usr/lib/modules", version)
+	for _, m := range append(modules(), "../modules.builtin", "../modules.builtin.modinfo", "../modules.order") {
+		dst := filepath.Join(to, "kernel", m)
+		if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
+			return err
+		}
+		if err := run(ctx, "cp", "-a", filepath.Join(from, "kernel", m), dst); err != nil {
+			return err
+		}
+	}
+	if err := run(ctx, "depmod", "-b", tree, version); err != nil {
+		return err
+	}
+	return run(ctx, "cp", images[0], image)
+}
+
+// settle makes the tree a root file system that is mounted read-only and never changes.
+func settle(tree string) error {
+	for name, text := range map[string]string{
+		"etc/fstab":      "tmpfs /var tmpfs mode=755 0 0\ntmpfs /tmp tmpfs mode=1777 0 0\n",
+		"etc/machine-id": "",
+		"etc/hostname":   "device\n",
+		"usr/lib/systemd/system/vm-agent.service": `[Unit]
+Description=Agent of the host
+DefaultDependencies=no
+IgnoreOnIsolate=yes
+StartLimitIntervalSec=0
+[Service]
+ExecStartPre=-/sbin/modprobe virtio_pci
+ExecStartPre=-/sbin/modprobe virtio_console
+ExecStart=/usr/lib/vm-agent
+Restart=always
+RestartSec=1
+`,
+	} {
+		if err := os.WriteFile(filepath.Join(tree, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	links := map[string]string{"usr/lib/systemd/system/default.target": "multi-user.target"}
+	for _, target := range []string{"sysinit", "rescue", "emergency"} {
+		links["usr/lib/systemd/system/"+target+".target.wants/vm-agent.service"] = "../vm-agent.service"
+	}
+	for _, unit := range masked() {
+		links["etc/systemd/system/"+unit] = "/dev/null"
+	}
+	for name, to := range links {
+		if err := link(filepath.Join(tree, name), to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func link(path, to string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(to, path)
+}
+
+// cached returns a directory of the cache that build filled: $FWUAB_CACHE, or fwu-ab in the user's cache. Builders of the same thing wait for each other; what a builder that was
+// killed left behind is built again.
+func cached(ctx context.Context, name, recipe string, build func(ctx context.Context, dir string) error) (string, error) {
+	root := os.Getenv("FWUAB_CACHE")
+	if root == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		root = filepath.Join(user, "fwu-ab")
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(recipe))
+	dir := filepath.Join(root, name+"-"+hex.EncodeToString(sum[:6]))
+	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return "", fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	fresh := dir + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(fresh, 0o755); err != nil {
+		return "", err
+	}
+	if err := build(ctx, fresh); err != nil {
+		return "", err
+	}
+	return dir, os.Rename(fresh, dir)
+}
+
+// run runs a command, whose output is in the error if it fails.
+func run(ctx context.Context, name string, args ...string) error {
+	_, err := output(ctx, name, args...)
+	return err
+}
+
+func output(ctx context.Context, name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(append(out, stderr.Bytes()...)))
+	}
+	return out, nil
+}

@@ -1,0 +1,109 @@
+package vm
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/fwu-ab/fwu-ab/partition/diskimage"
+)
+
+const (
+	mib = 1 << 20
+	// rootSize is that of a root file system: the Debian with fwu-ab and some room.
+	rootSize = 120 * mib
+)
+
+// The parts of the configuration that all kinds have.
+const commonConfig = `
+[store]
+device = "PARTLABEL=fwu-store"
+[boot-check]
+deadline = 240
+[identity]
+vendor-name = "example.com"
+class-name = "virtual machine"
+[trust]
+keys = ["/etc/fwu-ab/keys"]
+`
+
+// UEFI is a PC with UEFI firmware (OVMF) and an NVMe disk. The bank's kernel is an EFI program in a FAT slot of the bank; an EFI system partition belongs to no bank, and its shell
+// script is for a firmware that lost its variables.
+func UEFI() Kind {
+	return Kind{
+		Name: "uefi", Loader: true, SlotSize: rootSize,
+		Partitions: []diskimage.Partition{
+			{Name: "esp", Size: 4 * mib, Type: diskimage.EFISystem},
+			{Name: "boot_a", Size: 16 * mib}, {Name: "boot_b", Size: 16 * mib},
+			{Name: "rootfs_a", Size: rootSize}, {Name: "rootfs_b", Size: rootSize},
+			{Name: "app_a", Size: 4 * mib}, {Name: "app_b", Size: 4 * mib},
+			{Name: "fwu-store", Size: 1 * mib},
+		},
+		Files: Files{
+			"usr/lib/fwu-ab/fwu-ab.toml": commonConfig + `
+[selector]
+type = "efi"
+[selector.efi]
+path = '\EFI\device\linux.efi'
+command-line = "root=PARTUUID={partuuid:rootfs} fwu.bank={bank} ` + kernelArguments + `"
+[component.boot]
+id = 0
+slots = {a = "PARTLABEL=boot_a", b = "PARTLABEL=boot_b"}
+[component.rootfs]
+id = 1
+slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
+` + appConfig,
+			"usr/lib/systemd/system/app.service": appUnit,
+		},
+		Fill: func(ctx context.Context, w *Workshop, d *Disk) error {
+			script := filepath.Join(w.dir, "startup.nsh")
+			// Consistent names of the shell: the disk, and the partition as a letter.
+			text := "HD0c:\\EFI\\device\\linux.efi root=PARTLABEL=rootfs_a fwu.bank=a " + kernelArguments + "\r\n" +
+				"HD0d:\\EFI\\device\\linux.efi root=PARTLABEL=rootfs_b fwu.bank=b " + kernelArguments + "\r\nreset\r\n"
+			if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
+				return err
+			}
+			esp := filepath.Join(w.dir, "esp.img")
+			if err := MakeFAT(ctx, esp, w.size("esp"), map[string]string{"startup.nsh": script}); err != nil {
+				return err
+			}
+			return d.Copy("esp", esp)
+		},
+		Firmware: func(dir string) ([]string, error) {
+			vars := filepath.Join(dir, "vars.fd")
+			if _, err := os.Stat(vars); os.IsNotExist(err) { // as it leaves the factory
+				b, err := os.ReadFile("/usr/share/OVMF/OVMF_VARS_4M.fd")
+				if err != nil {
+					return nil, err
+				}
+				if err := os.WriteFile(vars, b, 0o644); err != nil {
+					return nil, err
+				}
+			}
+			return []string{
+				"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+				"-drive", "if=pflash,format=raw,unit=1,file=" + vars,
+			}, nil
+		},
+	}
+}
+
+// kernelArguments are what both kinds start a kernel with.
+const kernelArguments = "ro console=ttyS0 panic=5 quiet"
+
+const appConfig = `
+[component.app]
+id = 16
+kind = "live"
+slots = {a = "PARTLABEL=app_a", b = "PARTLABEL=app_b"}
+unit = "app.service"
+`
+
+// appUnit shows what the live component holds.
+const appUnit = `[Unit]
+After=fwu-ab.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'head -c 16 /run/fwu-ab/slots/app > /run/app-version'
+`

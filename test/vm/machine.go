@@ -1,0 +1,166 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Machine is a machine that can be switched on: a directory with what survives that.
+type Machine struct {
+	Kind    Kind
+	Disk    *Disk
+	Dir     string
+	Console io.Writer
+	running *Running
+}
+
+// CopyTo makes a machine that is what m is now. Of m, which must be off.
+func (m *Machine) CopyTo(ctx context.Context, dir string, console io.Writer) (*Machine, error) {
+	if err := run(ctx, "cp", "--sparse=always", "--reflink=auto", "-aT", m.Dir, dir); err != nil {
+		return nil, err
+	}
+	return &Machine{Kind: m.Kind, Disk: &Disk{filepath.Join(dir, "disk.img"), m.Disk.Extents}, Dir: dir, Console: console}, nil
+}
+
+// On switches the machine on. Payload, if not empty, is an image that it sees as a second disk, read-only.
+func (m *Machine) On(ctx context.Context, payload string) (*Running, error) {
+	firmware, err := m.Kind.Firmware(m.Dir)
+	if err != nil {
+		return nil, err
+	}
+	// The host's page cache is as good as a disk's: what was flushed survives the end of the process.
+	disks := []string{"driver=raw,node-name=disk0,file.driver=file,file.filename=" + m.Disk.Path}
+	if payload != "" {
+		disks = append(disks, "driver=raw,node-name=disk1,read-only=on,file.driver=file,file.filename="+payload)
+	}
+	r, err := Start(ctx, Hardware{Firmware: firmware, Disks: disks, Console: m.Console})
+	if err != nil {
+		return nil, err
+	}
+	m.running = r
+	return r, nil
+}
+
+// Off ends what is running.
+func (m *Machine) Off() {
+	if m.running != nil {
+		m.running.Kill()
+	}
+}
+
+// Status is what fwu-ab status --json prints: the state as it is read over D-Bus.
+type Status struct {
+	Selector               string
+	Booted, Default, Trial string
+	Degraded               []string
+	Components             []ComponentStatus
+}
+
+// ComponentStatus is the state of a component.
+type ComponentStatus struct {
+	Name, State, Reason, Text, Version, Active string
+	Error                                      int32
+	Written                                    int64
+}
+
+// String is the state on a line: "booted a, default a, trial -: boot READY 1.0.0, ...".
+func (s Status) String() string {
+	trial := s.Trial
+	if trial == "" {
+		trial = "-"
+	}
+	var parts []string
+	for _, c := range s.Components {
+		p := c.Name + " " + c.State + " " + c.Version
+		if c.Reason != "" {
+			p += " (" + c.Reason + ": " + c.Text + ")"
+		}
+		parts = append(parts, p)
+	}
+	text := fmt.Sprintf("booted %s, default %s, trial %s: %s", s.Booted, s.Default, trial, strings.Join(parts, ", "))
+	if len(s.Degraded) > 0 {
+		text += "; queries only: " + strings.Join(s.Degraded, ", ")
+	}
+	return text
+}
+
+// Component is the state of one component.
+func (s Status) Component(name string) ComponentStatus {
+	for _, c := range s.Components {
+		if c.Name == name {
+			return c
+		}
+	}
+	return ComponentStatus{}
+}
+
+// Status asks the service in the guest.
+func (r *Running) Status(ctx context.Context) (Status, error) {
+	var st Status
+	reply, err := r.Exec(ctx, "fwu-ab", "status", "--json")
+	if err != nil {
+		return st, err
+	}
+	if reply.Code != 0 {
+		return st, fmt.Errorf("fwu-ab status in the guest: exit code %d: %s", reply.Code, reply.Err)
+	}
+	return st, json.Unmarshal([]byte(reply.Out), &st)
+}
+
+// askInterval is how often a state is asked for that is waited for.
+const askInterval = 500 * time.Millisecond
+
+// Until asks for the state until done says yes. The service may not be up yet.
+func (r *Running) Until(ctx context.Context, done func(Status) bool) (Status, error) {
+	ticker := time.NewTicker(askInterval)
+	defer ticker.Stop()
+	for {
+		st, err := r.Status(ctx)
+		if err == nil && done(st) {
+			return st, nil
+		}
+		select {
+		case <-r.done:
+			return st, fmt.Errorf("the machine ended (%s) at %v", r.qmp.exit, st)
+		case <-ctx.Done():
+			return st, errors.Join(fmt.Errorf("%w, at %v", context.Cause(ctx), st), err)
+		case <-ticker.C:
+		}
+	}
+}
+
+// Image is an image for one component.
+type Image struct{ Component, Path string }
+
+// MakePayload makes the disk from which a machine is updated to version n: an ext4 file system with a signed manifest and an image for each component.
+func (w *Workshop) MakePayload(ctx context.Context, path string, n int, images ...Image) (err error) {
+	tree, err := os.MkdirTemp(w.dir, "payload-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tree)) }()
+	size := int64(8 * mib)
+	for _, i := range images {
+		to := filepath.Join(tree, i.Component+".img")
+		if err := run(ctx, "cp", "--reflink=auto", "--sparse=always", i.Path, to); err != nil {
+			return err
+		}
+		info, err := os.Stat(to)
+		if err != nil {
+			return err
+		}
+		size += info.Size()
+		if err := run(ctx, w.program(), "manifest", "create", "--component", i.Component, "--image", to, "--version", fmt.Sprintf("%d.0.0", n), "--sequence", fmt.Sprint(n),
+			"--vendor-name", "example.com", "--class-name", "virtual machine", "--key", w.Key, "-o", filepath.Join(tree, i.Component+".suit")); err != nil {
+			return err
+		}
+	}
+	return run(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-d", tree, path, fmt.Sprintf("%dk", size*21/20>>10))
+}
