@@ -29,9 +29,6 @@ func (s *Selector) Doctor() []string {
 	refer("BootOrder", st.order)
 	refer("BootNext", st.next)
 	refer("BootCurrent", st.current)
-	if d, ok := s.config.Variables.(Directory); ok && d.ReadOnly() {
-		lines = append(lines, d.Path+" is mounted read-only: no selection can be committed")
-	}
 	return append(lines, st.odd()...)
 }
 
