@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/fwu-ab/fwu-ab/bootctl/efi"
-	"github.com/fwu-ab/fwu-ab/config"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/partition"
 	"github.com/fwu-ab/fwu-ab/suit"
@@ -82,15 +80,7 @@ func bootPartition(p partition.Partition) (efi.Partition, error) {
 	return efi.Partition{Number: uint32(p.Number), UUID: [16]byte(uuid), Start: uint64(p.Start / sector), Size: uint64(p.Size / sector)}, nil
 }
 
-// onFirstBoot is the selector of an image that is built where its firmware is not: the first start of the service on the device makes the running bank the default.
+// onFirstBoot is the selector of an image that is built where its firmware, or the device of its environment, is not: the first start of the service on the device makes the running bank the default.
 type onFirstBoot struct{ fwu.Selector }
 
 func (onFirstBoot) Commit(fwu.Selection) error { return nil }
-
-// atBuild is the selector for provisioning. Where --root names a tree that is not the running system, there are no firmware variables to write.
-func (m *machine) atBuild(s fwu.Selector) fwu.Selector {
-	if m.cfg.Selector.Type == config.EFISelector && m.root != "" && m.root != "/" && errors.Is(m.variables().Check(), efi.ErrNoVariables) {
-		return onFirstBoot{s}
-	}
-	return s
-}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/fwu-ab/fwu-ab/bootctl/efi"
+	"github.com/fwu-ab/fwu-ab/config"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/spf13/cobra"
 )
@@ -65,7 +67,9 @@ func provision(ctx context.Context, root string, bank fwu.Bank, sizes map[string
 	if cfg.Boot.Bank, err = m.provisionBank(cfg, bank); err != nil {
 		return err
 	}
-	cfg.Selector = m.atBuild(cfg.Selector)
+	if cfg.Selector, err = m.atBuild(ctx, cfg.Selector); err != nil {
+		return err
+	}
 	store, err := m.store(ctx)
 	if err != nil {
 		return err
@@ -77,6 +81,31 @@ func provision(ctx context.Context, root string, bank fwu.Bank, sizes map[string
 		return hinted(err, "--force overwrites it, and forgets every rollback floor in it")
 	}
 	return err
+}
+
+// atBuild is the selector for provisioning. Where --root names a tree that is not the running system, nothing is written that is not in the disk image: a device that the
+// configuration names is that of the device to be, and on this machine it may be another one's.
+func (m *machine) atBuild(ctx context.Context, s fwu.Selector) (fwu.Selector, error) {
+	if m.root == "" || m.root == "/" {
+		return s, nil
+	}
+	switch m.cfg.Selector.Type {
+	case config.EFISelector:
+		if errors.Is(m.variables().Check(), efi.ErrNoVariables) {
+			return onFirstBoot{s}, nil
+		}
+	case config.UBootSelector:
+		locations, err := m.environment(ctx, m.cfg.Selector.UBoot)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range locations {
+			if l.Path != m.cfg.Disk && !strings.HasPrefix(l.Path, m.root+"/") {
+				return onFirstBoot{s}, nil
+			}
+		}
+	}
+	return s, nil
 }
 
 // provisionBank is the bank that is running. The one that was given counts where that cannot be known, and must not be another: its slots would be taken for the

@@ -13,7 +13,7 @@
 #   fwu_part_a    partition of bank a: number on the disk, HEXADECIMAL as for load
 #   fwu_part_b    partition of bank b
 #   fwu_kernel    file name of the kernel in either partition: /boot/Image
-#   fwu_fdt       file name of the device tree in either partition; not set: U-Boot's own
+#   fwu_fdt       file name of the device tree in either partition; not set: U-Boot's own; -: the kernel takes none, as on x86
 #   fwu_bootargs  what the kernel command line holds beside root= and fwu.bank=
 #   fwu_start     command that starts what was loaded: booti ${kernel_addr_r} - ${fwu_fdtaddr}
 #                 (it may load more first, as an initrd, from ${fwu_iface} ${fwu_disk}:${fwu_part}: the bank's own slot)
@@ -68,6 +68,8 @@ for fwu_try in ${fwu_banks}; do
 	if test "x${fwu_part}" != "x" && part uuid ${fwu_iface} ${fwu_disk}:${fwu_part} fwu_uuid && load ${fwu_iface} ${fwu_disk}:${fwu_part} ${kernel_addr_r} ${fwu_kernel}; then
 		if test "x${fwu_fdt}" = "x"; then
 			setenv fwu_fdtaddr ${fdtcontroladdr}
+		elif test "x${fwu_fdt}" = "x-"; then
+			setenv fwu_fdtaddr -
 		elif load ${fwu_iface} ${fwu_disk}:${fwu_part} ${fdt_addr_r} ${fwu_fdt}; then
 			setenv fwu_fdtaddr ${fdt_addr_r}
 		fi
