@@ -388,3 +388,67 @@ func hasLine(text string, fields ...string) bool {
 	}
 	return false
 }
+
+// The files that are installed name what the table has: no method is forgotten on the bus, no action in polkit.
+func TestPolicyFiles(t *testing.T) {
+	var bus struct {
+		Policies []struct {
+			Context string `xml:"context,attr"`
+			Allows  []struct {
+				Destination string `xml:"send_destination,attr"`
+				Type        string `xml:"send_type,attr"`
+				Interface   string `xml:"send_interface,attr"`
+				Member      string `xml:"send_member,attr"`
+			} `xml:"allow"`
+		} `xml:"policy"`
+	}
+	var polkit struct {
+		Actions []struct {
+			ID string `xml:"id,attr"`
+		} `xml:"action"`
+	}
+	for file, into := range map[string]any{"dbus-1/system.d/" + Name + ".conf": &bus, "polkit-1/actions/" + Name + ".policy": &polkit} {
+		text, err := os.ReadFile("../share/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := xml.Unmarshal(text, into); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+	}
+	wantBus, wantPolkit := map[string]int{}, map[string]int{}
+	for _, i := range []iface{managerInterface(), componentInterface(), objectManagerInterface(), propertiesInterface(), introspectableInterface(), peerInterface()} {
+		for _, m := range i.methods {
+			switch {
+			case i.name == "org.freedesktop.DBus.Peer":
+				wantBus[i.name+"."] = 1
+			case m.name != "Set": // there is nothing to set
+				wantBus[i.name+"."+m.name] = 1
+			}
+			if m.action != "" && m.action != ActionQuery {
+				wantPolkit[Name+"."+m.action] = 1
+			}
+		}
+	}
+	gotBus, gotPolkit := map[string]int{}, map[string]int{}
+	for _, p := range bus.Policies {
+		for _, a := range p.Allows {
+			if p.Context != "default" {
+				continue
+			}
+			if a.Destination != Name || a.Type != "method_call" {
+				t.Errorf("%s.%s: to %q, type %q", a.Interface, a.Member, a.Destination, a.Type)
+			}
+			gotBus[a.Interface+"."+a.Member]++
+		}
+	}
+	for _, a := range polkit.Actions {
+		gotPolkit[a.ID]++
+	}
+	if diff := cmp.Diff(wantBus, gotBus); diff != "" {
+		t.Errorf("bus policy (-table +file):\n%s", diff)
+	}
+	if diff := cmp.Diff(wantPolkit, gotPolkit); diff != "" {
+		t.Errorf("polkit's actions (-table +file):\n%s", diff)
+	}
+}

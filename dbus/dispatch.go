@@ -190,12 +190,16 @@ func (s *session) authorize(r *request) error {
 	}
 	ask := s.server.options.Authorize
 	if ask == nil {
-		ask = s.server.AuthorizeOwner
+		ask = s.server.ByRule
 	}
-	if err := ask(s.work, r.sender, r.method.action); err != nil {
-		return refuse("AccessDenied", "%s: %v", r.member, err)
+	err := ask(r.peer.bulk, Caller{r.sender, r.flags&godbus.FlagAllowInteractiveAuthorization != 0}, r.method.action)
+	switch {
+	case err == nil:
+		return nil
+	case s.isStopping(): // which ends questions to people
+		return refuse("ServiceUnknown", "%s: %v; nothing was done", r.member, errStopping)
 	}
-	return nil
+	return refuse("AccessDenied", "%s: %v", r.member, err)
 }
 
 // peer is what is known of a caller as long as it is connected to the bus.

@@ -14,16 +14,11 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Authorize says whether the caller with the unique name sender may do action, one of the Action constants. Any error means no; its text is
-// what the caller is told. A caller's calls on one object are authorised one after the other, those of different callers side by side: one
-// who has to be asked for a password holds up nobody else.
-type Authorize func(ctx context.Context, sender, action string) error
-
 // Options are what a Server can be told. The zero value is a service that stays.
 type Options struct {
 	// Version is the property ServiceVersion.
 	Version string
-	// Authorize replaces Server.AuthorizeOwner.
+	// Authorize replaces Server.ByRule.
 	Authorize Authorize
 	// Idle ends Serve after this time without a call; 0: never.
 	Idle time.Duration
@@ -73,6 +68,7 @@ var (
 // behind.
 func (s *Server) Serve(ctx context.Context, address string, f Firmware) error {
 	ss := newSession(ctx, s, f)
+	ss.address = address
 	if !s.current.CompareAndSwap(nil, ss) {
 		return errors.New("serve: already serving")
 	}
@@ -95,6 +91,7 @@ func (s *Server) Serve(ctx context.Context, address string, f Firmware) error {
 // session is one connection to a bus.
 type session struct {
 	server     *Server
+	address    string
 	firmware   Firmware
 	components []fwu.ComponentInfo
 	tree       tree

@@ -306,8 +306,8 @@ func TestSystemIsTold(t *testing.T) {
 
 func TestAuthorize(t *testing.T) {
 	var asked sync.Map // of action and sender
-	s := serve(t, Options{Authorize: func(_ context.Context, sender, action string) error {
-		asked.Store(action, sender)
+	s := serve(t, Options{Authorize: func(_ context.Context, caller Caller, action string) error {
+		asked.Store(action, caller.Name)
 		if action == ActionQuery {
 			return nil
 		}
@@ -352,8 +352,8 @@ func TestAuthorizeThatWaitsHoldsUpItsCallerOnly(t *testing.T) {
 	var slow atomic.Value
 	slow.Store("")
 	asked, answer := make(chan struct{}), make(chan struct{})
-	s := serve(t, Options{Authorize: func(_ context.Context, sender, action string) error {
-		if sender == slow.Load() && action == ActionPrepare {
+	s := serve(t, Options{Authorize: func(_ context.Context, caller Caller, action string) error {
+		if caller.Name == slow.Load() && action == ActionPrepare {
 			asked <- struct{}{}
 			<-answer
 		}
@@ -373,42 +373,6 @@ func TestAuthorizeThatWaitsHoldsUpItsCallerOnly(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{`start 0 "quick"`, `start 0 "slow"`}, s.recorded()); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestAuthorizeOwner(t *testing.T) {
-	s := serve(t, Options{})
-	c := s.client(t)
-	ss := s.server.current.Load()
-	name := c.conn.Names()[0]
-	tests := []struct {
-		name   string
-		uid    uint32
-		action string
-		ok     bool
-	}{
-		{"root", 0, ActionInstall, true},
-		{"the user of the service", uint32(os.Geteuid()), ActionInstall, true},
-		{"another user", 4711, ActionInstall, false},
-		{"another user who queries", 4711, ActionQuery, true},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			ss.mu.Lock()
-			ss.peers[name].user = user{known: true, uid: test.uid}
-			ss.mu.Unlock()
-			if err := s.server.AuthorizeOwner(t.Context(), name, test.action); (err == nil) != test.ok {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-	if err := c.Accept(t.Context()); !errors.Is(err, fwu.NotPermitted) && os.Geteuid() != 4711 {
-		t.Errorf("another user accepts: %v", err)
-	}
-	_ = c.Close()
-	eventually(t, "the caller is forgotten", func() bool { ss.mu.Lock(); defer ss.mu.Unlock(); return len(ss.peers) == 0 })
-	if err := s.server.AuthorizeOwner(t.Context(), name, ActionInstall); err == nil {
-		t.Error("a caller who has gone may install")
 	}
 }
 
