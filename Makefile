@@ -13,7 +13,13 @@ DEMO_PACKAGES = dbus-daemon e2fsprogs
 # gcc and libc6-dev: the race detector; the rest are the tools that tests compare with.
 TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup efibootmgr
 
+# Debian's U-Boot is built from source: for the PC that QEMU is, and as a Linux process.
+UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig u-boot-tools
+VM_PACKAGES = $(UBOOT_PACKAGES) qemu-system-x86 ovmf mmdebstrap mtools dosfstools e2fsprogs kmod systemd
+
 LDFLAGS = -s -w
+# What of the output of go test -v says how the stories went.
+STORIES = grep -vE '^ *=== (RUN|PAUSE|CONT|NAME)'
 BUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 
 # Where make install puts things: below DESTDIR, as they will be found at PREFIX.
@@ -22,7 +28,7 @@ PREFIX ?= /usr
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help build install units demo test check unit race 386 cross fuzz crash conformance audit bench clean demo-packages test-packages
+.PHONY: help build install units demo test check unit race 386 cross fuzz crash conformance vm audit bench clean demo-packages test-packages vm-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,7 +64,7 @@ demo: demo-packages build ## a device goes through updates, a broken one, a powe
 	$(BUILD) -o build/demo ./test/demo
 	./build/demo -fwu-ab build/fwu-ab
 
-test: test-packages check units unit race 386 cross crash conformance fuzz demo ## everything
+test: test-packages check units unit race 386 cross crash conformance fuzz vm demo ## everything
 	@echo "make test: passed"
 
 check: ## formatting and static analysis
@@ -91,6 +97,9 @@ conformance: ## the tables and the walk of the specification, against the servic
 	FWUAB_TEST_ALL=1 FWUAB_CONFORMANCE=full $(GO) test -count=1 -v -timeout 20m ./fwu/conformance > build/conformance.log 2>&1 || { grep -v '^ *=== ' build/conformance.log; exit 1; }
 	@grep -E '^--- |conformance of TestService' build/conformance.log
 
+vm: vm-packages ## virtual machines with real firmware: the stories of updates that every change is tested with; needs root
+	FWUAB_VM=core $(GO) test -count=1 -v -timeout 40m ./test/vm | $(STORIES)
+
 fuzz: ## every fuzz target for FUZZTIME
 	@for p in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
@@ -121,6 +130,9 @@ endef
 
 demo-packages:
 	$(call need,$(DEMO_PACKAGES))
+
+vm-packages:
+	$(call need,$(VM_PACKAGES))
 
 test-packages:
 	$(call need,$(TEST_PACKAGES))

@@ -499,9 +499,15 @@ func (s *Service) checkConfig(r *record) {
 	}
 }
 
-// putLinkBack makes the link to a live component's active slot. If it had to be changed in the same boot, an install was cut short before the unit was restarted.
+// putLinkBack makes the link to a live component's active slot, which the record names: a configuration may call another one so. If it had to be changed in the same boot, an
+// install was cut short before the unit was restarted.
 func (s *Service) putLinkBack(ctx context.Context, c *component, cr *componentRecord, sameBoot bool) {
-	changed, err := s.cfg.System.Link(ctx, c.Name, c.Slots[cr.Active].Info().Path)
+	active := slices.IndexFunc(c.Slots[:], func(slot Slot) bool { return slot.Info().ID == cr.Slots[cr.Active].ID })
+	if active < 0 {
+		s.log.Error("active image not put into use: the configuration does not have its slot", "component", c.Name, "slot", cr.Slots[cr.Active].ID)
+		return
+	}
+	changed, err := s.cfg.System.Link(ctx, c.Name, c.Slots[active].Info().Path)
 	if err == nil && changed && sameBoot && c.Unit != "" {
 		err = s.cfg.System.Restart(ctx, c.Unit)
 	}

@@ -2,25 +2,19 @@ package vm
 
 import "testing"
 
-func kinds() []Kind { return []Kind{UEFI()} }
+func kinds() []Kind { return []Kind{UEFI(), UBoot()} }
 
 // TestCore are the stories that every change is tested with.
 func TestCore(t *testing.T) {
 	for _, kind := range kinds() {
 		t.Run(kind.Name, func(t *testing.T) {
-			l := newLab(t, kind)
-			for name, tell := range map[string]func(*story){
+			newLab(t, kind).tell(t, map[string]func(*story){
 				"accepted":            accepted,
 				"check fails":         checkFails,
 				"kernel panics":       kernelPanics,
 				"no init":             noInit,
 				"agent never accepts": agentNeverAccepts,
-			} {
-				t.Run(name, func(t *testing.T) {
-					t.Parallel()
-					tell(l.story(t))
-				})
-			}
+			})
 		})
 	}
 }
@@ -28,23 +22,14 @@ func TestCore(t *testing.T) {
 func accepted(s *story) {
 	s.staged(Root{})
 	r := s.on("")
-	s.wants(r, "booted b, default b, trial -: "+s.updated("2.0.0"))
+	s.wants(r, "booted b, default b, trial -: "+s.in("UPDATED 2.0.0"))
 	if got := s.do(r, "cat", "/etc/version"); got != "2\n" {
 		s.t.Errorf("version %q is running", got)
 	}
 	s.asks(r, Reset, "systemctl", "reboot")
 	r = s.on("")
-	s.wants(r, "booted b, default b, trial -: "+s.updated("2.0.0"))
+	s.wants(r, "booted b, default b, trial -: "+s.in("UPDATED 2.0.0"))
 	s.powerOff(r)
-}
-
-// updated is the state after the root file system was updated alone.
-func (s *story) updated(version string) string {
-	out := "rootfs UPDATED " + version + ", app READY 1.0.0"
-	if s.kind.Loader {
-		out = "boot READY 1.0.0, " + out
-	}
-	return out
 }
 
 func checkFails(s *story) {

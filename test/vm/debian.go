@@ -164,10 +164,13 @@ func takeKernel(ctx context.Context, kernel, tree, image string) error {
 	return run(ctx, "cp", images[0], image)
 }
 
+// tmpfs is what of a root file system has to be written to.
+const tmpfs = "tmpfs /var tmpfs mode=755 0 0\ntmpfs /tmp tmpfs mode=1777 0 0\n"
+
 // settle makes the tree a root file system that is mounted read-only and never changes.
 func settle(tree string) error {
 	for name, text := range map[string]string{
-		"etc/fstab":      "tmpfs /var tmpfs mode=755 0 0\ntmpfs /tmp tmpfs mode=1777 0 0\n",
+		"etc/fstab":      tmpfs,
 		"etc/machine-id": "",
 		"etc/hostname":   "device\n",
 		"usr/lib/systemd/system/vm-agent.service": `[Unit]

@@ -32,7 +32,10 @@ type Kind struct {
 	// Fill writes what does not belong to a bank to the disk.
 	Fill func(ctx context.Context, w *Workshop, disk *Disk) error
 	// Firmware returns the arguments for QEMU; dir is that of the machine, for what the firmware writes.
-	Firmware func(dir string) ([]string, error)
+	Firmware func(ctx context.Context, dir string) ([]string, error)
+	Machine  string // QEMU's name of it
+	// Forget makes the firmware of a machine that is off forget all that it was told.
+	Forget func(ctx context.Context, disk *Disk, dir string) error
 	// Loader is set if the kernel lies in a component of its own, boot; else it is /boot/vmlinuz of the root file system.
 	Loader bool
 	// SlotSize is that of a root file system's slot.
@@ -128,9 +131,6 @@ func (w *Workshop) MakeRoot(ctx context.Context, path string, r Root) (err error
 	if err := put(tree, Files{"usr/lib/fwu-ab/release": release, "etc/version": fmt.Sprintf("%d\n", r.Version)}); err != nil {
 		return err
 	}
-	if err := put(tree, r.Files); err != nil {
-		return err
-	}
 	for _, name := range r.Remove {
 		found, err := filepath.Glob(filepath.Join(tree, name))
 		if err != nil || len(found) == 0 {
@@ -141,6 +141,9 @@ func (w *Workshop) MakeRoot(ctx context.Context, path string, r Root) (err error
 				return err
 			}
 		}
+	}
+	if err := put(tree, r.Files); err != nil {
+		return err
 	}
 	return run(ctx, "mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-N", "8000", "-O", "^has_journal,^resize_inode", "-d", tree, path, fmt.Sprintf("%dk", w.kind.SlotSize>>10))
 }
@@ -209,7 +212,7 @@ func (w *Workshop) MakeDisk(ctx context.Context, path string, images map[string]
 	}
 	// As in an image build: the tree that was installed, and a drop-in that names the image file.
 	root := filepath.Join(w.dir, "provision")
-	for _, dir := range []string{"usr/lib/fwu-ab", "etc/fwu-ab", "etc"} {
+	for _, dir := range []string{"usr/lib/fwu-ab", "usr/share/fwu-ab", "etc"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			return nil, err
 		}

@@ -31,7 +31,7 @@ keys = ["/etc/fwu-ab/keys"]
 // script is for a firmware that lost its variables.
 func UEFI() Kind {
 	return Kind{
-		Name: "uefi", Loader: true, SlotSize: rootSize,
+		Name: "uefi", Machine: "q35", Loader: true, SlotSize: rootSize,
 		Partitions: []diskimage.Partition{
 			{Name: "esp", Size: 4 * mib, Type: diskimage.EFISystem},
 			{Name: "boot_a", Size: 16 * mib}, {Name: "boot_b", Size: 16 * mib},
@@ -69,7 +69,8 @@ slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
 			}
 			return d.Copy("esp", esp)
 		},
-		Firmware: func(dir string) ([]string, error) {
+		Forget: func(_ context.Context, _ *Disk, dir string) error { return os.Remove(filepath.Join(dir, "vars.fd")) },
+		Firmware: func(_ context.Context, dir string) ([]string, error) {
 			vars := filepath.Join(dir, "vars.fd")
 			if _, err := os.Stat(vars); os.IsNotExist(err) { // as it leaves the factory
 				b, err := os.ReadFile("/usr/share/OVMF/OVMF_VARS_4M.fd")

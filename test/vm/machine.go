@@ -31,7 +31,7 @@ func (m *Machine) CopyTo(ctx context.Context, dir string, console io.Writer) (*M
 
 // On switches the machine on. Payload, if not empty, is an image that it sees as a second disk, read-only.
 func (m *Machine) On(ctx context.Context, payload string) (*Running, error) {
-	firmware, err := m.Kind.Firmware(m.Dir)
+	firmware, err := m.Kind.Firmware(ctx, m.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (m *Machine) On(ctx context.Context, payload string) (*Running, error) {
 	if payload != "" {
 		disks = append(disks, "driver=raw,node-name=disk1,read-only=on,file.driver=file,file.filename="+payload)
 	}
-	r, err := Start(ctx, Hardware{Firmware: firmware, Disks: disks, Console: m.Console})
+	r, err := Start(ctx, Hardware{Machine: m.Kind.Machine, Firmware: firmware, Disks: disks, Console: m.Console})
 	if err != nil {
 		return nil, err
 	}
