@@ -75,3 +75,22 @@ func TestImageThatWasAcceptedNeverFailed(t *testing.T) {
 		d.do(d.Clean(t.Context(), 7))
 	}
 }
+
+// A configuration that calls the slots of a live component the other way round put the second image into use, which nobody had verified.
+func TestLinkIsThatOfTheRecord(t *testing.T) {
+	d := newDevice(t, true, live(7, "app", false))
+	slots := &d.Config.Components[0].Slots
+	slots[0], slots[1] = slots[1], slots[0]
+	d.reboot()
+	d.want("app READY 0.0.0")
+	if got := d.System.Links["app"]; got != "/dev/app_a" {
+		t.Errorf("link to %s", got)
+	}
+	d.wantStatus(d.Start(t.Context(), 7, d.manifest("app", randomImage(9, 4096), "2.0.0", 2)), fwu.NotPermitted, fwu.ReasonConfigDiffers)
+	slots[1] = slots[0]
+	delete(d.System.Links, "app")
+	d.reboot()
+	if got, ok := d.System.Links["app"]; ok {
+		t.Errorf("link to %s, though the active slot is not known", got)
+	}
+}

@@ -47,8 +47,6 @@ const (
 	trialReset = "trial-reset: the trial ended without being accepted: the previous system came up again"
 )
 
-func ready(s *story) string { return "booted a, default a, trial -: " + s.all("READY 1.0.0") }
-
 // A new system that cannot be reached by anybody, and cannot be told anything.
 func busIsBroken(s *story) {
 	s.staged(Root{Remove: []string{"usr/bin/dbus-daemon"}, Files: Files{"etc/fwu-ab/fwu-ab.toml.d/short.toml": "[boot-check]\ndeadline = 60\n"}})
@@ -155,8 +153,7 @@ func (s *story) refused(r *Running, why string, args ...string) {
 
 func lostRecord(s *story) {
 	check(s.t, s.Disk.Wipe("fwu-store"))
-	r := s.on(s.payload(2, Root{}))
-	s.wants(r, ready(s))
+	r := s.ready(s.payload(2, Root{}))
 	s.update(r, "rootfs")
 	s.asks(r, Reset, "fwu-ab", "reboot")
 	r = s.on("")
@@ -171,9 +168,7 @@ func recordLostInTrial(s *story) {
 	s.wants(r, "booted b, default a, trial b: "+s.in("TRIAL 2.0.0"))
 	r.Kill()
 	check(s.t, s.Disk.Wipe("fwu-store"))
-	r = s.on("")
-	s.wants(r, ready(s))
-	s.powerOff(r)
+	s.powerOff(s.ready(""))
 }
 
 // client is a system in which an update client decides.
@@ -203,7 +198,7 @@ func (s *story) until(r *Running, script string) {
 }
 
 func plainReboot(s *story) {
-	r := s.on(s.payload(2, Root{}))
+	r := s.ready(s.payload(2, Root{}))
 	s.update(r, "rootfs")
 	s.is(r, "booted a, default a, trial b: "+s.in("STAGED 1.0.0"))
 	s.asks(r, Reset, "systemctl", "reboot")
@@ -214,7 +209,7 @@ func plainReboot(s *story) {
 
 // A kernel that starts another one passes the boot selector by: the old system is back, and what is staged was not tried.
 func kexec(s *story) {
-	r := s.on(s.payload(2, Root{}))
+	r := s.ready(s.payload(2, Root{}))
 	s.update(r, "rootfs")
 	s.sh(r, "mkdir -p /run/boot && mount -o ro /dev/disk/by-partlabel/boot_a /run/boot && kexec -l /run/boot/EFI/device/linux.efi --reuse-cmdline")
 	ctx, cancel := s.ctx()
@@ -262,7 +257,7 @@ func staleTrial(s *story) {
 
 func twoComponents(s *story) {
 	payload := s.payload(2, Root{}, "boot")
-	r := s.on(payload)
+	r := s.ready(payload)
 	s.update(r, "boot", "rootfs")
 	s.is(r, "booted a, default a, trial b: boot STAGED 1.0.0, rootfs STAGED 1.0.0, app READY 1.0.0")
 	s.asks(r, Reset, "fwu-ab", "reboot")
@@ -273,7 +268,7 @@ func twoComponents(s *story) {
 
 // Only the kernel is updated: the root file system is taken along, if nobody writes to it.
 func carryOver(s *story) {
-	r := s.on(s.payload(2, Root{}, "boot"))
+	r := s.ready(s.payload(2, Root{}, "boot"))
 	s.mount(r)
 	s.do(r, "mount", "-o", "remount,rw", "/")
 	s.refused(r, "rootfs", "fwu-ab", "update", "--quiet", "/run/payload/boot.suit", "/run/payload/boot.img")
@@ -297,7 +292,7 @@ func carryOver(s *story) {
 }
 
 func liveComponent(s *story) {
-	r := s.on(s.payload(2, Root{}, "app"))
+	r := s.ready(s.payload(2, Root{}, "app"))
 	s.update(r, "app")
 	s.is(r, "booted a, default a, trial -: boot READY 1.0.0, rootfs READY 1.0.0, app UPDATED 2.0.0")
 	if got := s.do(r, "cat", "/run/app-version"); got != "application 2.0\n" {
@@ -320,9 +315,8 @@ func (s *story) kill(r *Running, want string) {
 
 func serviceIsKilled(s *story) {
 	payload := s.payload(2, s.client())
-	r := s.on(payload)
-	s.wants(r, ready(s))
-	s.kill(r, ready(s))
+	r := s.ready(payload)
+	s.kill(r, "booted a, default a, trial -: "+s.in("READY 1.0.0"))
 	s.mount(r)
 	in := func(state string) string { return "booted a, default a, trial -: " + s.in(state) }
 	s.sh(r, "fwu-ab start rootfs --manifest /run/payload/rootfs.suit && head -c 40M /run/payload/rootfs.img | fwu-ab write rootfs -")
@@ -370,7 +364,7 @@ func thereAndBack(s *story) {
 
 // All that the firmware or the bootloader knew is lost while the other bank is half written.
 func lostVariables(s *story) {
-	r := s.on(s.payload(2, Root{}))
+	r := s.ready(s.payload(2, Root{}))
 	s.mount(r)
 	s.sh(r, "fwu-ab start rootfs --manifest /run/payload/rootfs.suit && head -c 40M /run/payload/rootfs.img | fwu-ab write rootfs -")
 	s.is(r, "booted a, default a, trial -: "+s.in("WRITING 1.0.0"))

@@ -280,12 +280,19 @@ func (s *story) mount(r *Running) {
 	s.sh(r, "mkdir -p /run/payload && mount -o ro /dev/nvme1n1 /run/payload")
 }
 
+// ready switches on a machine that runs version 1, and waits until the service is up.
+func (s *story) ready(payload string) *Running {
+	s.t.Helper()
+	r := s.on(payload)
+	s.wants(r, "booted a, default a, trial -: "+s.all("READY 1.0.0"))
+	return r
+}
+
 // staged installs version 2 of the root file system on a machine that runs version 1, and reboots it.
 func (s *story) staged(root Root) {
 	s.t.Helper()
 	payload := s.payload(2, root)
-	r := s.on(payload)
-	s.wants(r, "booted a, default a, trial -: "+s.all("READY 1.0.0"))
+	r := s.ready(payload)
 	s.update(r, "rootfs")
 	s.asks(r, Reset, "fwu-ab", "reboot")
 }
