@@ -405,6 +405,9 @@ func (s *Service) begun(ctx context.Context, sit situation, lost error) error {
 		}
 		for _, c := range s.cfg.Components {
 			cr := r.Components[c.Name]
+			if trial { // what the running image says of itself was never accepted
+				cr.Floor = 0
+			}
 			switch {
 			case trial && !c.Live:
 				cr.set(Rejected, GenericError, ReasonRecordLost, "the record was lost while this bank was not the default")
