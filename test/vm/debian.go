@@ -52,8 +52,11 @@ func masked() []string {
 		"dev-hugepages.mount", "dev-mqueue.mount", "kexec.service", "kexec-load.service"}
 }
 
-// MakeDebian makes a Debian, or finds it in the cache. As root only: the files of a root file system belong to root.
+// MakeDebian makes a Debian, or finds it in the cache. As root only.
 func MakeDebian(ctx context.Context) (*Debian, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("virtual machines need root: the files of a root file system belong to it")
+	}
 	dir, err := cached(ctx, "debian", strings.Join(append([]string{recipe, release()}, append(append(packages(), append(modules(), useless()...)...), masked()...)...), "\n"), makeDebian)
 	if err != nil {
 		return nil, fmt.Errorf("make a minimal Debian: %w", err)
@@ -90,6 +93,34 @@ func sources() ([]string, error) {
 	return found, nil
 }
 
+// privateLists makes lists of the host's own package sources in dir, of source packages or of packages, and returns the options that make apt-get use them and leave the host's alone.
+func privateLists(dir string, source bool) ([]string, error) {
+	files, err := sources()
+	if err != nil {
+		return nil, err
+	}
+	parts := filepath.Join(dir, "sources")
+	for _, d := range []string{parts, filepath.Join(dir, "lists/partial")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	deb := regexp.MustCompile(`(?m)^(Types:.*\b)?deb\b`)
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		if source {
+			text = deb.ReplaceAll(text, []byte("${1}deb-src"))
+		}
+		if err := os.WriteFile(filepath.Join(parts, filepath.Base(f)), text, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return []string{"-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", "Dir::Etc::sourceparts=" + parts, "-o", "Dir::State::lists=" + filepath.Join(dir, "lists"), "-o", "Dir::Cache=" + filepath.Join(dir, "lists")}, nil
+}
+
 func makeDebian(ctx context.Context, dir string) error {
 	src, err := sources()
 	if err != nil {
@@ -124,6 +155,58 @@ func makeDebian(ctx context.Context, dir string) error {
 		return err
 	}
 	return errors.Join(os.RemoveAll(kernel), os.RemoveAll(deb))
+}
+
+// generic are the modules that Debian's generic kernel needs, and those for machines and stories.
+func generic() []string {
+	return []string{"nvme", "ext4", "vfat", "nls_cp437", "nls_ascii", "efivarfs", "virtio_pci", "virtio_console", "i6300esb"}
+}
+
+// initScript mounts the root file system of the bank that the boot entry names.
+const initScript = `#!/bin/busybox sh
+bb=/bin/busybox
+$bb mkdir -p /proc /sys /dev /root
+$bb mount -t proc proc /proc && $bb mount -t sysfs sysfs /sys && $bb mount -t devtmpfs dev /dev
+for m in $($bb cat /modules); do $bb insmod $m; done
+bank=$($bb sed -n 's/.*fwu\.bank=\([ab]\).*/\1/p' /proc/cmdline)
+until root=$($bb grep -l "^PARTNAME=rootfs_$bank$" /sys/class/block/*/uevent); do $bb usleep 50000; done
+root=${root%/uevent}
+$bb mount -o ro /dev/${root##*/} /root && exec $bb switch_root /root /sbin/init
+`
+
+// genericScript makes kernel and initrd in the directory that is its first argument, with the modules that follow, up to "--", and options for apt-get.
+const genericScript = `cd "$1"; shift; modules=
+while [ "$1" != -- ]; do modules="$modules $1"; shift; done; shift
+apt-get "$@" update
+apt-get "$@" download busybox-static $(apt-cache "$@" depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p')
+for d in *.deb; do dpkg -x "$d" all; done
+mv all/boot/vmlinuz-* vmlinuz
+mkdir -p initrd/bin && cp all/bin/busybox initrd/bin/
+version=$(ls all/lib/modules) && depmod -b all "$version"
+for m in $modules; do modprobe -d all -S "$version" --show-depends "$m"; done | sed -n 's/^insmod //p' | awk '!seen[$1]++ {print $1}' > paths
+while read p; do cp "$p" initrd/; echo "/${p##*/}"; done < paths > initrd/modules
+cp init initrd/init
+(cd initrd && find . | cpio --quiet -o -H newc | gzip) > initrd.img
+rm -r all initrd lists ./*.deb
+`
+
+// MakeGeneric makes a kernel with drivers as modules and an initrd for it, vmlinuz and initrd.img, or finds them in the cache.
+func MakeGeneric(ctx context.Context) (string, error) {
+	dir, err := cached(ctx, "generic", release()+initScript+genericScript+strings.Join(generic(), " "), func(ctx context.Context, dir string) error {
+		apt, err := privateLists(dir, false)
+		if err != nil {
+			return err
+		}
+		if err := put(dir, Files{"init*": initScript}); err != nil {
+			return err
+		}
+		args := append([]string{"-e", "-o", "pipefail", "-c", genericScript, "bash", dir}, generic()...)
+		return run(ctx, "bash", append(append(args, "--"), apt...)...)
+	})
+	if err != nil {
+		return "", fmt.Errorf("make a kernel with modules: %w", err)
+	}
+	return dir, nil
 }
 
 func slim(tree string) error {

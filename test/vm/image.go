@@ -15,6 +15,9 @@ import (
 // Files are files of a root file system: content by path. A path that ends with "*" is executable.
 type Files map[string]string
 
+// Sources are files of the host, by the path that they are to have.
+type Sources map[string]string
+
 // Workshop makes images of devices: it holds what all of them have in common.
 type Workshop struct {
 	dir    string // work files, removed by the owner
@@ -31,28 +34,25 @@ type Kind struct {
 	Files      Files // of every root file system: configuration and the like
 	// Fill writes what does not belong to a bank to the disk.
 	Fill func(ctx context.Context, w *Workshop, disk *Disk) error
-	// Firmware returns the arguments for QEMU; dir is that of the machine, for what the firmware writes.
-	Firmware func(ctx context.Context, dir string) ([]string, error)
+	// Firmware returns the arguments for QEMU.
+	Firmware func(ctx context.Context, m *Machine) ([]string, error)
 	Machine  string // QEMU's name of it
 	// Forget makes the firmware of a machine that is off forget all that it was told.
-	Forget func(ctx context.Context, disk *Disk, dir string) error
-	// Loader is set if the kernel lies in a component of its own, boot; else it is /boot/vmlinuz of the root file system.
-	Loader bool
+	Forget  func(ctx context.Context, disk *Disk, dir string) error
+	Devices []string // more arguments for QEMU
+	// Loader returns the files of the component boot, by path; nil: there is none, and the kernel is /boot/vmlinuz of the root file system.
+	Loader func(ctx context.Context, w *Workshop) (Sources, error)
 	// SlotSize is that of a root file system's slot.
 	SlotSize int64
 }
 
-// NewWorkshop installs fwu-ab, as a user would, into a Debian for machines of a kind.
-func NewWorkshop(ctx context.Context, dir string, kind Kind) (*Workshop, error) {
+// NewWorkshop installs fwu-ab from its source in top, as a user would, into a Debian for machines of a kind.
+func NewWorkshop(ctx context.Context, top, dir string, kind Kind) (*Workshop, error) {
 	debian, err := MakeDebian(ctx)
 	if err != nil {
 		return nil, err
 	}
 	w := &Workshop{dir: dir, debian: debian, tree: filepath.Join(dir, "tree"), kind: kind, Key: filepath.Join(dir, "release.key")}
-	top, err := filepath.Abs("../..")
-	if err != nil {
-		return nil, err
-	}
 	if err := run(ctx, "cp", "-a", debian.Tree, w.tree); err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func NewWorkshop(ctx context.Context, dir string, kind Kind) (*Workshop, error) 
 	if err := put(w.tree, Files{"etc/fwu-ab/keys/release.pub": string(public)}); err != nil {
 		return nil, err
 	}
-	if !kind.Loader {
+	if kind.Loader == nil {
 		if err := run(ctx, "cp", debian.Kernel, filepath.Join(w.tree, "boot/vmlinuz")); err != nil {
 			return nil, err
 		}
@@ -149,7 +149,7 @@ func (w *Workshop) MakeRoot(ctx context.Context, path string, r Root) (err error
 }
 
 // MakeFAT makes a FAT file system at path; files are copied from the host, by their path in it.
-func MakeFAT(ctx context.Context, path string, size int64, files map[string]string) error {
+func MakeFAT(ctx context.Context, path string, size int64, files Sources) error {
 	if err := run(ctx, "mkfs.vfat", "-C", path, fmt.Sprint(size>>10)); err != nil {
 		return err
 	}
@@ -174,7 +174,11 @@ func MakeFAT(ctx context.Context, path string, size int64, files map[string]stri
 
 // MakeLoader makes the image of the component boot at path.
 func (w *Workshop) MakeLoader(ctx context.Context, path string) error {
-	return MakeFAT(ctx, path, w.size("boot_a"), map[string]string{"EFI/device/linux.efi": w.debian.Kernel})
+	files, err := w.kind.Loader(ctx, w)
+	if err != nil {
+		return err
+	}
+	return MakeFAT(ctx, path, w.size("boot_a"), files)
 }
 
 func (w *Workshop) size(label string) int64 {

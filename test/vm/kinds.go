@@ -30,8 +30,24 @@ keys = ["/etc/fwu-ab/keys"]
 // UEFI is a PC with UEFI firmware (OVMF) and an NVMe disk. The bank's kernel is an EFI program in a FAT slot of the bank; an EFI system partition belongs to no bank, and its shell
 // script is for a firmware that lost its variables.
 func UEFI() Kind {
+	return uefi("uefi", kernelArguments, func(_ context.Context, w *Workshop) (Sources, error) {
+		return Sources{"EFI/device/linux.efi": w.debian.Kernel}, nil
+	})
+}
+
+// Watchdog is the same with a hardware watchdog. Its kernel is Debian's generic one, which has the driver; an initrd beside it in the bank's slot has what that kernel needs to reach the root file system.
+func Watchdog() Kind {
+	k := uefi("watchdog", kernelArguments+` initrd=\EFI\device\initrd.img`, func(ctx context.Context, _ *Workshop) (Sources, error) {
+		dir, err := MakeGeneric(ctx)
+		return Sources{"EFI/device/linux.efi": filepath.Join(dir, "vmlinuz"), "EFI/device/initrd.img": filepath.Join(dir, "initrd.img")}, err
+	})
+	k.Devices = []string{"-device", "i6300esb", "-action", "watchdog=reset"}
+	return k
+}
+
+func uefi(name, arguments string, loader func(context.Context, *Workshop) (Sources, error)) Kind {
 	return Kind{
-		Name: "uefi", Machine: "q35", Loader: true, SlotSize: rootSize,
+		Name: name, Machine: "q35", SlotSize: rootSize, Loader: loader,
 		Partitions: []diskimage.Partition{
 			{Name: "esp", Size: 4 * mib, Type: diskimage.EFISystem},
 			{Name: "boot_a", Size: 16 * mib}, {Name: "boot_b", Size: 16 * mib},
@@ -45,7 +61,7 @@ func UEFI() Kind {
 type = "efi"
 [selector.efi]
 path = '\EFI\device\linux.efi'
-command-line = "root=PARTUUID={partuuid:rootfs} fwu.bank={bank} ` + kernelArguments + `"
+command-line = 'root=PARTUUID={partuuid:rootfs} fwu.bank={bank} ` + arguments + `'
 [component.boot]
 id = 0
 slots = {a = "PARTLABEL=boot_a", b = "PARTLABEL=boot_b"}
@@ -53,41 +69,45 @@ slots = {a = "PARTLABEL=boot_a", b = "PARTLABEL=boot_b"}
 id = 1
 slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
 ` + appConfig,
-			"usr/lib/systemd/system/app.service": appUnit,
+			"usr/lib/systemd/system/app.service":                  appUnit,
+			"usr/lib/systemd/system/multi-user.target.d/app.conf": appWanted,
 		},
 		Fill: func(ctx context.Context, w *Workshop, d *Disk) error {
 			script := filepath.Join(w.dir, "startup.nsh")
 			// Consistent names of the shell: the disk, and the partition as a letter.
-			text := "HD0c:\\EFI\\device\\linux.efi root=PARTLABEL=rootfs_a fwu.bank=a " + kernelArguments + "\r\n" +
-				"HD0d:\\EFI\\device\\linux.efi root=PARTLABEL=rootfs_b fwu.bank=b " + kernelArguments + "\r\nreset\r\n"
+			text := "HD0c:\\EFI\\device\\linux.efi root=PARTLABEL=rootfs_a fwu.bank=a " + arguments + "\r\n" +
+				"HD0d:\\EFI\\device\\linux.efi root=PARTLABEL=rootfs_b fwu.bank=b " + arguments + "\r\nreset\r\n"
 			if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
 				return err
 			}
 			esp := filepath.Join(w.dir, "esp.img")
-			if err := MakeFAT(ctx, esp, w.size("esp"), map[string]string{"startup.nsh": script}); err != nil {
+			if err := MakeFAT(ctx, esp, w.size("esp"), Sources{"startup.nsh": script}); err != nil {
 				return err
 			}
 			return d.Copy("esp", esp)
 		},
 		Forget: func(_ context.Context, _ *Disk, dir string) error { return os.Remove(filepath.Join(dir, "vars.fd")) },
-		Firmware: func(_ context.Context, dir string) ([]string, error) {
-			vars := filepath.Join(dir, "vars.fd")
-			if _, err := os.Stat(vars); os.IsNotExist(err) { // as it leaves the factory
+		Firmware: func(_ context.Context, m *Machine) ([]string, error) {
+			if _, err := os.Stat(m.variables()); os.IsNotExist(err) { // as it leaves the factory
 				b, err := os.ReadFile("/usr/share/OVMF/OVMF_VARS_4M.fd")
 				if err != nil {
 					return nil, err
 				}
-				if err := os.WriteFile(vars, b, 0o644); err != nil {
+				if err := os.WriteFile(m.variables(), b, 0o644); err != nil {
 					return nil, err
 				}
 			}
+			flash, err := m.blockdev("flash1", m.variables())
 			return []string{
-				"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
-				"-drive", "if=pflash,format=raw,unit=1,file=" + vars,
-			}, nil
+				"-blockdev", "driver=raw,node-name=flash0,read-only=on,file.driver=file,file.filename=/usr/share/OVMF/OVMF_CODE_4M.fd",
+				"-blockdev", flash, "-machine", "pflash0=flash0,pflash1=flash1",
+			}, err
 		},
 	}
 }
+
+// variables is the file with the flash that the UEFI variables are in.
+func (m *Machine) variables() string { return filepath.Join(m.Dir, "vars.fd") }
 
 // kernelArguments are what both kinds start a kernel with.
 const kernelArguments = "ro console=ttyS0 panic=5 quiet"
@@ -108,3 +128,5 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/sh -c 'head -c 16 /run/fwu-ab/slots/app > /run/app-version'
 `
+
+const appWanted = "[Unit]\nWants=app.service\n"

@@ -18,7 +18,22 @@ type Machine struct {
 	Disk    *Disk
 	Dir     string
 	Console io.Writer
+	Record  bool // keep a log of all that is written, beside each file: path.log
 	running *Running
+}
+
+// blockdev is the argument for a file that the machine writes to.
+func (m *Machine) blockdev(node, path string) (string, error) {
+	if !m.Record {
+		return "driver=raw,node-name=" + node + file("file", path), nil
+	}
+	log := path + ".log"
+	return "driver=blklogwrites,node-name=" + node + file("file", path) + file("log", log) + ",log-super-update-interval=1", os.WriteFile(log, nil, 0o644)
+}
+
+// file names a file in an argument of QEMU's, where a comma is doubled.
+func file(child, path string) string {
+	return "," + child + ".driver=file," + child + ".filename=" + strings.ReplaceAll(path, ",", ",,")
 }
 
 // CopyTo makes a machine that is what m is now. Of m, which must be off.
@@ -31,16 +46,20 @@ func (m *Machine) CopyTo(ctx context.Context, dir string, console io.Writer) (*M
 
 // On switches the machine on. Payload, if not empty, is an image that it sees as a second disk, read-only.
 func (m *Machine) On(ctx context.Context, payload string) (*Running, error) {
-	firmware, err := m.Kind.Firmware(ctx, m.Dir)
+	firmware, err := m.Kind.Firmware(ctx, m)
 	if err != nil {
 		return nil, err
 	}
 	// The host's page cache is as good as a disk's: what was flushed survives the end of the process.
-	disks := []string{"driver=raw,node-name=disk0,file.driver=file,file.filename=" + m.Disk.Path}
-	if payload != "" {
-		disks = append(disks, "driver=raw,node-name=disk1,read-only=on,file.driver=file,file.filename="+payload)
+	disk, err := m.blockdev("disk0", m.Disk.Path)
+	if err != nil {
+		return nil, err
 	}
-	r, err := Start(ctx, Hardware{Machine: m.Kind.Machine, Firmware: firmware, Disks: disks, Console: m.Console})
+	disks := []string{disk}
+	if payload != "" {
+		disks = append(disks, "driver=raw,node-name=disk1,read-only=on"+file("file", payload))
+	}
+	r, err := Start(ctx, Hardware{Machine: m.Kind.Machine, Firmware: firmware, Disks: disks, More: m.Kind.Devices, Console: m.Console})
 	if err != nil {
 		return nil, err
 	}
@@ -101,10 +120,18 @@ func (s Status) Component(name string) ComponentStatus {
 	return ComponentStatus{}
 }
 
+// answerTime is how long the service may take to say how things stand, its start included.
+const answerTime = 90 * time.Second
+
 // Status asks the service in the guest.
 func (r *Running) Status(ctx context.Context) (Status, error) {
 	var st Status
-	reply, err := r.Exec(ctx, "fwu-ab", "status", "--json")
+	asked, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	reply, err := r.Exec(asked, "fwu-ab", "status", "--json")
+	if err != nil && ctx.Err() == nil && asked.Err() != nil {
+		err = fmt.Errorf("fwu-ab status in the guest: %w within %v", errNoAnswer, answerTime)
+	}
 	if err != nil {
 		return st, err
 	}
@@ -114,6 +141,8 @@ func (r *Running) Status(ctx context.Context) (Status, error) {
 	return st, json.Unmarshal([]byte(reply.Out), &st)
 }
 
+var errNoAnswer = errors.New("no answer")
+
 // askInterval is how often a state is asked for that is waited for.
 const askInterval = 500 * time.Millisecond
 
@@ -121,16 +150,20 @@ const askInterval = 500 * time.Millisecond
 func (r *Running) Until(ctx context.Context, done func(Status) bool) (Status, error) {
 	ticker := time.NewTicker(askInterval)
 	defer ticker.Stop()
+	var last Status
 	for {
 		st, err := r.Status(ctx)
-		if err == nil && done(st) {
-			return st, nil
+		if err == nil && done(st) || errors.Is(err, errNoAnswer) {
+			return st, err
+		}
+		if err == nil {
+			last = st
 		}
 		select {
 		case <-r.done:
-			return st, fmt.Errorf("the machine ended (%s) at %v", r.qmp.exit, st)
+			return last, fmt.Errorf("the machine ended (%s) at %v", r.qmp.exit, last)
 		case <-ctx.Done():
-			return st, errors.Join(fmt.Errorf("%w, at %v", context.Cause(ctx), st), err)
+			return last, errors.Join(fmt.Errorf("%w, at %v", context.Cause(ctx), last), err)
 		case <-ticker.C:
 		}
 	}

@@ -155,7 +155,7 @@ func (r *Running) WaitAgent(ctx context.Context) (string, error) {
 	case id := <-r.agent.hello:
 		return id, nil
 	case <-r.done:
-		return "", fmt.Errorf("the machine ended (%s) before its agent was up", r.qmp.exit)
+		return "", errors.Join(fmt.Errorf("the machine ended (%s) before its agent was up", r.qmp.exit), r.qmp.err)
 	case <-ctx.Done():
 		return "", fmt.Errorf("wait for the guest's agent: %w", context.Cause(ctx))
 	}

@@ -30,13 +30,13 @@ func newLab(t *testing.T, kind Kind) *lab {
 	}
 	ctx, dir := t.Context(), t.TempDir()
 	begin := time.Now()
-	w, err := NewWorkshop(ctx, dir, kind)
+	w, err := NewWorkshop(ctx, "../..", dir, kind)
 	check(t, err)
 	l := &lab{Workshop: w, root: filepath.Join(dir, "root-1.img"), boot: filepath.Join(dir, "boot-1.img"), app: filepath.Join(dir, "app-1.img")}
 	check(t, w.MakeRoot(ctx, l.root, Root{Version: 1}))
 	check(t, os.WriteFile(l.app, appImage(1), 0o644))
 	images := map[string]string{"rootfs": l.root, "app": l.app}
-	if kind.Loader {
+	if kind.Loader != nil {
 		check(t, w.MakeLoader(ctx, l.boot))
 		images["boot"] = l.boot
 	}
@@ -61,7 +61,7 @@ func (l *lab) all(state string) string {
 // in is the state of all components, when that of the root file system is as given and nothing became of the others.
 func (l *lab) in(rootfs string) string {
 	out := "rootfs " + rootfs + ", app READY 1.0.0"
-	if l.kind.Loader {
+	if l.kind.Loader != nil {
 		out = "boot READY 1.0.0, " + out
 	}
 	return out

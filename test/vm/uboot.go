@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/fwu-ab/fwu-ab/partition/diskimage"
@@ -65,28 +64,8 @@ func MakeUBoot(ctx context.Context) (string, error) {
 	}
 	dir, err := cached(ctx, "uboot-rom", ubootConfig+ubootEnvironment+filepath.Base(source), func(ctx context.Context, dir string) error {
 		tree := filepath.Join(dir, "tree")
-		if err := run(ctx, "cp", "-a", source, tree); err != nil {
-			return err
-		}
-		build := []string{"-s", "-C", tree, "CROSS_COMPILE=i686-linux-gnu-"}
-		if err := run(ctx, "make", append(build, "qemu-x86_defconfig")...); err != nil {
-			return err
-		}
-		config := filepath.Join(tree, ".config")
-		text, err := os.ReadFile(config)
-		if err != nil {
-			return err
-		}
-		if err := put(tree, Files{".config": string(text) + ubootConfig, "default.env": ubootEnvironment}); err != nil {
-			return err
-		}
-		if err := run(ctx, "make", append(build, "olddefconfig")...); err != nil {
-			return err
-		}
-		if err := kept(config, ubootConfig); err != nil {
-			return err
-		}
-		if err := run(ctx, "make", append(build, fmt.Sprintf("-j%d", 2))...); err != nil {
+		prepare := func() error { return put(tree, Files{"default.env": ubootEnvironment}) }
+		if err := buildUBoot(ctx, source, tree, "qemu-x86_defconfig", ubootConfig, prepare, "CROSS_COMPILE=i686-linux-gnu-"); err != nil {
 			return err
 		}
 		return errors.Join(os.Rename(filepath.Join(tree, "u-boot.rom"), filepath.Join(dir, "u-boot.rom")), os.RemoveAll(tree))
@@ -97,6 +76,37 @@ func MakeUBoot(ctx context.Context) (string, error) {
 	return filepath.Join(dir, "u-boot.rom"), nil
 }
 
+// buildUBoot builds a copy of the source in tree, with a configuration that is changed. Prepare changes files of the copy; args are make's.
+func buildUBoot(ctx context.Context, source, tree, defconfig, changes string, prepare func() error, args ...string) error {
+	if err := run(ctx, "cp", "-a", source, tree); err != nil {
+		return err
+	}
+	if err := prepare(); err != nil {
+		return err
+	}
+	build := func(target ...string) error {
+		return run(ctx, "make", append([]string{"-s", "-C", tree, "-j2", args[0]}, target...)...)
+	}
+	if err := build(defconfig); err != nil {
+		return err
+	}
+	config := filepath.Join(tree, ".config")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return err
+	}
+	if err := put(tree, Files{".config": string(text) + changes}); err != nil {
+		return err
+	}
+	if err := build("olddefconfig"); err != nil {
+		return err
+	}
+	if err := kept(config, changes); err != nil {
+		return err
+	}
+	return build(args[1:]...)
+}
+
 // kept makes sure that a configuration took what was asked for.
 func kept(config, want string) error {
 	text, err := os.ReadFile(config)
@@ -104,7 +114,9 @@ func kept(config, want string) error {
 		return err
 	}
 	for line := range strings.Lines(want) {
-		if strings.HasPrefix(line, "CONFIG_") && !strings.Contains("\n"+string(text), "\n"+line) {
+		on := strings.HasPrefix(line, "CONFIG_") && !strings.Contains("\n"+string(text), "\n"+line)
+		name, isOff := strings.CutPrefix(strings.TrimSuffix(line, " is not set\n"), "# ")
+		if off := isOff && strings.Contains("\n"+string(text), "\n"+name+"="); on || off {
 			return fmt.Errorf("U-Boot's configuration does not take %s", strings.TrimSpace(line))
 		}
 	}
@@ -114,7 +126,7 @@ func kept(config, want string) error {
 // UBootSource is Debian's U-Boot, unpacked and with Debian's patches; not to be written to.
 func UBootSource(ctx context.Context) (string, error) {
 	dir, err := cached(ctx, "uboot-source", release(), func(ctx context.Context, dir string) error {
-		apt, err := sourceList(dir)
+		apt, err := privateLists(dir, true)
 		if err != nil {
 			return err
 		}
@@ -129,31 +141,6 @@ func UBootSource(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("fetch the source of U-Boot: %w", err)
 	}
 	return filepath.Join(dir, "source"), nil
-}
-
-// sourceList makes a private list of the source packages of the host's own package sources, and returns the options that make apt-get use it and leave the host's lists alone.
-func sourceList(dir string) ([]string, error) {
-	files, err := sources()
-	if err != nil {
-		return nil, err
-	}
-	parts := filepath.Join(dir, "sources")
-	for _, d := range []string{parts, filepath.Join(dir, "lists/partial")} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return nil, err
-		}
-	}
-	deb := regexp.MustCompile(`(?m)^(Types:.*\b)?deb\b`)
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(filepath.Join(parts, filepath.Base(f)), deb.ReplaceAll(text, []byte("${1}deb-src")), 0o644); err != nil {
-			return nil, err
-		}
-	}
-	return []string{"-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", "Dir::Etc::sourceparts=" + parts, "-o", "Dir::State::lists=" + filepath.Join(dir, "lists")}, nil
 }
 
 // UBoot is a PC with U-Boot and an NVMe disk. The bank's kernel lies in the bank's root file system; the first partition has the two copies of the environment and the boot script.
@@ -178,11 +165,12 @@ default-environment = "/usr/share/fwu-ab/default.env"
 id = 0
 slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
 ` + appConfig,
-			"etc/fw_env.config":                  fmt.Sprintf("/boot/env/uboot.env 0x0 %#x\n/boot/env/uboot-redund.env 0x0 %#x\n", ubootSize, ubootSize),
-			"etc/fstab":                          tmpfs + "/dev/disk/by-partlabel/ubootenv /boot/env vfat rw 0 0\n",
-			"boot/env/.mounted":                  "",
-			"usr/share/fwu-ab/default.env":       ubootEnvironment,
-			"usr/lib/systemd/system/app.service": appUnit,
+			"etc/fw_env.config":                                   fmt.Sprintf("/boot/env/uboot.env 0x0 %#x\n/boot/env/uboot-redund.env 0x0 %#x\n", ubootSize, ubootSize),
+			"etc/fstab":                                           tmpfs + "/dev/disk/by-partlabel/ubootenv /boot/env vfat rw 0 0\n",
+			"boot/env/.mounted":                                   "",
+			"usr/share/fwu-ab/default.env":                        ubootEnvironment,
+			"usr/lib/systemd/system/app.service":                  appUnit,
+			"usr/lib/systemd/system/multi-user.target.d/app.conf": appWanted,
 		},
 		Fill: func(ctx context.Context, w *Workshop, d *Disk) error {
 			script, text, env := filepath.Join(w.dir, "boot.scr"), filepath.Join(w.dir, "default.env"), filepath.Join(w.dir, "uboot.env")
@@ -196,7 +184,7 @@ slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
 				return err
 			}
 			fat := filepath.Join(w.dir, "env.img")
-			if err := MakeFAT(ctx, fat, w.size("ubootenv"), map[string]string{"boot.scr": script, "uboot.env": env, "uboot-redund.env": env}); err != nil {
+			if err := MakeFAT(ctx, fat, w.size("ubootenv"), Sources{"boot.scr": script, "uboot.env": env, "uboot-redund.env": env}); err != nil {
 				return err
 			}
 			return d.Copy("ubootenv", fat)
@@ -204,7 +192,7 @@ slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
 		Forget: func(ctx context.Context, d *Disk, _ string) error {
 			return run(ctx, "mdel", "-i", fmt.Sprintf("%s@@%d", d.Path, d.Extents["ubootenv"].Offset), "::/uboot.env", "::/uboot-redund.env")
 		},
-		Firmware: func(ctx context.Context, _ string) ([]string, error) {
+		Firmware: func(ctx context.Context, _ *Machine) ([]string, error) {
 			rom, err := MakeUBoot(ctx)
 			return []string{"-bios", rom}, err
 		},
