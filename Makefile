@@ -15,7 +15,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv
 
 # Debian's U-Boot is built from source: for the PC that QEMU is, and as a Linux process.
 UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig u-boot-tools
-VM_PACKAGES = $(UBOOT_PACKAGES) qemu-system-x86 ovmf mmdebstrap mtools dosfstools e2fsprogs kmod systemd
+VM_PACKAGES = $(UBOOT_PACKAGES) qemu-system-x86 ovmf mmdebstrap mtools dosfstools e2fsprogs kmod systemd cpio
 
 LDFLAGS = -s -w
 # What of the output of go test -v says how the stories went.
@@ -28,7 +28,7 @@ PREFIX ?= /usr
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help build install units demo test check unit race 386 cross fuzz crash conformance vm audit bench clean demo-packages test-packages vm-packages
+.PHONY: help build install units demo test check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages test-packages vm-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -97,8 +97,14 @@ conformance: ## the tables and the walk of the specification, against the servic
 	FWUAB_TEST_ALL=1 FWUAB_CONFORMANCE=full $(GO) test -count=1 -v -timeout 20m ./fwu/conformance > build/conformance.log 2>&1 || { grep -v '^ *=== ' build/conformance.log; exit 1; }
 	@grep -E '^--- |conformance of TestService' build/conformance.log
 
-vm: vm-packages ## virtual machines with real firmware: the stories of updates that every change is tested with; needs root
+vm: vm-packages ## virtual machines with real firmware, and the real U-Boot: the stories that every change is tested with; needs root
 	FWUAB_VM=core $(GO) test -count=1 -v -timeout 40m ./test/vm | $(STORIES)
+
+test-vm-full: vm-packages ## all stories of the virtual machines, and power cuts in their disks and firmware variables; more than an hour
+	FWUAB_VM=full $(GO) test -count=1 -v -timeout 150m ./test/vm | $(STORIES)
+
+demo-vm: vm-packages ## updates on a virtual machine with UEFI firmware and systemd, with its console; a few minutes, needs root
+	$(GO) run ./test/vm/demo
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for p in $$($(GO) list ./...); do \
