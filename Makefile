@@ -14,12 +14,12 @@ DEMO_PACKAGES = dbus-daemon e2fsprogs
 TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup efibootmgr
 
 # Debian's U-Boot is built from source: for the PC that QEMU is, and as a Linux process.
-UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig u-boot-tools
+UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig xxd u-boot-tools
 VM_PACKAGES = $(UBOOT_PACKAGES) qemu-system-x86 ovmf mmdebstrap mtools dosfstools e2fsprogs kmod systemd cpio
 
 LDFLAGS = -s -w
 # What of the output of go test -v says how the stories went.
-STORIES = grep -vE '^ *=== (RUN|PAUSE|CONT|NAME)'
+STORIES = grep --line-buffered -vE '^ *=== (RUN|PAUSE|CONT|NAME)'
 BUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 
 # Where make install puts things: below DESTDIR, as they will be found at PREFIX.

@@ -166,7 +166,7 @@ func (rec *recording) choose(n int) []cut {
 		share := min(len(groups[i]), left/(len(groups)-g))
 		left -= share
 		for j := range share {
-			cuts = append(cuts, cut{rec, groups[i][j*len(groups[i])/share], []string{"nothing", "everything", "some"}[len(cuts)%3]})
+			cuts = append(cuts, cut{rec, groups[i][(j+1)*len(groups[i])/share-1], []string{"nothing", "everything", "some"}[len(cuts)%3]})
 		}
 	}
 	return cuts

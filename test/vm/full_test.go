@@ -380,11 +380,22 @@ func serviceIsKilled(s *story) {
 	s.do(r, "fwu-ab", "clean", "rootfs")
 	s.kill(r, "booted b, default b, trial -: "+s.in("READY 2.0.0"))
 	s.powerOff(r)
-	r = s.on(s.payload(3, Root{}))
+	r = s.on(s.payload(3, s.client()))
 	s.wants(r, "booted b, default b, trial -: "+s.in("READY 2.0.0"))
 	s.mount(r)
 	s.sh(r, "fwu-ab start rootfs --manifest /run/payload/rootfs.suit && fwu-ab cancel rootfs")
 	s.kill(r, "booted b, default b, trial -: "+s.in("FAILED 2.0.0 (cancelled: cancelled by the client)"))
+	s.do(r, "fwu-ab", "clean", "rootfs")
+	s.do(r, "fwu-ab", "update", "--quiet", "/run/payload/rootfs.suit", "/run/payload/rootfs.img")
+	s.asks(r, Reset, "fwu-ab", "reboot")
+	r = s.on("")
+	s.wants(r, "booted a, default b, trial a: "+s.in("TRIAL 3.0.0"))
+	s.do(r, "fwu-ab", "reject", "--text", "not liked")
+	const rejected = " (rejected: not liked)"
+	s.kill(r, "booted a, default b, trial a: "+s.in("REJECTED 3.0.0"+rejected))
+	s.asks(r, Reset, "fwu-ab", "reboot")
+	r = s.on("")
+	s.wants(r, "booted b, default b, trial -: "+s.in("FAILED 2.0.0"+rejected))
 	s.powerOff(r)
 }
 
