@@ -3,70 +3,41 @@ package suit
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/asn1"
 	"errors"
 	"fmt"
-	"math/big"
 )
 
-// Labels and algorithms of COSE (RFC 9052, sections 2 and 3.1; RFC 9053, section 2; RFC 9864, section 2; RFC 9054, section 2.1).
+// Labels of COSE (RFC 9052, sections 2 and 3.1).
 const (
 	tagSign1 = 18
 
 	headerAlg  = 1
 	headerCrit = 2
 	headerKID  = 4
-
-	algES256   = -7
-	algEdDSA   = -8
-	algESP256  = -9 // the fully-specified name of the same, which draft-ietf-suit-mti uses
-	algEd25519 = -19
-	algSHA256  = -16
 )
-
-// algorithmName is the name of a signature algorithm of the profile, empty for any other.
-func algorithmName(alg int64) string {
-	switch alg {
-	case algES256:
-		return "ES256"
-	case algESP256:
-		return "ESP256"
-	case algEdDSA:
-		return "EdDSA"
-	case algEd25519:
-		return "Ed25519"
-	}
-	return ""
-}
 
 // sign1 is a COSE_Sign1 with a detached payload.
 type sign1 struct {
 	protected []byte // content of the protected header, as signed
-	alg       int64
+	alg       algorithm
 	kid       []byte // nil if there is none
 	signature []byte
 }
 
 // authentication is the content of the authentication wrapper (draft-ietf-suit-manifest-37, section "Authenticated Manifests").
 type authentication struct {
-	rawDigest []byte // the encoded SUIT_Digest: what is signed
-	digest    Digest
-	signature *sign1 // nil if not signed yet
+	rawDigest  []byte // the encoded SUIT_Digest: what is signed
+	digest     Digest
+	signatures []*sign1 // none if not signed yet
+	blocks     [][]byte // the same, encoded
 }
 
 func readAuthentication(b []byte) (a authentication, err error) {
 	r := &reader{b: b}
-	n, err := r.array("authentication wrapper", 1, 16)
+	n, err := r.array("authentication wrapper", 1, 1+maxSignatures)
 	if err != nil {
 		return a, err
-	}
-	if n > 2 {
-		return a, unsupported("%d signatures", n-1)
 	}
 	d, err := r.nested("manifest digest")
 	if err != nil {
@@ -79,14 +50,17 @@ func readAuthentication(b []byte) (a authentication, err error) {
 	if err := d.done("manifest digest"); err != nil {
 		return a, err
 	}
-	if n == 2 {
-		s, err := r.nested("signature")
+	for range n - 1 {
+		block, err := r.nested("signature")
 		if err != nil {
 			return a, err
 		}
-		if a.signature, err = s.sign1(); err != nil {
+		a.blocks = append(a.blocks, block.b)
+		s, err := block.sign1()
+		if err != nil {
 			return a, err
 		}
+		a.signatures = append(a.signatures, s)
 	}
 	return a, r.done("authentication wrapper")
 }
@@ -100,22 +74,27 @@ func (r *reader) digest(what string) (Digest, error) {
 	if err != nil {
 		return Digest{}, err
 	}
-	if alg != algSHA256 {
+	hash, ok := hashes()[alg]
+	if !ok {
 		return Digest{}, unsupported("digest algorithm %d", alg)
 	}
 	sum, err := r.bytes(what)
 	if err != nil {
 		return Digest{}, err
 	}
-	if len(sum) != sha256.Size {
-		return Digest{}, malformed("%s of %d bytes, want %d", what, len(sum), sha256.Size)
+	if len(sum) != hash.Size() {
+		return Digest{}, malformed("%s of %d bytes, want %d", what, len(sum), hash.Size())
 	}
-	return Digest{Hash: crypto.SHA256, Sum: bytes.Clone(sum)}, nil
+	return Digest{Hash: hash, Sum: bytes.Clone(sum)}, nil
 }
 
 func appendDigest(b []byte, d Digest) []byte {
 	b = appendHead(b, majorArray, 2)
-	b = appendInt(b, algSHA256)
+	for id, h := range hashes() {
+		if h == d.Hash {
+			b = appendInt(b, id)
+		}
+	}
 	return appendBytes(b, d.Sum)
 }
 
@@ -174,10 +153,12 @@ func (s *sign1) header(r *reader, what string, protected bool) error {
 	err := r.fields(what, func(key int64) (err error) {
 		switch {
 		case key == headerAlg && protected:
-			if s.alg, err = r.int("signature algorithm"); err == nil && algorithmName(s.alg) == "" {
-				err = unsupported("signature algorithm %d", s.alg)
+			id, err := r.int("signature algorithm")
+			if err != nil {
+				return err
 			}
-			return err
+			s.alg = algorithmOf(id)
+			return nil
 		case key == headerKID && s.kid == nil:
 			if s.kid, err = r.bytes("key identifier"); len(s.kid) > maxKID {
 				err = malformed("key identifier of %d bytes", len(s.kid))
@@ -188,7 +169,7 @@ func (s *sign1) header(r *reader, what string, protected bool) error {
 		}
 		return unsupported("COSE header parameter %d in the %s", key, what)
 	})
-	if err == nil && s.alg == 0 {
+	if err == nil && s.alg.id == 0 {
 		err = malformed("%s names no algorithm", what)
 	}
 	return err
@@ -205,13 +186,16 @@ func toBeSigned(protected, payload []byte) []byte {
 
 // verify returns nil if one of the keys made the signature over payload.
 func (s *sign1) verify(payload []byte, keys VerifyKeys) error {
+	if s.alg.name == "" {
+		return unsupported("signature algorithm %d", s.alg.id)
+	}
 	message := toBeSigned(s.protected, payload)
 	tried := 0
 	for _, k := range keys {
-		if s.kid != nil && !bytes.Equal(s.kid, k.KID) || !usable(s.alg, k.Public) {
+		if s.kid != nil && !bytes.Equal(s.kid, k.KID) || !s.alg.uses(k.Public) {
 			continue
 		}
-		if verifyWith(k.Public, message, s.signature) {
+		if s.alg.verify(k.Public, message, s.signature) {
 			return nil
 		}
 		tried++
@@ -220,71 +204,125 @@ func (s *sign1) verify(payload []byte, keys VerifyKeys) error {
 	case tried > 0:
 		return fmt.Errorf("%w: made by none of %d matching keys, or the content was changed", ErrSignature, tried)
 	case s.kid != nil:
-		return fmt.Errorf("%w: no trust anchor of %d has the key identifier %x and the type for %s", ErrSignature, len(keys), s.kid, algorithmName(s.alg))
+		return fmt.Errorf("%w: no trust anchor of %d has the key identifier %x and the type for %s", ErrSignature, len(keys), s.kid, s.alg.name)
 	}
-	return fmt.Errorf("%w: no trust anchor of %d has the type for %s", ErrSignature, len(keys), algorithmName(s.alg))
+	return fmt.Errorf("%w: no trust anchor of %d has the type for %s", ErrSignature, len(keys), s.alg.name)
 }
 
-// usable tells whether a key is of the type that alg needs.
-func usable(alg int64, key crypto.PublicKey) bool {
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		return (alg == algES256 || alg == algESP256) && k != nil && k.Curve == elliptic.P256()
-	case ed25519.PublicKey:
-		return (alg == algEdDSA || alg == algEd25519) && len(k) == ed25519.PublicKeySize
+// verify returns nil if one of the signatures is by one of the keys.
+func (a authentication) verify(keys VerifyKeys) error {
+	if len(a.signatures) == 0 {
+		return fmt.Errorf("%w: the manifest is not signed", ErrSignature)
 	}
-	return false
-}
-
-// verifyWith checks a signature in the form of COSE: r and s, 32 bytes each, for ECDSA (RFC 9053, section 2.1).
-func verifyWith(key crypto.PublicKey, message, sig []byte) bool {
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		if len(sig) != 64 {
-			return false
+	var errs []error
+	for _, s := range a.signatures {
+		err := s.verify(a.rawDigest, keys)
+		if err == nil {
+			return nil
 		}
-		digest := sha256.Sum256(message)
-		return ecdsa.Verify(k, digest[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:]))
-	case ed25519.PublicKey:
-		return ed25519.Verify(k, message, sig)
+		errs = append(errs, err)
 	}
-	return false
+	return errors.Join(errs...)
 }
 
 // manifestDigest is the digest over the manifest as the byte string that it is in the envelope.
-func manifestDigest(manifest []byte) Digest {
-	h := sha256.New()
+func manifestDigest(hash crypto.Hash, manifest []byte) Digest {
+	h := hash.New()
 	h.Write(appendHead(nil, majorBytes, uint64(len(manifest))))
 	h.Write(manifest)
-	return Digest{Hash: crypto.SHA256, Sum: h.Sum(nil)}
+	return Digest{Hash: hash, Sum: h.Sum(nil)}
 }
 
 // matches returns nil if the digest in the wrapper is that of the manifest.
 func (a authentication) matches(manifest []byte) error {
-	if subtle.ConstantTimeCompare(a.digest.Sum, manifestDigest(manifest).Sum) != 1 {
+	if subtle.ConstantTimeCompare(a.digest.Sum, manifestDigest(a.digest.Hash, manifest).Sum) != 1 {
 		return fmt.Errorf("%w: the manifest does not have the digest that is signed", ErrSignature)
 	}
 	return nil
 }
 
-// Sign returns the envelope with a COSE_Sign1 by signer, whose public key is an *ecdsa.PublicKey on P-256 or an ed25519.PublicKey. The key
-// identifier kid, if not empty, goes into the protected header. The manifest's digest is checked first, and the manifest has to be one that Open takes. An envelope
-// that is signed already is refused. ECDSA signatures by a key in memory are deterministic (RFC 6979).
+// Sign returns the envelope with a COSE_Sign1 by signer more, whose public key is an *ecdsa.PublicKey on P-256, P-384 or P-521 or an ed25519.PublicKey. The key
+// identifier kid, if not empty, goes into the protected header. The manifest's digest is checked first, and the manifest has to be one that Open takes. A second
+// signature by the same key is refused. ECDSA signatures by a key in memory are deterministic (RFC 6979).
 func Sign(envelope []byte, signer crypto.Signer, kid []byte) ([]byte, error) {
+	alg, err := algorithmFor(signer.Public())
+	if err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
+	}
+	message, err := ToBeSigned(envelope, signer.Public(), kid)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := alg.sign(signer, message)
+	if err != nil {
+		return nil, err
+	}
+	return Attach(envelope, signer.Public(), kid, sig)
+}
+
+// ToBeSigned returns what a key signs that is not at hand: the Sig_structure (RFC 9052, section 4.4) for the algorithm that goes with the public key. ECDSA signs its digest by
+// SHA-256 on P-256, SHA-384 on P-384 and SHA-512 on P-521; Ed25519 signs the bytes. It refuses what Sign refuses.
+func ToBeSigned(envelope []byte, public crypto.PublicKey, kid []byte) ([]byte, error) {
+	_, a, _, err := readUnverified(envelope)
+	if err != nil {
+		return nil, err
+	}
+	alg, err := algorithmFor(public)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	if len(a.signatures) == maxSignatures {
+		return nil, unsupported("more than %d signatures", maxSignatures)
+	}
+	for _, s := range a.signatures {
+		if s.verify(a.rawDigest, VerifyKeys{{KID: s.kid, Public: public}}) == nil {
+			return nil, fmt.Errorf("the envelope is signed by this key already: %x", s.kid)
+		}
+	}
+	return toBeSigned(alg.protected(kid), a.rawDigest), nil
+}
+
+// Hashed is the digest of what ToBeSigned returned that an ECDSA key signs; for an Ed25519 key there is none.
+func Hashed(message []byte, public crypto.PublicKey) ([]byte, error) {
+	alg, err := algorithmFor(public)
+	if err == nil && alg.hash == 0 {
+		err = errors.New("Ed25519 signs the bytes and not a digest of them")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	return alg.digest(message), nil
+}
+
+// Attach returns the envelope with a signature that was made elsewhere over what ToBeSigned returned for the same arguments. An ECDSA signature may be in the form of COSE, r and s one
+// after the other, or in ASN.1. It is verified.
+func Attach(envelope []byte, public crypto.PublicKey, kid, sig []byte) ([]byte, error) {
+	message, err := ToBeSigned(envelope, public, kid)
+	if err != nil {
+		return nil, err
+	}
+	alg, err := algorithmFor(public)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	if alg.curve != nil && len(sig) != 2*alg.size() {
+		if sig, err = alg.raw(sig); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrSignature, err)
+		}
+	}
+	if !alg.verify(public, message, sig) {
+		return nil, fmt.Errorf("%w: it is not by this key, or over something else", ErrSignature)
+	}
 	f, a, _, err := readUnverified(envelope)
 	if err != nil {
 		return nil, err
 	}
-	if a.signature != nil {
-		return nil, unsupported("a second signature")
-	}
-	block, err := signBlock(a.rawDigest, signer, kid)
-	if err != nil {
-		return nil, err
-	}
-	f.authentication = appendHead(nil, majorArray, 2)
+	blocks := append(a.blocks, signBlock(alg.protected(kid), sig))
+	f.authentication = appendHead(nil, majorArray, uint64(1+len(blocks)))
 	f.authentication = appendBytes(f.authentication, a.rawDigest)
-	f.authentication = appendBytes(f.authentication, block)
+	for _, b := range blocks {
+		f.authentication = appendBytes(f.authentication, b)
+	}
 	signed := appendEnvelope(nil, f)
 	if _, _, _, err := readUnverified(signed); err != nil {
 		return nil, err
@@ -292,64 +330,28 @@ func Sign(envelope []byte, signer crypto.Signer, kid []byte) ([]byte, error) {
 	return signed, nil
 }
 
-// signBlock makes a COSE_Sign1 over payload, and checks the signature: a key in hardware can fail.
-func signBlock(payload []byte, signer crypto.Signer, kid []byte) ([]byte, error) {
-	alg := int64(algES256)
-	if _, ok := signer.Public().(ed25519.PublicKey); ok {
-		alg = algEdDSA
-	}
-	if !usable(alg, signer.Public()) {
-		return nil, errors.New("signing key is neither ECDSA on P-256 nor Ed25519")
-	}
+// protected is the content of the protected header for a key identifier.
+func (a algorithm) protected(kid []byte) []byte {
 	fields := uint64(1)
 	if len(kid) > 0 {
 		fields = 2
 	}
-	protected := appendHead(nil, majorMap, fields)
-	protected = appendInt(protected, headerAlg)
-	protected = appendInt(protected, alg)
+	b := appendHead(nil, majorMap, fields)
+	b = appendInt(b, headerAlg)
+	b = appendInt(b, a.id)
 	if len(kid) > 0 {
-		protected = appendInt(protected, headerKID)
-		protected = appendBytes(protected, kid)
+		b = appendInt(b, headerKID)
+		b = appendBytes(b, kid)
 	}
-	sig, err := signMessage(signer, toBeSigned(protected, payload))
-	if err != nil {
-		return nil, err
-	}
+	return b
+}
+
+// signBlock is a COSE_Sign1 without payload.
+func signBlock(protected, sig []byte) []byte {
 	b := appendHead(nil, majorTag, tagSign1)
 	b = appendHead(b, majorArray, 4)
 	b = appendBytes(b, protected)
 	b = appendHead(b, majorMap, 0)
 	b = appendHead(b, majorSimple, simpleNull)
-	return appendBytes(b, sig), nil
-}
-
-func signMessage(signer crypto.Signer, message []byte) (sig []byte, err error) {
-	if _, ok := signer.Public().(ed25519.PublicKey); ok {
-		sig, err = signer.Sign(nil, message, crypto.Hash(0))
-	} else {
-		digest := sha256.Sum256(message)
-		// Without a source of randomness, crypto/ecdsa signs as RFC 6979 says.
-		if sig, err = signer.Sign(nil, digest[:], crypto.SHA256); err == nil {
-			sig, err = rawSignature(sig)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("sign manifest: %w", err)
-	}
-	if !verifyWith(signer.Public(), message, sig) {
-		return nil, errors.New("sign manifest: the key made a signature that is not valid")
-	}
-	return sig, nil
-}
-
-// rawSignature turns the ASN.1 form of an ECDSA signature into that of COSE.
-func rawSignature(der []byte) ([]byte, error) {
-	var rs struct{ R, S *big.Int }
-	if rest, err := asn1.Unmarshal(der, &rs); err != nil {
-		return nil, err
-	} else if len(rest) > 0 || rs.R.Sign() <= 0 || rs.S.Sign() <= 0 || rs.R.BitLen() > 256 || rs.S.BitLen() > 256 {
-		return nil, errors.New("not an ECDSA signature on P-256")
-	}
-	return append(rs.R.FillBytes(make([]byte, 32)), rs.S.FillBytes(make([]byte, 32))...), nil
+	return appendBytes(b, sig)
 }

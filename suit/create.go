@@ -2,9 +2,9 @@ package suit
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/sha1"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -17,10 +17,10 @@ type Spec struct {
 // reportAll asks for a record of every outcome (the draft, section "Reporting Policy"). Devices of this profile ignore it.
 const reportAll = 15
 
-// Create returns an envelope that says what spec says, not signed yet: tagged, deterministic. It makes nothing that Open would not take.
+// Create returns an envelope that says what spec says, not signed yet: tagged, deterministic. The digest of the manifest is by the algorithm of the image's. It makes nothing that Open would not take.
 func Create(spec Spec) ([]byte, error) {
-	if spec.Digest.Hash != crypto.SHA256 {
-		return nil, unsupported("image digest %v", spec.Digest.Hash)
+	if h := spec.Digest.Hash; !slices.Contains(slices.Collect(maps.Values(hashes())), h) {
+		return nil, unsupported("image digest %v", h)
 	}
 	b := builder{spec: spec}
 	manifest := b.manifest()
@@ -32,7 +32,7 @@ func Create(spec Spec) ([]byte, error) {
 		return nil, fmt.Errorf("manifest would say %v instead of %v", got, spec)
 	}
 	authentication := appendHead(nil, majorArray, 1)
-	authentication = appendBytes(authentication, appendDigest(nil, m.digest))
+	authentication = appendBytes(authentication, appendDigest(nil, manifestDigest(spec.Digest.Hash, manifest)))
 	envelope := appendEnvelope(nil, frame{authentication: authentication, manifest: manifest})
 	if _, err := whole(envelope); err != nil {
 		return nil, err

@@ -51,8 +51,12 @@ func Describe(envelope []byte) (Description, error) {
 		return Description{}, err
 	}
 	d := Description{Manifest: m.digest.String(), Sequence: m.sequence, Signatures: []SignatureDescription{}}
-	if s := a.signature; s != nil {
-		d.Signatures = append(d.Signatures, SignatureDescription{Algorithm: algorithmName(s.alg), KID: hex.EncodeToString(s.kid)})
+	for _, s := range a.signatures {
+		name := s.alg.name
+		if name == "" {
+			name = fmt.Sprintf("algorithm %d", s.alg.id)
+		}
+		d.Signatures = append(d.Signatures, SignatureDescription{Algorithm: name, KID: hex.EncodeToString(s.kid)})
 	}
 	d.Images = []ImageDescription{m.describe()}
 	return d, nil

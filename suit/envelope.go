@@ -235,8 +235,11 @@ func readUnverified(envelope []byte) (f frame, a authentication, m *Manifest, er
 	if err = a.matches(f.manifest); err != nil {
 		return f, a, nil, err
 	}
-	m, err = parseManifest(f.manifest)
-	return f, a, m, err
+	if m, err = parseManifest(f.manifest); err != nil {
+		return f, a, nil, err
+	}
+	m.digest = a.digest
+	return f, a, m, nil
 }
 
 // WriteBundle writes the envelope with the image, size bytes from r, integrated as payload payloadName. It holds no more than a block of the image. Key, size

@@ -2,6 +2,7 @@ package suit
 
 import (
 	"bytes"
+	"crypto"
 	"errors"
 	"io"
 	"math"
@@ -260,11 +261,11 @@ func TestReadHeaderOfWhatIsNone(t *testing.T) {
 }
 
 func TestMeasure(t *testing.T) {
-	d, n, err := Measure(strings.NewReader("image"))
+	d, n, err := Measure(strings.NewReader("image"), crypto.SHA256)
 	if err != nil || n != 5 || d.String() != sum("image").String() {
 		t.Errorf("%v, %d, %v", d, n, err)
 	}
-	if _, _, err := Measure(iotest.ErrReader(io.ErrClosedPipe)); !errors.Is(err, io.ErrClosedPipe) {
+	if _, _, err := Measure(iotest.ErrReader(io.ErrClosedPipe), crypto.SHA512); !errors.Is(err, io.ErrClosedPipe) {
 		t.Error(err)
 	}
 }

@@ -164,8 +164,11 @@ func FuzzAuthentication(f *testing.F) {
 		if err := deterministic(b); err != nil {
 			t.Fatal(err)
 		}
-		if s := auth.signature; s != nil {
-			if algorithmName(s.alg) == "" || len(s.kid) > maxKID {
+		if len(auth.signatures) > maxSignatures || len(auth.blocks) != len(auth.signatures) {
+			t.Fatalf("%d signatures", len(auth.signatures))
+		}
+		for _, s := range auth.signatures {
+			if s.alg.id == 0 || len(s.kid) > maxKID {
 				t.Fatalf("%+v", s)
 			}
 			_ = s.verify(auth.rawDigest, anchors(t, edKey(), ecKey(t)))

@@ -3,19 +3,18 @@ package suit
 import (
 	"bytes"
 	"crypto"
-	"crypto/sha256"
 	"fmt"
 	"io"
 )
 
-// Measure reads an image to its end and returns its digest and size, for a Spec.
-func Measure(r io.Reader) (Digest, int64, error) {
-	h := sha256.New()
+// Measure reads an image to its end and returns its digest by a hash and its size, for a Spec.
+func Measure(r io.Reader, hash crypto.Hash) (Digest, int64, error) {
+	h := hash.New()
 	n, err := io.Copy(h, r)
 	if err != nil {
 		return Digest{}, n, fmt.Errorf("image, after %d bytes: %w", n, err)
 	}
-	return Digest{Hash: crypto.SHA256, Sum: h.Sum(nil)}, n, nil
+	return Digest{Hash: hash, Sum: h.Sum(nil)}, n, nil
 }
 
 // Check reads r to its end, or to the first byte too many, and returns an error that wraps ErrImage if that is not the image.

@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,6 +22,8 @@ type KeyType string
 const (
 	Ed25519 KeyType = "ed25519" // signs with EdDSA
 	P256    KeyType = "p256"    // signs with ES256
+	P384    KeyType = "p384"    // signs with ES384
+	P521    KeyType = "p521"    // signs with ES512
 )
 
 // maxKeyFile bounds a file of keys.
@@ -52,8 +53,12 @@ func GenerateKey(t KeyType) (crypto.Signer, error) {
 		return key, err
 	case P256:
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case P384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case P521:
+		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	}
-	return nil, fmt.Errorf("key type %q: want %s or %s", t, Ed25519, P256)
+	return nil, fmt.Errorf("key type %q: want %s, %s, %s or %s", t, Ed25519, P256, P384, P521)
 }
 
 // MarshalPrivateKey returns a private key as PEM (PKCS #8).
@@ -102,8 +107,8 @@ func loadKeyFile(path string) (VerifyKeys, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !suits(public) {
-			return nil, errors.New("neither ECDSA on P-256 nor Ed25519")
+		if _, err := algorithmFor(public); err != nil {
+			return nil, err
 		}
 		kid, err := KeyID(public)
 		if err != nil {
@@ -154,26 +159,21 @@ func parsePrivateKey(b *pem.Block) (crypto.Signer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if signer, ok := key.(crypto.Signer); ok && suits(signer.Public()) {
-			return signer, nil
+		if signer, ok := key.(crypto.Signer); ok {
+			_, err := algorithmFor(signer.Public())
+			return signer, err
 		}
 	case blockEC:
 		key, err := x509.ParseECPrivateKey(b.Bytes)
 		if err != nil {
 			return nil, err
 		}
-		if suits(key.Public()) {
-			return key, nil
-		}
+		_, err = algorithmFor(key.Public())
+		return key, err
 	default:
 		return nil, fmt.Errorf("PEM block %q, want %q that is not encrypted", b.Type, blockPrivate)
 	}
-	return nil, errors.New("neither ECDSA on P-256 nor Ed25519")
-}
-
-// suits tells whether a key is of a type that the profile has.
-func suits(public crypto.PublicKey) bool {
-	return usable(algES256, public) || usable(algEdDSA, public)
+	return nil, errKeyType
 }
 
 // readPEM reads the blocks of a file, at least one, and takes care that none is lost because it is damaged.

@@ -54,11 +54,11 @@ func TestGeneratedKeys(t *testing.T) {
 func TestFilesOfPublicKeys(t *testing.T) {
 	edPrivate, ed := pemOf(t, edKey())
 	_, ec := pemOf(t, ecKey(t))
-	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, wrongCurve := pemOf(t, p384)
+	_, wrongCurve := pemOf(t, p224)
 	damaged := bytes.Replace(ed, []byte("-----END PUBLIC KEY-----"), []byte("-----END PUBLIC"), 1)
 	for name, c := range map[string]struct {
 		file []byte
@@ -74,7 +74,7 @@ func TestFilesOfPublicKeys(t *testing.T) {
 		"first key damaged":           {append(bytes.Clone(damaged), ec...), 0, "PEM blocks are readable"},
 		"a private key":               {edPrivate, 0, `PEM block "PRIVATE KEY"`},
 		"a key beside a private key":  {append(bytes.Clone(ed), edPrivate...), 0, `PEM block "PRIVATE KEY"`},
-		"a key on another curve":      {wrongCurve, 0, "neither ECDSA on P-256 nor Ed25519"},
+		"a key on another curve":      {wrongCurve, 0, "neither ECDSA on P-256, P-384 or P-521, nor Ed25519"},
 		"a file that is far too long": {bytes.Repeat(ed, 1000), 0, "more than 65536 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,18 +92,18 @@ func TestFilesOfPublicKeys(t *testing.T) {
 
 func TestFilesOfPrivateKeys(t *testing.T) {
 	private, public := pemOf(t, edKey())
-	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrongCurve, _ := pemOf(t, p384)
+	wrongCurve, _ := pemOf(t, p224)
 	for name, c := range map[string]struct {
 		file []byte
 		text string
 	}{
 		"a public key":           {public, `PEM block "PUBLIC KEY"`},
 		"two keys":               {append(bytes.Clone(private), private...), "2 keys, want one"},
-		"a key on another curve": {wrongCurve, "neither ECDSA on P-256 nor Ed25519"},
+		"a key on another curve": {wrongCurve, "neither ECDSA on P-256, P-384 or P-521, nor Ed25519"},
 		"an encrypted key":       {[]byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"), "not encrypted"},
 		"a key that is none":     {[]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), "asn1"},
 	} {
@@ -127,23 +127,21 @@ func (s signer) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, e
 }
 
 func TestKeysThatFail(t *testing.T) {
-	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+	p384 := signers(t)["p384"].(*ecdsa.PrivateKey)
 	absent := errors.New("token is absent")
 	give := func(b []byte, err error) func([]byte) ([]byte, error) {
 		return func([]byte) ([]byte, error) { return b, err }
 	}
-	good, err := signMessage(ecKey(t), []byte("something else"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	good := signMessage(t, ecKey(t), []byte("something else"))
 	for name, c := range map[string]struct {
 		key  crypto.Signer
 		text string
 	}{
-		"another curve":                {p384, "neither ECDSA on P-256 nor Ed25519"},
+		"another curve":                {p224, "neither ECDSA on P-256, P-384 or P-521, nor Ed25519"},
 		"token that is absent":         {signer{ecKey(t).Public(), give(nil, absent)}, "token is absent"},
 		"signature that is no ASN.1":   {signer{ecKey(t).Public(), give(good, nil)}, "asn1"},
 		"numbers that are too large":   {signer{ecKey(t).Public(), p384Sign(t, p384)}, "not an ECDSA signature on P-256"},

@@ -44,8 +44,8 @@ type Manifest struct {
 }
 
 // Open verifies an envelope and then reads its manifest, once, from a copy of the bytes that were verified. The envelope is one without integrated payload, with nothing
-// after it; where there is a payload, it is Bundle.Envelope. A signature that names a key is checked against the keys with that identifier,
-// any other against all keys of the right type. Errors wrap ErrMalformed, ErrUnsupported or ErrSignature.
+// after it; where there is a payload, it is Bundle.Envelope. One signature by one of the keys is enough. A signature that names a key is checked against the keys with that
+// identifier, any other against all keys of the right type. Errors wrap ErrMalformed, ErrUnsupported or ErrSignature.
 func Open(envelope []byte, keys VerifyKeys) (*Manifest, error) {
 	if len(envelope) <= MaxHeader {
 		envelope = bytes.Clone(envelope)
@@ -61,13 +61,15 @@ func Open(envelope []byte, keys VerifyKeys) (*Manifest, error) {
 	if err := a.matches(f.manifest); err != nil {
 		return nil, err
 	}
-	if a.signature == nil {
-		return nil, fmt.Errorf("%w: the manifest is not signed", ErrSignature)
-	}
-	if err := a.signature.verify(a.rawDigest, keys); err != nil {
+	if err := a.verify(keys); err != nil {
 		return nil, err
 	}
-	return parseManifest(f.manifest)
+	m, err := parseManifest(f.manifest)
+	if err != nil {
+		return nil, err
+	}
+	m.digest = a.digest
+	return m, nil
 }
 
 // Digest is the digest of the manifest, as in the authentication wrapper.
@@ -102,9 +104,9 @@ func (m *Manifest) Targets() []Target {
 	return []Target{{Device: m.device, Component: m.image.Component}}
 }
 
-// parseManifest reads a SUIT_Manifest.
+// parseManifest reads a SUIT_Manifest. Its digest is the caller's to set.
 func parseManifest(b []byte) (*Manifest, error) {
-	m := &Manifest{digest: manifestDigest(b)}
+	m := &Manifest{}
 	r := &reader{b: b}
 	var x machine
 	var seen [24]bool

@@ -48,7 +48,7 @@ func writeFile(t *testing.T, name string, data []byte) string {
 
 // TestOpenSSLVerifiesOurSignature puts together from the envelope what was signed, with another encoder.
 func TestOpenSSLVerifiesOurSignature(t *testing.T) {
-	for name, key := range map[string]crypto.Signer{"ed25519": edKey(), "p256": ecKey(t)} {
+	for name, key := range signers(t) {
 		t.Run(name, func(t *testing.T) {
 			f, err := whole(mustSign(t, mustCreate(t, full()), key))
 			if err != nil {
@@ -62,16 +62,16 @@ func TestOpenSSLVerifiesOurSignature(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := auth.signature
-			message := writeFile(t, "message", encode(t, a{"Signature1", s.protected, []byte{}, encode(t, a{-16, manifestDigest(f.manifest).Sum})}))
+			s := auth.signatures[0]
+			message := writeFile(t, "message", encode(t, a{"Signature1", s.protected, []byte{}, encode(t, a{-16, manifestDigest(crypto.SHA256, f.manifest).Sum})}))
 			pub := writeFile(t, "key.pub", public)
 			var out []byte
 			if _, ok := key.(*ecdsa.PrivateKey); ok {
-				der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(s.signature[:32]), new(big.Int).SetBytes(s.signature[32:])})
+				der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(s.signature[:s.alg.size()]), new(big.Int).SetBytes(s.signature[s.alg.size():])})
 				if err != nil {
 					t.Fatal(err)
 				}
-				out = openssl(t, "dgst", "-sha256", "-verify", pub, "-signature", writeFile(t, "sig", der), message)
+				out = openssl(t, "dgst", "-"+hashName(s.alg.hash), "-verify", pub, "-signature", writeFile(t, "sig", der), message)
 			} else {
 				out = openssl(t, "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", pub, "-in", message, "-sigfile", writeFile(t, "sig", s.signature))
 			}
@@ -87,6 +87,8 @@ func TestKeysOfOpenSSL(t *testing.T) {
 	for name, args := range map[string][]string{
 		"ed25519":              {"genpkey", "-algorithm", "ed25519"},
 		"p256":                 {"genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"},
+		"p384":                 {"genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"},
+		"p521":                 {"genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521"},
 		"p256, the older form": {"ecparam", "-name", "prime256v1", "-genkey"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,26 +114,22 @@ func TestKeysOfOpenSSL(t *testing.T) {
 }
 
 func TestGoCOSEAgrees(t *testing.T) {
-	for name, c := range map[string]struct {
-		key crypto.Signer
-		alg cose.Algorithm
-	}{"ed25519": {edKey(), cose.AlgorithmEdDSA}, "p256": {ecKey(t), cose.AlgorithmES256}} {
+	for name, alg := range map[string]cose.Algorithm{"ed25519": cose.AlgorithmEdDSA, "p256": cose.AlgorithmES256, "p384": cose.AlgorithmES384, "p521": cose.AlgorithmES512} {
 		t.Run(name, func(t *testing.T) {
+			key := signers(t)[name]
 			envelope := mustCreate(t, small())
 			f, err := whole(envelope)
 			if err != nil {
 				t.Fatal(err)
 			}
-			payload := encode(t, a{-16, manifestDigest(f.manifest).Sum})
-			block, err := signBlock(payload, c.key, []byte("kid"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			payload := encode(t, a{-16, manifestDigest(crypto.SHA256, f.manifest).Sum})
+			protected := algorithmOf(int64(alg)).protected([]byte("kid"))
+			block := signBlock(protected, signMessage(t, key, toBeSigned(protected, payload)))
 			var ours cose.Sign1Message
 			if err := ours.UnmarshalCBOR(block); err != nil {
 				t.Fatal(err)
 			}
-			verifier, err := cose.NewVerifier(c.alg, c.key.Public())
+			verifier, err := cose.NewVerifier(alg, key.Public())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -140,13 +138,13 @@ func TestGoCOSEAgrees(t *testing.T) {
 				t.Errorf("what we signed: %v", err)
 			}
 
-			signer, err := cose.NewSigner(c.alg, c.key)
+			signer, err := cose.NewSigner(alg, key)
 			if err != nil {
 				t.Fatal(err)
 			}
 			theirs := cose.NewSign1Message()
-			theirs.Headers.Protected.SetAlgorithm(c.alg)
-			theirs.Headers.Unprotected[cose.HeaderLabelKeyID] = anchors(t, c.key)[0].KID
+			theirs.Headers.Protected.SetAlgorithm(alg)
+			theirs.Headers.Unprotected[cose.HeaderLabelKeyID] = anchors(t, key)[0].KID
 			theirs.Payload = payload
 			if err := theirs.Sign(rand.Reader, nil, signer); err != nil {
 				t.Fatal(err)
@@ -157,7 +155,7 @@ func TestGoCOSEAgrees(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.authentication = encode(t, a{payload, block})
-			if _, err := Open(appendEnvelope(nil, f), anchors(t, c.key)); err != nil {
+			if _, err := Open(appendEnvelope(nil, f), anchors(t, key)); err != nil {
 				t.Errorf("what they signed: %v", err)
 			}
 		})

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,10 +89,8 @@ func signRaw(t testing.TB, manifest []byte) []byte {
 	t.Helper()
 	sum := sha256.Sum256(encode(t, manifest))
 	digest := encode(t, a{-16, sum[:]})
-	block, err := signBlock(digest, edKey(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	protected := algorithmOf(algEdDSA).protected(nil)
+	block := signBlock(protected, signMessage(t, edKey(), toBeSigned(protected, digest)))
 	return encode(t, cbor.Tag{Number: 107, Content: m{2: encode(t, a{digest, block}), 3: manifest}})
 }
 
@@ -310,7 +310,8 @@ func TestParametersThatAreRefused(t *testing.T) {
 		"vendor as number":            {set(1, cbor.Tag{Number: 112, Content: []byte{1}}), ErrUnsupported, "private enterprise number"},
 		"nil vendor":                  {set(1, make([]byte, 16)), ErrMalformed, "is not a UUID"},
 		"short class":                 {set(2, make([]byte, 15)), ErrMalformed, "is not a UUID"},
-		"digest by SHA-512":           {set(3, encode(t, a{-44, make([]byte, 64)})), ErrUnsupported, "digest algorithm -44"},
+		"digest by SHA-512/256":       {set(3, encode(t, a{-17, make([]byte, 32)})), ErrUnsupported, "digest algorithm -17"},
+		"short digest by SHA-512":     {set(3, encode(t, a{-44, make([]byte, 48)})), ErrMalformed, "image digest of 48 bytes, want 64"},
 		"short digest":                {set(3, encode(t, a{-16, make([]byte, 31)})), ErrMalformed, "image digest of 31 bytes"},
 		"digest with a parameter":     {set(3, encode(t, a{-16, make([]byte, 32), 1})), ErrMalformed, "image digest has 3 elements"},
 		"digest not wrapped":          {set(3, a{-16, make([]byte, 32)}), ErrMalformed, "image digest is an array"},
@@ -408,15 +409,12 @@ func TestSignaturesOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rawDigest := encode(t, a{-16, manifestDigest(f.manifest).Sum})
+	rawDigest := encode(t, a{-16, manifestDigest(crypto.SHA256, f.manifest).Sum})
 	kid := anchors(t, edKey())[0].KID
 	// block makes a COSE_Sign1 with these headers.
 	block := func(protected, unprotected any, payload any, key crypto.Signer) []byte {
 		p := encode(t, protected)
-		sig, err := signMessage(key, encode(t, a{"Signature1", p, []byte{}, rawDigest}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		sig := signMessage(t, key, encode(t, a{"Signature1", p, []byte{}, rawDigest}))
 		return encode(t, cbor.Tag{Number: 18, Content: a{p, unprotected, payload, sig}})
 	}
 	none := m{}
@@ -430,9 +428,16 @@ func TestSignaturesOfOthers(t *testing.T) {
 		"ES256":                           {a{block(m{1: -7}, none, nil, ecKey(t))}, nil, ""},
 		"ESP256":                          {a{block(m{1: -9}, none, nil, ecKey(t))}, nil, ""},
 		"no signature":                    {a{}, ErrSignature, "not signed"},
-		"two signatures":                  {a{block(m{1: -8}, none, nil, edKey()), block(m{1: -7}, none, nil, ecKey(t))}, ErrUnsupported, "2 signatures"},
+		"ES384":                           {a{block(m{1: -35}, none, nil, signers(t)["p384"])}, nil, ""},
+		"ESP384":                          {a{block(m{1: -51}, none, nil, signers(t)["p384"])}, nil, ""},
+		"ES512":                           {a{block(m{1: -36}, none, nil, signers(t)["p521"])}, nil, ""},
+		"ESP512":                          {a{block(m{1: -52}, none, nil, signers(t)["p521"])}, nil, ""},
+		"two signatures":                  {a{block(m{1: -8}, none, nil, edKey()), block(m{1: -7}, none, nil, ecKey(t))}, nil, ""},
+		"two, the first is of no use":     {a{block(m{1: -8}, none, nil, ecKey(t)), block(m{1: -7}, none, nil, ecKey(t))}, nil, ""},
+		"nine signatures":                 {slices.Repeat(a{block(m{1: -8}, none, nil, edKey())}, 9), ErrMalformed, "authentication wrapper"},
+		"ES256 by a key on P-384":         {a{block(m{1: -7}, none, nil, signers(t)["p384"])}, ErrSignature, ""},
 		"key of another algorithm":        {a{block(m{1: -8}, none, nil, ecKey(t))}, ErrSignature, ""},
-		"ES384":                           {a{block(m{1: -35}, none, nil, edKey())}, ErrUnsupported, "signature algorithm -35"},
+		"PS256":                           {a{block(m{1: -37}, none, nil, edKey())}, ErrUnsupported, "signature algorithm -37"},
 		"no algorithm":                    {a{block(none, none, nil, edKey())}, ErrMalformed, "protected header names no algorithm"},
 		"algorithm not protected":         {a{block(none, m{1: -8}, nil, edKey())}, ErrMalformed, "protected header names no algorithm"},
 		"algorithm by name":               {a{block(m{1: "EdDSA"}, none, nil, edKey())}, ErrMalformed, "signature algorithm is a text"},
@@ -453,7 +458,7 @@ func TestSignaturesOfOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			wrapper := encode(t, append(a{rawDigest}, c.blocks...))
-			_, err := Open(appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest}), anchors(t, edKey(), ecKey(t)))
+			_, err := Open(appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest}), anchors(t, slices.Collect(maps.Values(signers(t)))...))
 			if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
 			}
@@ -498,12 +503,9 @@ func TestSomethingBehindInTheWrapper(t *testing.T) {
 		"behind the wrapper":          {wrapper: []byte{0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			digest := append(encode(t, a{-16, manifestDigest(f.manifest).Sum}), c.digest...)
+			digest := append(encode(t, a{-16, manifestDigest(crypto.SHA256, f.manifest).Sum}), c.digest...)
 			protected := append(encode(t, m{1: -8}), c.protected...)
-			sig, err := signMessage(edKey(), encode(t, a{"Signature1", protected, []byte{}, digest}))
-			if err != nil {
-				t.Fatal(err)
-			}
+			sig := signMessage(t, edKey(), encode(t, a{"Signature1", protected, []byte{}, digest}))
 			block := encode(t, cbor.Tag{Number: 18, Content: a{protected, m{}, nil, sig}})
 			wrapper := append(encode(t, a{digest, block}), c.wrapper...)
 			_, err = Open(appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest}), anchors(t, edKey()))

@@ -7,7 +7,8 @@
 // The profile (docs/manifest.md has it byte by byte):
 //   - One manifest describes the image of one component, and what that image needs of other components.
 //   - The encoding is deterministic CBOR (RFC 8949, section 4.2.1): definite and shortest lengths, sorted keys, nothing twice, nothing trailing.
-//   - The manifest is authenticated by SHA-256 and one COSE_Sign1 (RFC 9052) with ECDSA on P-256 or Ed25519.
+//   - The manifest is authenticated by SHA-256, SHA-384 or SHA-512 and up to eight COSE_Sign1 (RFC 9052) with ECDSA on P-256, P-384 or P-521, or Ed25519. One by a
+//     trust anchor is enough.
 //   - Whatever else an envelope, a manifest or a command sequence holds is refused by name, never skipped; except for the members
 //     suit-reference-uri and suit-text of a manifest, which a recipient does not need, as the draft says.
 //
@@ -24,6 +25,7 @@ const (
 	maxComponents = 16
 	maxName       = 64
 	maxKID        = 64
+	maxSignatures = 8
 )
 
 type constError string

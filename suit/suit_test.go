@@ -8,8 +8,10 @@ import (
 	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +30,34 @@ func ecKey(t testing.TB) crypto.Signer {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// signers are keys of every type.
+func signers(t testing.TB) map[string]crypto.Signer {
+	t.Helper()
+	all := map[string]crypto.Signer{"ed25519": edKey(), "p256": ecKey(t)}
+	for name, curve := range map[string]elliptic.Curve{"p384": elliptic.P384(), "p521": elliptic.P521()} {
+		k, err := ecdsa.ParseRawPrivateKey(curve, bytes.Repeat([]byte{1}, (curve.Params().BitSize+7)/8))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = k
+	}
+	return all
+}
+
+// signMessage makes a signature in the form of COSE.
+func signMessage(t testing.TB, key crypto.Signer, message []byte) []byte {
+	t.Helper()
+	alg, err := algorithmFor(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := alg.sign(key, message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sig
 }
 
 func anchors(t testing.TB, signers ...crypto.Signer) VerifyKeys {
@@ -96,7 +126,7 @@ func TestWhatWasCreatedIsReadBack(t *testing.T) {
 	for name, spec := range map[string]Spec{
 		"detached": small(), "integrated with dependencies": full(), "no build number": withoutBuild, "largest numbers": large, "detached with dependencies": only,
 	} {
-		for keyName, key := range map[string]crypto.Signer{"ed25519": edKey(), "p256": ecKey(t)} {
+		for keyName, key := range signers(t) {
 			t.Run(name+" "+keyName, func(t *testing.T) {
 				m, err := Open(mustSign(t, mustCreate(t, spec), key), anchors(t, key))
 				if err != nil {
@@ -111,6 +141,142 @@ func TestWhatWasCreatedIsReadBack(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestDigestAlgorithms(t *testing.T) {
+	for name, size := range map[string]int{"sha256": 32, "sha384": 48, "sha512": 64} {
+		t.Run(name, func(t *testing.T) {
+			hash, err := ParseHash(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec := full()
+			if spec.Digest, _, err = Measure(strings.NewReader("image"), hash); err != nil {
+				t.Fatal(err)
+			}
+			m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			i, err := m.Image(spec.Device, spec.Component)
+			if err != nil || i.Check(strings.NewReader("image")) != nil || !errors.Is(i.Check(strings.NewReader("imago")), ErrImage) {
+				t.Errorf("image %v, %v", i, err)
+			}
+			if d := m.Digest(); d.Hash != hash || len(d.Sum) != size || !strings.HasPrefix(d.String(), name+":") || !strings.HasPrefix(i.Digest.String(), name+":") {
+				t.Errorf("digest of the manifest %v, of the image %v", d, i.Digest)
+			}
+		})
+	}
+	if _, err := ParseHash("sha1"); err == nil {
+		t.Error("sha1 is taken")
+	}
+	spec := small()
+	spec.Digest.Hash = crypto.SHA224
+	if _, err := Create(spec); !errors.Is(err, ErrUnsupported) {
+		t.Error(err)
+	}
+}
+
+// Several sign, each takes what is there already; one of them that is trusted is enough.
+func TestSeveralSigners(t *testing.T) {
+	envelope := mustCreate(t, full())
+	all := signers(t)
+	for _, name := range []string{"ed25519", "p256", "p384", "p521"} {
+		envelope = mustSign(t, envelope, all[name])
+	}
+	for name, key := range all {
+		if _, err := Open(envelope, anchors(t, key)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	d, err := Describe(envelope)
+	if err != nil || len(d.Signatures) != 4 || d.Signatures[2].Algorithm != "ES384" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	stranger := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32))
+	if _, err := Open(envelope, anchors(t, stranger)); !errors.Is(err, ErrSignature) {
+		t.Errorf("a stranger's: %v", err)
+	}
+	if _, err := Sign(envelope, all["p384"], nil); err == nil || !strings.Contains(err.Error(), "signed by this key already") {
+		t.Errorf("signed twice: %v", err)
+	}
+	for i := byte(10); ; i++ {
+		more, err := Sign(envelope, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{i}, 32)), nil)
+		if err != nil {
+			if !errors.Is(err, ErrUnsupported) || i != 10+maxSignatures-4 {
+				t.Errorf("signature %d: %v", i-10+5, err)
+			}
+			break
+		}
+		envelope = more
+	}
+}
+
+// A signature by an algorithm of the future does not stand in the way of one that counts.
+func TestUnknownAlgorithmBeside(t *testing.T) {
+	f, err := whole(mustSign(t, mustCreate(t, small()), edKey()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := readAuthentication(f.authentication)
+	if err != nil {
+		t.Fatal(err)
+	}
+	future := signBlock(algorithm{id: -48}.protected([]byte("new")), make([]byte, 2420)) // ML-DSA-44
+	for name, c := range map[string]struct {
+		blocks [][]byte
+		want   error
+	}{"first": {[][]byte{future, auth.blocks[0]}, nil}, "last": {[][]byte{auth.blocks[0], future}, nil}, "alone": {[][]byte{future}, ErrUnsupported}} {
+		wrapper := appendBytes(appendHead(nil, majorArray, uint64(1+len(c.blocks))), auth.rawDigest)
+		for _, b := range c.blocks {
+			wrapper = appendBytes(wrapper, b)
+		}
+		envelope := appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest})
+		if _, err := Open(envelope, anchors(t, edKey())); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d, err := Describe(envelope); err != nil || !strings.Contains(d.String(), "algorithm -48") {
+			t.Errorf("%s: %v, %v", name, d, err)
+		}
+	}
+}
+
+// What another program signs is put in, in either form of an ECDSA signature.
+func TestAttach(t *testing.T) {
+	for name, key := range signers(t) {
+		t.Run(name, func(t *testing.T) {
+			envelope := mustCreate(t, full())
+			kid := anchors(t, key)[0].KID
+			message, err := ToBeSigned(envelope, key.Public(), kid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sig := signMessage(t, key, message)
+			forms := map[string][]byte{"COSE": sig}
+			if n := len(sig) / 2; name != "ed25519" {
+				der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(sig[:n]), new(big.Int).SetBytes(sig[n:])})
+				if err != nil {
+					t.Fatal(err)
+				}
+				forms["ASN.1"] = der
+			}
+			for form, s := range forms {
+				got, err := Attach(envelope, key.Public(), kid, s)
+				if err != nil || !bytes.Equal(got, mustSign(t, envelope, key)) {
+					t.Errorf("%s: %v", form, err)
+				}
+			}
+			for what, s := range map[string][]byte{"none": nil, "cut off": sig[1:], "of something else": signMessage(t, key, []byte("x")), "garbage": bytes.Repeat([]byte{0x30}, 70)} {
+				if _, err := Attach(envelope, key.Public(), kid, s); !errors.Is(err, ErrSignature) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			hashed, err := Hashed(message, key.Public())
+			if name == "ed25519" && err == nil || name != "ed25519" && (err != nil || len(hashed) < 32) {
+				t.Errorf("hashed: %x, %v", hashed, err)
+			}
+		})
 	}
 }
 

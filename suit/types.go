@@ -101,7 +101,7 @@ type Device struct {
 
 // Digest is the digest of an image or a manifest.
 type Digest struct {
-	Hash crypto.Hash // crypto.SHA256, ...
+	Hash crypto.Hash // crypto.SHA256, SHA384 or SHA512
 	Sum  []byte
 }
 
@@ -110,8 +110,10 @@ func (d Digest) String() string {
 	if d.Hash == 0 {
 		return ""
 	}
-	return strings.ToLower(strings.ReplaceAll(d.Hash.String(), "-", "")) + ":" + hex.EncodeToString(d.Sum)
+	return hashName(d.Hash) + ":" + hex.EncodeToString(d.Sum)
 }
+
+func hashName(h crypto.Hash) string { return strings.ToLower(strings.ReplaceAll(h.String(), "-", "")) }
 
 // New returns the hash that makes such digests.
 func (d Digest) New() hash.Hash { return d.Hash.New() }

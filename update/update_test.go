@@ -3,6 +3,7 @@ package update
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func files(t *testing.T, component string) (manifest, image, bundle string, cont
 	t.Helper()
 	dir := t.TempDir()
 	content = bytes.Repeat([]byte("0123456789"), 900)
-	digest, size, err := suit.Measure(bytes.NewReader(content))
+	digest, size, err := suit.Measure(bytes.NewReader(content), crypto.SHA256)
 	check(t, err)
 	device := suit.Device{Vendor: suit.VendorID("example.com")}
 	device.Class = suit.ClassID(device.Vendor, "board")

@@ -36,7 +36,7 @@ The key identifier, which manifests carry, is printed: the first 8 bytes of the 
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&keyType, "type", string(suit.Ed25519), "type of the key: ed25519 or p256")
+	cmd.Flags().StringVar(&keyType, "type", string(suit.Ed25519), "type of the key: ed25519, p256, p384 or p521")
 	return cmd
 }
 

@@ -20,7 +20,7 @@ func newManifestCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newManifestCreateCommand(), newManifestSignCommand(), newManifestShowCommand(), newManifestVerifyCommand())
+	cmd.AddCommand(newManifestCreateCommand(), newManifestSignCommand(), newManifestDigestCommand(), newManifestAttachCommand(), newManifestShowCommand(), newManifestVerifyCommand())
 	return cmd
 }
 
@@ -31,7 +31,7 @@ type manifestFlags struct {
 	vendor, vendorName        string
 	class, className          string
 	depends                   []string
-	key, output               string
+	key, output, digest       string
 	bundle                    bool
 }
 
@@ -58,6 +58,7 @@ Without --key the result is not signed, which no device accepts: "manifest sign"
 	flags.StringVar(&f.className, "class-name", "", "name of the device class, from which the identifier is made together with the vendor's")
 	flags.StringArrayVar(&f.depends, "depends", nil, "another component and the lowest version of it that the image needs: component>=version; may be repeated")
 	flags.StringVar(&f.key, "key", "", "private key (PEM) to sign with")
+	flags.StringVar(&f.digest, "digest", "sha256", "digest algorithm for image and manifest: sha256, sha384 or sha512")
 	flags.BoolVar(&f.bundle, "bundle", false, "put the image into the file")
 	flags.StringVarP(&f.output, "output", "o", "", "file to write")
 	for _, name := range []string{"component", "image", "version", "sequence", "output"} {
@@ -75,12 +76,16 @@ func (f *manifestFlags) create() error {
 	if err != nil {
 		return err
 	}
+	hash, err := suit.ParseHash(f.digest)
+	if err != nil {
+		return err
+	}
 	image, err := os.Open(f.image)
 	if err != nil {
 		return err
 	}
 	defer image.Close()
-	if spec.Digest, spec.Size, err = suit.Measure(image); err != nil {
+	if spec.Digest, spec.Size, err = suit.Measure(image, hash); err != nil {
 		return fmt.Errorf("%s: %w", f.image, err)
 	}
 	envelope, err := suit.Create(spec)
@@ -136,7 +141,7 @@ func newManifestSignCommand() *cobra.Command {
 	var key, output string
 	cmd := &cobra.Command{
 		Use:   "sign FILE",
-		Short: "Sign a manifest or a bundle that is not signed yet",
+		Short: "Sign a manifest or a bundle, also one that others have signed",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if output == "" {
@@ -152,12 +157,17 @@ func newManifestSignCommand() *cobra.Command {
 }
 
 func signFile(key, in, out string) error {
+	return changeEnvelope(in, out, func(envelope []byte) ([]byte, error) { return signWith(key, envelope) })
+}
+
+// changeEnvelope writes what change makes of the envelope of a file, with the same payload.
+func changeEnvelope(in, out string, change func(envelope []byte) ([]byte, error)) error {
 	e, err := openEnvelope(in)
 	if err != nil {
 		return err
 	}
 	defer e.file.Close()
-	envelope, err := signWith(key, e.Envelope)
+	envelope, err := change(e.Envelope)
 	if err != nil {
 		return fmt.Errorf("%s: %w", in, err)
 	}
@@ -170,6 +180,111 @@ func signWith(path string, envelope []byte) ([]byte, error) {
 		return nil, err
 	}
 	return suit.Sign(envelope, key, kid)
+}
+
+func newManifestDigestCommand() *cobra.Command {
+	var key, output string
+	var hashed bool
+	cmd := &cobra.Command{
+		Use:   "digest FILE",
+		Short: "Write what is to be signed, for a private key that is elsewhere",
+		Long: `Write what a private key is to sign that this program cannot reach, as in a hardware security module: a Sig_structure (RFC 9052, section 4.4) for the public key that is given.
+An ECDSA key signs its digest, which --hashed writes instead: SHA-256 for a key on P-256, SHA-384 on P-384, SHA-512 on P-521. An Ed25519 key signs the bytes as they are.
+"manifest attach" puts the signature in.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			public, err := publicKey(key)
+			if err != nil {
+				return err
+			}
+			e, err := openEnvelope(args[0])
+			if err != nil {
+				return err
+			}
+			defer e.file.Close()
+			message, err := suit.ToBeSigned(e.Envelope, public.Public, public.KID)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			if hashed {
+				if message, err = suit.Hashed(message, public.Public); err != nil {
+					return err
+				}
+			}
+			if output == "" {
+				_, err = cmd.OutOrStdout().Write(message)
+				return err
+			}
+			return os.WriteFile(output, message, 0o644)
+		},
+	}
+	cmd.Flags().StringVar(&key, "key", "", "public key (PEM) of the signer")
+	cmd.Flags().BoolVar(&hashed, "hashed", false, "write the digest that an ECDSA key signs")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write (default: standard output)")
+	_ = cmd.MarkFlagRequired("key")
+	return cmd
+}
+
+func newManifestAttachCommand() *cobra.Command {
+	var key, signature, output string
+	cmd := &cobra.Command{
+		Use:   "attach FILE",
+		Short: "Put a signature that was made elsewhere into a manifest or a bundle",
+		Long: `Put a signature over what "manifest digest" wrote into a manifest or a bundle. An ECDSA signature may be in ASN.1, as openssl makes it, or r and s one after the other, as
+PKCS #11 has it. It is verified with the public key first.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			public, err := publicKey(key)
+			if err != nil {
+				return err
+			}
+			sig, err := readSignature(signature)
+			if err != nil {
+				return err
+			}
+			if output == "" {
+				output = args[0]
+			}
+			return notVerified(changeEnvelope(args[0], output, func(envelope []byte) ([]byte, error) { return suit.Attach(envelope, public.Public, public.KID, sig) }))
+		},
+	}
+	cmd.Flags().StringVar(&key, "key", "", "public key (PEM) of the signer")
+	cmd.Flags().StringVar(&signature, "signature", "", "file with the signature")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write (default: FILE itself)")
+	_ = cmd.MarkFlagRequired("key")
+	_ = cmd.MarkFlagRequired("signature")
+	return cmd
+}
+
+// publicKey reads the one public key of a file.
+func publicKey(path string) (suit.VerifyKey, error) {
+	keys, err := suit.LoadKeys(path)
+	if err != nil {
+		return suit.VerifyKey{}, err
+	}
+	if len(keys) != 1 {
+		return suit.VerifyKey{}, fmt.Errorf("public key %s: %d keys, want one", path, len(keys))
+	}
+	return keys[0], nil
+}
+
+// maxSignature bounds a file with a signature: one on P-521 in ASN.1 has up to 141 bytes.
+const maxSignature = 1 << 10
+
+func readSignature(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	sig, err := io.ReadAll(io.LimitReader(f, maxSignature+1))
+	if err == nil && len(sig) > maxSignature {
+		err = errors.New("too large for a signature")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return sig, nil
 }
 
 func newManifestShowCommand() *cobra.Command {

@@ -2,6 +2,7 @@ package crash
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ed25519"
 	"fmt"
 	"hash/maphash"
@@ -68,7 +69,7 @@ func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, na
 	copy(i.content, "hsqs") // so that a slot of which nothing is recorded can be judged
 	i.whole = m.Content(i.content)
 	i.head = i.whole[:fwu.HeadSize/sim.PageSize]
-	digest, n, err := suit.Measure(bytes.NewReader(i.content))
+	digest, n, err := suit.Measure(bytes.NewReader(i.content), crypto.SHA256)
 	check(t, err)
 	make := func(payload string) []byte {
 		e, err := suit.Create(suit.Spec{Device: w.device, Image: suit.Image{Component: name, Digest: digest, Size: n, Version: version(build), Sequence: sequence(build), Payload: payload}})

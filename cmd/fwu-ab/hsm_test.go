@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// needTools skips a test for which tools are missing, unless all tests are demanded.
+func needTools(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			if os.Getenv("FWUAB_TEST_ALL") == "" {
+				t.Skip(err)
+			}
+			t.Fatal(err)
+		}
+	}
+}
+
+// bench is a directory in which the commands of the documentation are run.
+type bench struct {
+	*testing.T
+	dir string
+	env []string
+}
+
+func (b *bench) sh(script string) string {
+	b.Helper()
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Dir, cmd.Env = b.dir, append(os.Environ(), b.env...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		b.Fatalf("%s\n%v: %s%s", script, err, out, &stderr)
+	}
+	return string(out)
+}
+
+// newBench makes a manifest that is not signed yet. The program is in PATH: TestMain puts it there.
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{T: t, dir: t.TempDir()}
+	b.sh(`echo an image > rootfs.img
+fwu-ab manifest create --component rootfs --image rootfs.img --version 1.2.3 --sequence 7 --vendor-name example.com --class-name "board rev 2" -o rootfs.suit`)
+	return b
+}
+
+func (b *bench) verified() {
+	b.Helper()
+	if out := b.sh("fwu-ab manifest verify rootfs.suit --key release.pub --image rootfs.img"); !strings.Contains(out, "signature is valid") {
+		b.Error(out)
+	}
+}
+
+// TestOpenSSLSigns: the private key is where only the openssl tool sees it.
+func TestOpenSSLSigns(t *testing.T) {
+	needTools(t, "openssl")
+	for name, s := range map[string]struct{ key, sign string }{
+		"ed25519": {"-algorithm ed25519", "openssl pkeyutl -sign -rawin -inkey release.key -in tbs -out sig"},
+		"p256":    {"-algorithm EC -pkeyopt ec_paramgen_curve:P-256", "openssl dgst -sha256 -sign release.key -out sig tbs"},
+		"p384":    {"-algorithm EC -pkeyopt ec_paramgen_curve:P-384", "openssl dgst -sha384 -sign release.key -out sig tbs"},
+		"p521":    {"-algorithm EC -pkeyopt ec_paramgen_curve:P-521", "openssl dgst -sha512 -sign release.key -out sig tbs"},
+		"p256, what is hashed": {"-algorithm EC -pkeyopt ec_paramgen_curve:P-256",
+			"fwu-ab manifest digest rootfs.suit --key release.pub --hashed | openssl pkeyutl -sign -inkey release.key -out sig"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.sh("openssl genpkey " + s.key + " -out release.key && openssl pkey -in release.key -pubout -out release.pub")
+			b.sh("fwu-ab manifest digest rootfs.suit --key release.pub -o tbs")
+			b.sh(s.sign)
+			b.sh("cp rootfs.suit before; echo changed >> tbs; openssl dgst -sha256 -sign release.key -out wrong tbs 2>/dev/null || head -c 64 /dev/zero > wrong")
+			b.sh("set +e; fwu-ab manifest attach rootfs.suit --key release.pub --signature wrong 2> said; test $? -eq 5 && grep -q 'not valid' said && cmp rootfs.suit before")
+			b.sh("fwu-ab manifest attach rootfs.suit --key release.pub --signature sig")
+			b.verified()
+		})
+	}
+}
+
+// TestHardwareSigns: the private key never leaves a token, that of SoftHSM here.
+func TestHardwareSigns(t *testing.T) {
+	needTools(t, "softhsm2-util", "pkcs11-tool", "openssl")
+	b := newBench(t)
+	b.env = append(b.env, "SOFTHSM2_CONF="+filepath.Join(b.dir, "softhsm2.conf"))
+	b.sh("mkdir tokens && echo directories.tokendir = $PWD/tokens > softhsm2.conf && softhsm2-util --init-token --free --label release --pin 1234 --so-pin 5678")
+	token := "pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --token-label release --login --pin 1234 "
+	b.sh(token + "--keypairgen --key-type EC:prime256v1 --label release --id 01")
+	b.sh(token + "--read-object --type pubkey --id 01 -o release.der && openssl pkey -pubin -inform DER -in release.der -out release.pub")
+	b.sh("fwu-ab manifest digest rootfs.suit --key release.pub --hashed -o hash")
+	b.sh(token + "--sign --mechanism ECDSA --id 01 -i hash -o sig")
+	b.sh("fwu-ab manifest attach rootfs.suit --key release.pub --signature sig")
+	b.verified()
+}
