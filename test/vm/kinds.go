@@ -29,10 +29,13 @@ keys = ["/etc/fwu-ab/keys"]
 
 // UEFI is a PC with UEFI firmware (OVMF) and an NVMe disk. The bank's kernel is an EFI program in a FAT slot of the bank; an EFI system partition belongs to no bank, and its shell
 // script is for a firmware that lost its variables.
-func UEFI() Kind {
-	return uefi("uefi", kernelArguments, func(_ context.Context, w *Workshop) (Sources, error) {
-		return Sources{"EFI/device/linux.efi": w.debian.Kernel}, nil
-	})
+func UEFI() Kind { return uefi("uefi", kernelArguments, cloudKernel) }
+
+// Shown is the same with a console on which the service manager says what it does.
+func Shown() Kind { return uefi("shown", kernelArguments+" systemd.show_status=1", cloudKernel) }
+
+func cloudKernel(_ context.Context, w *Workshop) (Sources, error) {
+	return Sources{"EFI/device/linux.efi": w.debian.Kernel}, nil
 }
 
 // Watchdog is the same with a hardware watchdog. Its kernel is Debian's generic one, which has the driver; an initrd beside it in the bank's slot has what that kernel needs to reach the root file system.

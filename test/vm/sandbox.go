@@ -61,6 +61,7 @@ CONFIG_LEGACY_IMAGE_FORMAT=y
 # CONFIG_BINMAN_FDT is not set
 # CONFIG_EFI_LOADER is not set
 # CONFIG_UNIT_TEST is not set
+# CONFIG_TOOLS_MKEFICAPSULE is not set
 `
 
 // sandboxTree describes the board: a memory card in a file of the working directory.

@@ -72,7 +72,7 @@ func (s *show) path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *show) factory(ctx context.Context, top string) error {
 	title("In the factory: a Debian from packages, fwu-ab installed in it, a disk with bank a filled")
-	w, err := vm.NewWorkshop(ctx, top, s.dir, vm.UEFI())
+	w, err := vm.NewWorkshop(ctx, top, s.dir, vm.Shown())
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (s *show) factory(ctx context.Context, top string) error {
 	if err != nil {
 		return err
 	}
-	s.machine = &vm.Machine{Kind: vm.UEFI(), Disk: disk, Dir: s.dir, Console: &screen{}}
+	s.machine = &vm.Machine{Kind: vm.Shown(), Disk: disk, Dir: s.dir, Console: &screen{}}
 	note("the firmware knows no entry for the disk: its shell finds a script, which starts bank a")
 	if err := s.boot(ctx, ""); err != nil {
 		return err
@@ -236,7 +236,7 @@ func (s *show) cutOff(ctx context.Context) error {
 	if err := s.insert(ctx, 5, vm.Root{}); err != nil {
 		return err
 	}
-	if err := s.command(ctx, 0, "sh", "-c", "fwu-ab start rootfs --manifest /run/payload/rootfs.suit && head -c 80M /run/payload/rootfs.img | fwu-ab write rootfs -"); err != nil {
+	if err := s.command(ctx, 0, "sh", "-c", "fwu-ab clean rootfs && fwu-ab start rootfs --manifest /run/payload/rootfs.suit && head -c 80M /run/payload/rootfs.img | fwu-ab write rootfs -"); err != nil {
 		return err
 	}
 	s.on.Kill()
@@ -265,30 +265,48 @@ func (s *show) forged(ctx context.Context) error {
 	if err := s.mount(ctx); err != nil {
 		return err
 	}
-	if err := s.command(ctx, 0, "sh", "-c", "fwu-ab clean rootfs && mount -t tmpfs tmpfs /mnt && head -c 20M /run/payload/rootfs.img > /mnt/rootfs.img && printf X | dd of=/mnt/rootfs.img bs=1 seek=5000000 conv=notrunc status=none && tail -c +20971521 /run/payload/rootfs.img >> /mnt/rootfs.img"); err != nil {
+	if err := s.command(ctx, 0, "sh", "-ec", "fwu-ab clean rootfs; mount -t tmpfs tmpfs /mnt; cp /run/payload/rootfs.img /mnt; printf X | dd of=/mnt/rootfs.img bs=1 seek=5000000 conv=notrunc status=none"); err != nil {
 		return err
 	}
-	if err := s.command(ctx, 5, "fwu-ab", "update", "/run/payload/rootfs.suit", "/mnt/rootfs.img"); err != nil {
+	if err := s.command(ctx, verificationFailed, "fwu-ab", "update", "--force", "/run/payload/rootfs.suit", "/mnt/rootfs.img"); err != nil {
 		return err
 	}
 	return s.command(ctx, 0, "fwu-ab", "status")
 }
 
-// screen shows what a serial console prints, without what moves the cursor.
-type screen struct{ line strings.Builder }
+// verificationFailed is the exit code of fwu-ab for it.
+const verificationFailed = 5
+
+// screen shows what a serial console prints, without what moves the cursor, and without the call trace of a panic.
+type screen struct {
+	line  []byte
+	trace bool
+}
 
 func (s *screen) Write(p []byte) (int, error) {
-	for _, c := range string(p) {
+	for _, c := range p {
 		if c != '\n' {
-			s.line.WriteRune(c)
+			s.line = append(s.line, c)
 			continue
 		}
-		if text := strings.TrimSpace(escapes.ReplaceAllString(s.line.String(), "")); text != "" {
-			fmt.Println("    |", text)
-		}
-		s.line.Reset()
+		s.show(strings.TrimSpace(escapes.ReplaceAllString(string(s.line), "")))
+		s.line = s.line[:0]
 	}
 	return len(p), nil
+}
+
+func (s *screen) show(text string) {
+	switch {
+	case text == "":
+		return
+	case strings.HasSuffix(text, "Call Trace:"):
+		s.trace = true
+	case strings.Contains(text, "Rebooting in"):
+		s.trace = false
+	}
+	if !s.trace {
+		fmt.Println("    |", text)
+	}
 }
 
 // escapes are control sequences (ECMA-48).
