@@ -15,11 +15,21 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/suit"
 )
+
+// TrialParameter is what our boot script adds to the kernel command line of a bank that it starts on trial.
+const TrialParameter = "fwu.trial"
+
+// StartedOnTrial tells whether the boot script said so. It is for where nothing better can be asked: the trial may have been accepted since, and a boot script of others says nothing.
+func (r Running) StartedOnTrial() bool {
+	text, err := r.read("/proc/cmdline", 64<<10)
+	return err == nil && slices.Contains(parameters(text), TrialParameter)
+}
 
 // Evidence is what one source says.
 type Evidence struct {

@@ -29,6 +29,11 @@ const (
 	minDeadline         = 30
 )
 
+// DefaultBootCheck is what holds where nothing is configured.
+func DefaultBootCheck() BootCheck {
+	return BootCheck{Accept: AcceptChecks, Deadline: defaultDeadline * time.Second, CheckTimeout: defaultCheckTimeout * time.Second}
+}
+
 func (s *scope) bootCheck() BootCheck {
 	sub := s.scope("boot-check")
 	b := BootCheck{Accept: sub.choice("accept", AcceptChecks, AcceptClient)}

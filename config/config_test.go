@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/suit"
@@ -90,7 +89,7 @@ func TestTheSmallestConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Config{
-		Trial: true, MaxTrials: 3, BootCheck: BootCheck{Accept: AcceptChecks, Deadline: 10 * time.Minute, CheckTimeout: time.Minute},
+		Trial: true, MaxTrials: 3, BootCheck: DefaultBootCheck(),
 		Store: Store{Device: "PARTLABEL=fwu-store"},
 		Components: []Component{{
 			ID: 3, Name: "radio", Live: true, Trial: true, Manifest: fwu.None,
@@ -112,7 +111,7 @@ func TestTheExample(t *testing.T) {
 	}
 	example := suit.Device{Vendor: suit.VendorID("example.com"), Class: suit.ClassID(suit.VendorID("example.com"), "gateway rev2")}
 	want := &Config{
-		Trial: true, MaxTrials: 3, BootCheck: BootCheck{Accept: AcceptChecks, Deadline: 10 * time.Minute, CheckTimeout: time.Minute},
+		Trial: true, MaxTrials: 3, BootCheck: DefaultBootCheck(),
 		Store: Store{Device: "PARTLABEL=fwu-store"},
 		Selector: Selector{Type: UBootSelector, UBoot: UBoot{
 			Scheme: OneShot, EnvConfig: "/etc/fw_env.config",

@@ -7,8 +7,8 @@ import (
 	"unicode/utf16"
 )
 
-// defaultVariables is where efivarfs is mounted.
-const defaultVariables = "/sys/firmware/efi/efivars"
+// DefaultVariables is where efivarfs is mounted.
+const DefaultVariables = "/sys/firmware/efi/efivars"
 
 func (s *scope) efi() EFI {
 	var e EFI
@@ -19,7 +19,7 @@ func (s *scope) efi() EFI {
 	e.Path = s.loaderPath("path")
 	e.CommandLine = s.commandLine("command-line")
 	if e.Variables = s.file("efivars"); e.Variables == "" {
-		e.Variables = defaultVariables
+		e.Variables = DefaultVariables
 		if s.child("efivars") == nil {
 			s.note(s.path+"efivars", e.Variables, Pos{})
 		}

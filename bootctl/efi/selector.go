@@ -205,6 +205,21 @@ func (s *Selector) remove(name string) error {
 	return fmt.Errorf("firmware variable %s is there after it was deleted: %w", name, fwu.ErrReadBack)
 }
 
+// StartedOnTrial tells from the variables alone, without a configuration, whether the running system was started by an entry of a bank that is not the default.
+func StartedOnTrial(v Variables) (bool, error) {
+	st, err := (&Selector{config: Config{Variables: v}}).load()
+	if err != nil || len(st.current) == 0 {
+		return false, err
+	}
+	running := st.entries[st.current[0]].bank
+	for _, n := range st.order {
+		if e := st.entries[n]; e.bank != fwu.NoBank && e.option.Attributes&Active != 0 {
+			return running != fwu.NoBank && running != e.bank, nil
+		}
+	}
+	return false, nil
+}
+
 // Booted is the evidence of BootCurrent. An entry that is not ours tells nothing: the fallback of the firmware, its shell or a person may have started a bank from it.
 func (s *Selector) Booted() bootctl.Evidence {
 	out := bootctl.Evidence{Source: "BootCurrent"}

@@ -330,6 +330,34 @@ func TestBooted(t *testing.T) {
 	}
 }
 
+// TestStartedOnTrial: what can be told where no configuration says which partitions the banks have.
+func TestStartedOnTrial(t *testing.T) {
+	for _, tt := range []struct {
+		name, firmware string
+		want           bool
+	}{
+		{"on trial", "1=a 2=b | 1 | | 2", true},
+		{"on trial, others before", "0=usb 1=a 2=b | 0 1 | | 2", true},
+		{"the default", "1=a 2=b | 1 | | 1", false},
+		{"accepted", "1=a 2=b | 2 | | 2", false},
+		{"armed, not started", "1=a 2=b | 1 | 2 | 1", false},
+		{"by a stick", "0=usb 1=a | 1 | | 0", false},
+		{"no default", "0=usb 2=b | 0 | | 2", false},
+		{"by an entry that is gone", "1=a | 1 | | 3", false},
+		{"by firmware that says nothing", "1=a 2=b | 1 | |", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, current := firmware(t, tt.firmware)
+			if got, err := efi.StartedOnTrial(model.Running{Variables: m, Current: current}); err != nil || got != tt.want {
+				t.Errorf("%v, %v", got, err)
+			}
+		})
+	}
+	if got, err := efi.StartedOnTrial(efi.Directory{Path: t.TempDir() + "/none"}); got || err == nil {
+		t.Errorf("without variables: %v, %v", got, err)
+	}
+}
+
 func TestWhatIsNoSelection(t *testing.T) {
 	m, _ := firmware(t, "1=a | 1 | |")
 	for _, sel := range []fwu.Selection{{}, {Trial: "a"}, {Default: "a", Trial: "a"}, {Default: "c"}, {Default: "a", Trial: "c"}} {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fwu-ab/fwu-ab/bootctl"
+	"github.com/fwu-ab/fwu-ab/bootctl/efi"
 	"github.com/fwu-ab/fwu-ab/config"
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -41,17 +43,18 @@ Units run this and its sub-commands after each boot. On a system that is not on 
 // bootChecker is what the verbs of the boot check work with.
 type bootChecker struct {
 	bootcheck.Trial
-	m   *machine
-	bus string
+	m      *machine // with no more than the defaults if the configuration cannot be loaded
+	broken error    // why it cannot
+	bus    string
 }
 
 func bootCheck(g *globals, run func(context.Context, bootChecker) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
-		m, err := loadMachine(g.root)
-		if err != nil {
-			return err
+		b := bootChecker{bus: g.bus}
+		if b.m, b.broken = loadMachine(g.root); b.broken != nil {
+			b.m = &machine{root: g.root, cfg: &config.Config{BootCheck: config.DefaultBootCheck()}}
 		}
-		return run(cmd.Context(), bootChecker{m: m, bus: g.bus, Trial: bootcheck.Trial{
+		b.Trial = bootcheck.Trial{
 			Call: func(ctx context.Context, f func(bootcheck.Service) error) error {
 				c, err := dbus.Dial(ctx, g.bus)
 				if err != nil {
@@ -59,15 +62,19 @@ func bootCheck(g *globals, run func(context.Context, bootChecker) error) func(*c
 				}
 				return errors.Join(f(c), c.Close())
 			},
-			Evidence:  m.onTrial,
+			Evidence:  b.onTrial,
 			Reset:     systemd.TheInit().Reset,
 			SinceBoot: bootcheck.SinceBoot,
 			Log:       logTo(cmd.ErrOrStderr(), slog.LevelInfo),
-		}})
+		}
+		return run(cmd.Context(), b)
 	}
 }
 
 func acceptNew(ctx context.Context, b bootChecker) error {
+	if b.broken != nil {
+		return b.broken
+	}
 	if b.m.cfg.BootCheck.Accept == config.AcceptClient {
 		b.Log.Info("an update client accepts new systems", "accept", config.AcceptClient, "deadline", b.m.cfg.BootCheck.Deadline)
 		return nil
@@ -76,6 +83,9 @@ func acceptNew(ctx context.Context, b bootChecker) error {
 }
 
 func runChecks(ctx context.Context, b bootChecker) error {
+	if b.broken != nil {
+		return b.broken
+	}
 	return b.Checks(ctx, b.m.root, bootcheck.Runner{Timeout: b.m.cfg.BootCheck.CheckTimeout, Output: func(check, line string) {
 		b.Log.Info(line, "check", check)
 	}})
@@ -113,27 +123,34 @@ func (b bootChecker) units(ctx context.Context, names ...string) ([]systemd.Unit
 	return units, errors.Join(err, bus.Close())
 }
 
-// onTrial tells without the service whether the running bank is on trial: it is not the default, and the record, if one can be read, does not say otherwise. That it cannot be
-// left is an error: a reset would start something that does not come up.
+// errNoEvidence is wrapped by errors of what the configuration names and the system does not have.
+var errNoEvidence = errors.New("the configuration does not fit the system")
+
+// onTrial tells without the service whether the running bank is on trial. A new system may well be one whose configuration is of no use: then what the boot script and the firmware say counts.
+func (b bootChecker) onTrial(ctx context.Context) (bool, error) {
+	on, err := false, b.broken
+	if err == nil {
+		if on, err = b.m.onTrial(ctx); !errors.Is(err, errNoEvidence) {
+			return on, err
+		}
+	}
+	if (bootctl.Running{Root: b.m.root}).StartedOnTrial() {
+		b.Log.Warn("the boot script started this system on trial", "err", err)
+		return true, nil
+	}
+	if on, _ := efi.StartedOnTrial(efi.Directory{Path: b.m.path(config.DefaultVariables)}); on { // no variables: no evidence
+		b.Log.Warn("the firmware started this system, and another one is its default", "err", err)
+		return true, nil
+	}
+	return false, err
+}
+
+// onTrial tells whether the running bank is on trial: it is not the default, and the record, if one can be read, does not say otherwise. That it cannot be left is an error: a reset
+// would start something that does not come up.
 func (m *machine) onTrial(ctx context.Context) (bool, error) {
-	selector, err := m.selector(ctx)
-	if err != nil || selector == nil {
-		return false, err
-	}
-	components, err := m.components(ctx)
+	sel, boot, components, err := m.selection(ctx)
 	if err != nil {
-		return false, err
-	}
-	boot, err := m.boot(selector, components)
-	if err != nil {
-		return false, err
-	}
-	if boot.Bank == fwu.NoBank {
-		return false, errors.New(boot.Why)
-	}
-	sel, err := selector.Read()
-	if err != nil {
-		return false, fmt.Errorf("read the boot selection: %w", err)
+		return false, fmt.Errorf("%w: %w", errNoEvidence, err)
 	}
 	if sel.Default == fwu.NoBank || sel.Default == boot.Bank {
 		return false, nil
@@ -156,4 +173,25 @@ func (m *machine) onTrial(ctx context.Context) (bool, error) {
 		return false, errors.Join(fmt.Errorf("slot %s of %s, which a reset would start, cannot be started", sel.Default, first.Name), err)
 	}
 	return true, nil
+}
+
+// selection reads the boot selection, and which bank is running. Without a selector both are empty.
+func (m *machine) selection(ctx context.Context) (sel fwu.Selection, boot fwu.Boot, components []fwu.Component, err error) {
+	selector, err := m.selector(ctx)
+	if err != nil || selector == nil {
+		return sel, boot, nil, err
+	}
+	if components, err = m.components(ctx); err != nil {
+		return sel, boot, nil, err
+	}
+	if boot, err = m.boot(selector, components); err != nil {
+		return sel, boot, nil, err
+	}
+	if boot.Bank == fwu.NoBank {
+		return sel, boot, nil, errors.New(boot.Why)
+	}
+	if sel, err = selector.Read(); err != nil {
+		return sel, boot, nil, fmt.Errorf("read the boot selection: %w", err)
+	}
+	return sel, boot, components, nil
 }

@@ -14,7 +14,7 @@
 #   fwu_part_b    partition of bank b
 #   fwu_kernel    file name of the kernel in either partition: /boot/Image
 #   fwu_fdt       file name of the device tree in either partition; not set: U-Boot's own; -: the kernel takes none, as on x86
-#   fwu_bootargs  what the kernel command line holds beside root= and fwu.bank=
+#   fwu_bootargs  what the kernel command line holds beside root=, fwu.bank= and, in a trial, fwu.trial
 #   fwu_start     command that starts what was loaded: booti ${kernel_addr_r} - ${fwu_fdtaddr}
 #                 (it may load more first, as an initrd, from ${fwu_iface} ${fwu_disk}:${fwu_part}: the bank's own slot)
 #   kernel_addr_r, fdt_addr_r   where to load to, as every board has them
@@ -32,17 +32,20 @@
 #
 # A default environment must not set fwu_active: if the environment is lost, that bank might be the sealed one.
 
-# 1. An armed trial: disarm, save, and only then choose it. fwu_bank is not set while the environment is saved.
+# 1. An armed trial: disarm, save, and only then choose it. fwu_bank and fwu_mark are not set while the environment is saved.
 setenv fwu_bank
+setenv fwu_mark
 if test "x${fwu_trial}" = "xa"; then
 	setenv fwu_trial
 	if saveenv; then
 		setenv fwu_bank a
+		setenv fwu_mark " fwu.trial"
 	fi
 elif test "x${fwu_trial}" = "xb"; then
 	setenv fwu_trial
 	if saveenv; then
 		setenv fwu_bank b
+		setenv fwu_mark " fwu.trial"
 	fi
 fi
 
@@ -74,7 +77,7 @@ for fwu_try in ${fwu_banks}; do
 			setenv fwu_fdtaddr ${fdt_addr_r}
 		fi
 		if test "x${fwu_fdtaddr}" != "x"; then
-			setenv bootargs "root=PARTUUID=${fwu_uuid} fwu.bank=${fwu_try} ${fwu_bootargs}"
+			setenv bootargs "root=PARTUUID=${fwu_uuid} fwu.bank=${fwu_try}${fwu_mark} ${fwu_bootargs}"
 			run fwu_start
 		fi
 	fi

@@ -18,7 +18,7 @@ func TestFull(t *testing.T) {
 	for _, kind := range kinds() {
 		t.Run(kind.Name, func(t *testing.T) {
 			l := newLab(t, kind)
-			l.tell(t, map[string]func(*story){"lost variables": lostVariables})
+			l.tell(t, map[string]func(*story){"lost variables": lostVariables, "broken configuration": brokenConfiguration})
 			if kind.Loader != nil {
 				l.tell(t, map[string]func(*story){
 					"bus is broken":         busIsBroken,
@@ -175,6 +175,13 @@ func (s *story) refused(r *Running, why string, args ...string) {
 	if reply.Code == 0 || !strings.Contains(reply.Err, why) {
 		s.t.Errorf("%q in the guest: exit code %d, want one that says %q\n%s%s", args, reply.Code, why, reply.Out, reply.Err)
 	}
+}
+
+// The new system's configuration names a slot that is not there: nothing can be accepted, and only the boot script or the firmware knows that it is a trial.
+func brokenConfiguration(s *story) {
+	s.staged(Root{Files: Files{"etc/fwu-ab/fwu-ab.toml.d/broken.toml": "[component.rootfs]\nslots = {a = \"PARTLABEL=rootfs_a\", b = \"PARTLABEL=rotfs_b\"}\n"}})
+	s.ends(s.on(""), Reset)
+	s.powerOff(s.back(notBooted))
 }
 
 func lostRecord(s *story) {

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/fwu-ab/fwu-ab/bootctl"
 	"github.com/fwu-ab/fwu-ab/bootctl/uboot"
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
@@ -53,7 +54,11 @@ func (b Bootloader) Boot(bootable func(fwu.Bank) bool) (Outcome, error) {
 		}
 		for _, bank := range banks {
 			if bootable(bank) {
-				return Outcome{bank, commandLine(bank), resets}, nil
+				line := commandLine(bank)
+				if saved && b.Scheme != uboot.BootOrder && b.Scheme != uboot.BootCount { // the script disarmed a trial
+					line += " " + bootctl.TrialParameter
+				}
+				return Outcome{bank, line, resets}, nil
 			}
 		}
 		if !saved || resets == forever { // the next attempt finds what this one found

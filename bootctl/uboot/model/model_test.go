@@ -83,7 +83,7 @@ func TestBoot(t *testing.T) {
 		after     []string
 	}{
 		"default bank":                               {variables: []string{"fwu_active=b"}, bootable: "ab", want: Outcome{"b", "fwu.bank=b", 0}, after: []string{"fwu_active=b"}},
-		"armed trial is disarmed and started":        {variables: []string{"fwu_active=a", "fwu_trial=b"}, bootable: "ab", want: Outcome{"b", "fwu.bank=b", 0}, after: []string{"fwu_active=a"}},
+		"armed trial is disarmed and started":        {variables: []string{"fwu_active=a", "fwu_trial=b"}, bootable: "ab", want: Outcome{"b", "fwu.bank=b fwu.trial", 0}, after: []string{"fwu_active=a"}},
 		"trial that cannot be loaded":                {variables: []string{"fwu_active=a", "fwu_trial=b"}, bootable: "a", want: Outcome{"a", "fwu.bank=a", 1}, after: []string{"fwu_active=a"}},
 		"default bank that cannot be loaded":         {variables: []string{"fwu_active=a"}, bootable: "b", after: []string{"fwu_active=a"}},
 		"neither trial nor default can be loaded":    {variables: []string{"fwu_active=a", "fwu_trial=b"}, want: Outcome{Resets: 1}, after: []string{"fwu_active=a"}},
@@ -228,7 +228,11 @@ func compare(t *testing.T, active, trial string, broken bool, bootable string) {
 	last := "RESET"
 	for _, bank := range banks {
 		if strings.Contains(bootable, string(bank)) {
-			last = fmt.Sprintf("BOOT root=PARTUUID=uuid-of-0:%d fwu.bank=%s ro quiet", 2+bank.Index(), bank)
+			mark := ""
+			if saved {
+				mark = " fwu.trial"
+			}
+			last = fmt.Sprintf("BOOT root=PARTUUID=uuid-of-0:%d fwu.bank=%s%s ro quiet", 2+bank.Index(), bank, mark)
 			break
 		}
 	}
