@@ -29,7 +29,7 @@ Units run this and its sub-commands after each boot. On a system that is not on 
 	}
 	for _, c := range []struct {
 		use, short string
-		run        func(context.Context, bootChecker) error
+		run        func(context.Context, *bootChecker) error
 	}{
 		{"health", "Run the health checks of a new system; if a required one fails, reject it and reboot", runChecks},
 		{"failed", "Reject a new system that did not reach boot-complete.target, and reboot", rejectFailed},
@@ -48,30 +48,34 @@ type bootChecker struct {
 	bus    string
 }
 
-func bootCheck(g *globals, run func(context.Context, bootChecker) error) func(*cobra.Command, []string) error {
+func bootCheck(g *globals, run func(context.Context, *bootChecker) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
-		b := bootChecker{bus: g.bus}
-		if b.m, b.broken = loadMachine(g.root); b.broken != nil {
-			b.m = &machine{root: g.root, cfg: &config.Config{BootCheck: config.DefaultBootCheck()}}
-		}
-		b.Trial = bootcheck.Trial{
-			Call: func(ctx context.Context, f func(bootcheck.Service) error) error {
-				c, err := dbus.Dial(ctx, g.bus)
-				if err != nil {
-					return err
-				}
-				return errors.Join(f(c), c.Close())
-			},
-			Evidence:  b.onTrial,
-			Reset:     systemd.TheInit().Reset,
-			SinceBoot: bootcheck.SinceBoot,
-			Log:       logTo(cmd.ErrOrStderr(), slog.LevelInfo),
-		}
-		return run(cmd.Context(), b)
+		return run(cmd.Context(), newBootChecker(g, logTo(cmd.ErrOrStderr(), slog.LevelInfo)))
 	}
 }
 
-func acceptNew(ctx context.Context, b bootChecker) error {
+func newBootChecker(g *globals, log *slog.Logger) *bootChecker {
+	b := &bootChecker{bus: g.bus}
+	if b.m, b.broken = loadMachine(g.root); b.broken != nil {
+		b.m = &machine{root: g.root, cfg: &config.Config{BootCheck: config.DefaultBootCheck()}}
+	}
+	b.Trial = bootcheck.Trial{
+		Call: func(ctx context.Context, f func(bootcheck.Service) error) error {
+			c, err := dbus.Dial(ctx, g.bus)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f(c), c.Close())
+		},
+		Evidence:  b.onTrial,
+		Reset:     systemd.TheInit().Reset,
+		SinceBoot: bootcheck.SinceBoot,
+		Log:       log,
+	}
+	return b
+}
+
+func acceptNew(ctx context.Context, b *bootChecker) error {
 	if b.broken != nil {
 		return b.broken
 	}
@@ -82,7 +86,7 @@ func acceptNew(ctx context.Context, b bootChecker) error {
 	return b.Accept(ctx, b.m.cfg.BootCheck.Units, b.units)
 }
 
-func runChecks(ctx context.Context, b bootChecker) error {
+func runChecks(ctx context.Context, b *bootChecker) error {
 	if b.broken != nil {
 		return b.broken
 	}
@@ -91,7 +95,7 @@ func runChecks(ctx context.Context, b bootChecker) error {
 	}})
 }
 
-func rejectFailed(ctx context.Context, b bootChecker) error {
+func rejectFailed(ctx context.Context, b *bootChecker) error {
 	text := "boot-complete.target was not reached"
 	units, err := b.units(ctx)
 	var names []string
@@ -109,12 +113,12 @@ func rejectFailed(ctx context.Context, b bootChecker) error {
 	return b.GiveUp(ctx, fwu.Rejection{Reason: fwu.ReasonTrialCheck, Text: text})
 }
 
-func watchDeadline(ctx context.Context, b bootChecker) error {
+func watchDeadline(ctx context.Context, b *bootChecker) error {
 	return b.Watch(ctx, b.m.cfg.BootCheck.Deadline)
 }
 
 // units asks the service manager.
-func (b bootChecker) units(ctx context.Context, names ...string) ([]systemd.Unit, error) {
+func (b *bootChecker) units(ctx context.Context, names ...string) ([]systemd.Unit, error) {
 	bus, err := connect(ctx, b.bus)
 	if err != nil {
 		return nil, err
@@ -127,7 +131,7 @@ func (b bootChecker) units(ctx context.Context, names ...string) ([]systemd.Unit
 var errNoEvidence = errors.New("the configuration does not fit the system")
 
 // onTrial tells without the service whether the running bank is on trial. A new system may well be one whose configuration is of no use: then what the boot script and the firmware say counts.
-func (b bootChecker) onTrial(ctx context.Context) (bool, error) {
+func (b *bootChecker) onTrial(ctx context.Context) (bool, error) {
 	on, err := false, b.broken
 	if err == nil {
 		if on, err = b.m.onTrial(ctx); !errors.Is(err, errNoEvidence) {

@@ -5,9 +5,7 @@ import (
 	"log/slog"
 	"testing"
 
-	"github.com/fwu-ab/fwu-ab/config"
 	"github.com/fwu-ab/fwu-ab/suit"
-	"github.com/fwu-ab/fwu-ab/systemd/bootcheck"
 	"github.com/fwu-ab/fwu-ab/test/lab"
 )
 
@@ -46,11 +44,8 @@ func TestTrialOfASystemWhoseConfigurationIsOfNoUse(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			b := bootChecker{Trial: bootcheck.Trial{Log: slog.New(slog.DiscardHandler)}}
-			if b.m, b.broken = loadMachine(d.Root); b.broken != nil {
-				b.m = &machine{root: d.Root, cfg: &config.Config{BootCheck: config.DefaultBootCheck()}}
-			}
-			on, err := b.onTrial(t.Context())
+			b := newBootChecker(&globals{root: d.Root, bus: "unix:path=" + d.Root + "/none"}, slog.New(slog.DiscardHandler))
+			on, err := b.On(t.Context()) // there is no service
 			if on != c.on {
 				t.Errorf("on trial: %v, %v", on, err)
 			}

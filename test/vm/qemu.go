@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"regexp"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -78,6 +79,7 @@ func Start(ctx context.Context, h Hardware) (*Running, error) {
 	}
 	r.cmd = exec.CommandContext(ctx, "qemu-system-x86_64", append(args, h.More...)...)
 	r.cmd.ExtraFiles = theirs
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing is left running when the tests are killed
 	var stderr bytes.Buffer
 	r.cmd.Stderr = &stderr
 	if err := r.cmd.Start(); err != nil {

@@ -189,8 +189,17 @@ slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
 			}
 			return d.Copy("ubootenv", fat)
 		},
-		Forget: func(ctx context.Context, d *Disk, _ string) error {
-			return run(ctx, "mdel", "-i", fmt.Sprintf("%s@@%d", d.Path, d.Extents["ubootenv"].Offset), "::/uboot.env", "::/uboot-redund.env")
+		Forget: func(ctx context.Context, d *Disk, dir string) error {
+			nothing := filepath.Join(dir, "nothing.env")
+			if err := os.WriteFile(nothing, make([]byte, ubootSize), 0o644); err != nil {
+				return err
+			}
+			for _, file := range []string{"uboot.env", "uboot-redund.env"} {
+				if err := run(ctx, "mcopy", "-o", "-i", fmt.Sprintf("%s@@%d", d.Path, d.Extents["ubootenv"].Offset), nothing, "::/"+file); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 		Firmware: func(ctx context.Context, _ *Machine) ([]string, error) {
 			rom, err := MakeUBoot(ctx)
