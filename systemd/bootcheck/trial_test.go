@@ -219,8 +219,12 @@ func TestWatch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				trial := tc.w.trial()
-				if tc.meanwhile != nil {
-					time.AfterFunc(5*time.Minute, func() { tc.meanwhile(&tc.w) })
+				evidence := trial.Evidence
+				trial.Evidence = func(ctx context.Context) (bool, error) {
+					if tc.meanwhile != nil && time.Since(tc.w.started) >= 5*time.Minute {
+						tc.meanwhile(&tc.w)
+					}
+					return evidence(ctx)
 				}
 				err := trial.Watch(t.Context(), 10*time.Minute)
 				if (err != nil) != tc.err {
