@@ -98,7 +98,7 @@ conformance: ## the tables and the walk of the specification, against the servic
 	@grep -E '^--- |conformance of TestService' build/conformance.log
 
 vm: vm-packages ## virtual machines with real firmware, and the real U-Boot: the stories that every change is tested with; needs root
-	FWUAB_VM=core $(GO) test -count=1 -v -timeout 40m ./test/vm | $(STORIES)
+	FWUAB_VM=core $(GO) test -count=1 -v -timeout 40m -run 'TestCore|TestSandbox' ./test/vm | $(STORIES)
 
 test-vm-full: vm-packages ## the stories that make vm has no time for, and power cuts in disks and firmware variables; more than an hour
 	FWUAB_VM=full $(GO) test -count=1 -v -timeout 150m -run 'TestFull|TestWatchdog|TestPowerCuts' ./test/vm | $(STORIES)
