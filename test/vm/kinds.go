@@ -112,8 +112,8 @@ slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
 // variables is the file with the flash that the UEFI variables are in.
 func (m *Machine) variables() string { return filepath.Join(m.Dir, "vars.fd") }
 
-// kernelArguments are what both kinds start a kernel with.
-const kernelArguments = "ro console=ttyS0 panic=5 quiet"
+// kernelArguments are what both kinds start a kernel with. On a busy host an emulated timer can look broken to a kernel that tests it (no_timer_check).
+const kernelArguments = "ro console=ttyS0 panic=5 quiet no_timer_check"
 
 const appConfig = `
 [component.app]
