@@ -88,7 +88,7 @@ func (s *Service) startWriting(ctx context.Context, c *component, img *imageReco
 
 // readManifest verifies a manifest for c, and that the bundle it came in, if any, carries the image that it describes. It returns what the record keeps.
 func (s *Service) readManifest(c *component, cr *componentRecord, envelope []byte, bundle *suit.Bundle) (*imageRecord, error) {
-	m, err := suit.Open(envelope, c.Keys)
+	m, err := suit.Open(envelope, c.Keys, time.Now())
 	if err != nil {
 		return nil, manifestError(err)
 	}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/subtle"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Labels of COSE (RFC 9052, sections 2 and 3.1).
@@ -21,7 +23,9 @@ const (
 type sign1 struct {
 	protected []byte // content of the protected header, as signed
 	alg       algorithm
-	kid       []byte // nil if there is none
+	kid       []byte              // nil if there is none
+	chained   bool                // there is an x5chain
+	chain     []*x509.Certificate // its certificates, of the signer first; none if the algorithm is not one of the profile
 	signature []byte
 }
 
@@ -164,6 +168,8 @@ func (s *sign1) header(r *reader, what string, protected bool) error {
 				err = malformed("key identifier of %d bytes", len(s.kid))
 			}
 			return err
+		case key == headerX5Chain && !s.chained:
+			return s.readChain(r)
 		case key == headerCrit:
 			return unsupported("critical COSE header parameters")
 		}
@@ -184,15 +190,23 @@ func toBeSigned(protected, payload []byte) []byte {
 	return appendBytes(b, payload)
 }
 
-// verify returns nil if one of the keys made the signature over payload.
-func (s *sign1) verify(payload []byte, keys VerifyKeys) error {
-	if s.alg.name == "" {
-		return unsupported("signature algorithm %d", s.alg.id)
-	}
+// verify returns nil if one of the keys made the signature over payload, or vouches at that time for the one that did; then it returns the certificate of that one as well.
+func (s *sign1) verify(payload []byte, keys VerifyKeys, at time.Time) (*x509.Certificate, error) {
 	message := toBeSigned(s.protected, payload)
+	switch {
+	case s.alg.name == "":
+		return nil, unsupported("signature algorithm %d", s.alg.id)
+	case s.chained:
+		return s.verifyChain(message, keys, at)
+	}
+	return nil, s.verifyKey(message, keys)
+}
+
+// verifyKey returns nil if one of the keys made the signature.
+func (s *sign1) verifyKey(message []byte, keys VerifyKeys) error {
 	tried := 0
 	for _, k := range keys {
-		if s.kid != nil && !bytes.Equal(s.kid, k.KID) || !s.alg.uses(k.Public) {
+		if k.CA != nil || s.kid != nil && !bytes.Equal(s.kid, k.KID) || !s.alg.uses(k.Public) {
 			continue
 		}
 		if s.alg.verify(k.Public, message, s.signature) {
@@ -209,20 +223,24 @@ func (s *sign1) verify(payload []byte, keys VerifyKeys) error {
 	return fmt.Errorf("%w: no trust anchor of %d has the type for %s", ErrSignature, len(keys), s.alg.name)
 }
 
-// verify returns nil if one of the signatures is by one of the keys.
-func (a authentication) verify(keys VerifyKeys) error {
+// verify returns nil if one of the signatures is by one of the keys, or by one that they vouch for, and since when the certificate of the latter is valid.
+func (a authentication) verify(keys VerifyKeys, at time.Time) (notBefore time.Time, err error) {
 	if len(a.signatures) == 0 {
-		return fmt.Errorf("%w: the manifest is not signed", ErrSignature)
+		return notBefore, fmt.Errorf("%w: the manifest is not signed", ErrSignature)
 	}
 	var errs []error
 	for _, s := range a.signatures {
-		err := s.verify(a.rawDigest, keys)
-		if err == nil {
-			return nil
+		signer, err := s.verify(a.rawDigest, keys, at)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case signer != nil:
+			return signer.NotBefore, nil
+		default:
+			return notBefore, nil
 		}
-		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return notBefore, errors.Join(errs...)
 }
 
 // manifestDigest is the digest over the manifest as the byte string that it is in the envelope.
@@ -241,15 +259,44 @@ func (a authentication) matches(manifest []byte) error {
 	return nil
 }
 
-// Sign returns the envelope with a COSE_Sign1 by signer more, whose public key is an *ecdsa.PublicKey on P-256, P-384 or P-521 or an ed25519.PublicKey. The key
-// identifier kid, if not empty, goes into the protected header. The manifest's digest is checked first, and the manifest has to be one that Open takes. A second
-// signature by the same key is refused. ECDSA signatures by a key in memory are deterministic (RFC 6979).
-func Sign(envelope []byte, signer crypto.Signer, kid []byte) ([]byte, error) {
-	alg, err := algorithmFor(signer.Public())
+// Identity is whom a signature is by, and how it says so.
+type Identity struct {
+	// Public is an *ecdsa.PublicKey on P-256, P-384 or P-521 or an ed25519.PublicKey. Sign takes that of the signer instead.
+	Public crypto.PublicKey
+	// KID is the key identifier. It may be empty, and is left out if there are certificates.
+	KID []byte
+	// Chain are the certificates of the key if a device trusts a certificate authority instead of the key itself: that of the key first, each of the others that of the issuer of the one
+	// before it. That of the trust anchor need not be there.
+	Chain []*x509.Certificate
+}
+
+// header is the content of the protected header of a signature by the identity, and the algorithm that it names.
+func (id Identity) header() ([]byte, algorithm, error) {
+	alg, err := algorithmFor(id.Public)
+	if err != nil {
+		return nil, alg, fmt.Errorf("public key: %w", err)
+	}
+	if len(id.Chain) > 0 {
+		if !sameKey(id.Public, id.Chain[0].PublicKey) {
+			return nil, alg, fmt.Errorf("first certificate is for another key: %s", subject(id.Chain[0]))
+		}
+		if err := checkSigner(id.Chain[0]); err != nil {
+			return nil, alg, err
+		}
+	}
+	protected := alg.protected(id)
+	return protected, alg, new(sign1).header(&reader{b: protected}, "protected header", true)
+}
+
+// Sign returns the envelope with a COSE_Sign1 by signer more. Key identifier or certificates go into the protected header. The manifest's digest is checked first, and the manifest has
+// to be one that Open takes. A second signature by the same key is refused. ECDSA signatures by a key in memory are deterministic (RFC 6979).
+func Sign(envelope []byte, signer crypto.Signer, id Identity) ([]byte, error) {
+	id.Public = signer.Public()
+	alg, err := algorithmFor(id.Public)
 	if err != nil {
 		return nil, fmt.Errorf("signing key: %w", err)
 	}
-	message, err := ToBeSigned(envelope, signer.Public(), kid)
+	message, err := ToBeSigned(envelope, id)
 	if err != nil {
 		return nil, err
 	}
@@ -257,29 +304,29 @@ func Sign(envelope []byte, signer crypto.Signer, kid []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Attach(envelope, signer.Public(), kid, sig)
+	return Attach(envelope, id, sig)
 }
 
 // ToBeSigned returns what a key signs that is not at hand: the Sig_structure (RFC 9052, section 4.4) for the algorithm that goes with the public key. ECDSA signs its digest by
 // SHA-256 on P-256, SHA-384 on P-384 and SHA-512 on P-521; Ed25519 signs the bytes. It refuses what Sign refuses.
-func ToBeSigned(envelope []byte, public crypto.PublicKey, kid []byte) ([]byte, error) {
+func ToBeSigned(envelope []byte, id Identity) ([]byte, error) {
 	_, a, _, err := readUnverified(envelope)
 	if err != nil {
 		return nil, err
 	}
-	alg, err := algorithmFor(public)
+	protected, _, err := id.header()
 	if err != nil {
-		return nil, fmt.Errorf("public key: %w", err)
+		return nil, err
 	}
 	if len(a.signatures) == maxSignatures {
 		return nil, unsupported("more than %d signatures", maxSignatures)
 	}
 	for _, s := range a.signatures {
-		if s.verify(a.rawDigest, VerifyKeys{{KID: s.kid, Public: public}}) == nil {
-			return nil, fmt.Errorf("the envelope is signed by this key already: %x", s.kid)
+		if _, err := s.verify(a.rawDigest, VerifyKeys{{KID: s.kid, Public: id.Public}}, time.Time{}); err == nil {
+			return nil, errors.New("the envelope is signed by this key already")
 		}
 	}
-	return toBeSigned(alg.protected(kid), a.rawDigest), nil
+	return toBeSigned(protected, a.rawDigest), nil
 }
 
 // Hashed is the digest of what ToBeSigned returned that an ECDSA key signs; for an Ed25519 key there is none.
@@ -296,28 +343,28 @@ func Hashed(message []byte, public crypto.PublicKey) ([]byte, error) {
 
 // Attach returns the envelope with a signature that was made elsewhere over what ToBeSigned returned for the same arguments. An ECDSA signature may be in the form of COSE, r and s one
 // after the other, or in ASN.1. It is verified.
-func Attach(envelope []byte, public crypto.PublicKey, kid, sig []byte) ([]byte, error) {
-	message, err := ToBeSigned(envelope, public, kid)
+func Attach(envelope []byte, id Identity, sig []byte) ([]byte, error) {
+	message, err := ToBeSigned(envelope, id)
 	if err != nil {
 		return nil, err
 	}
-	alg, err := algorithmFor(public)
+	protected, alg, err := id.header()
 	if err != nil {
-		return nil, fmt.Errorf("public key: %w", err)
+		return nil, err
 	}
 	if alg.curve != nil && len(sig) != 2*alg.size() {
 		if sig, err = alg.raw(sig); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrSignature, err)
 		}
 	}
-	if !alg.verify(public, message, sig) {
+	if !alg.verify(id.Public, message, sig) {
 		return nil, fmt.Errorf("%w: it is not by this key, or over something else", ErrSignature)
 	}
 	f, a, _, err := readUnverified(envelope)
 	if err != nil {
 		return nil, err
 	}
-	blocks := append(a.blocks, signBlock(alg.protected(kid), sig))
+	blocks := append(a.blocks, signBlock(protected, sig))
 	f.authentication = appendHead(nil, majorArray, uint64(1+len(blocks)))
 	f.authentication = appendBytes(f.authentication, a.rawDigest)
 	for _, b := range blocks {
@@ -330,18 +377,21 @@ func Attach(envelope []byte, public crypto.PublicKey, kid, sig []byte) ([]byte, 
 	return signed, nil
 }
 
-// protected is the content of the protected header for a key identifier.
-func (a algorithm) protected(kid []byte) []byte {
+// protected is the content of the protected header for an identity.
+func (a algorithm) protected(id Identity) []byte {
+	named := len(id.KID) > 0 || len(id.Chain) > 0
 	fields := uint64(1)
-	if len(kid) > 0 {
+	if named {
 		fields = 2
 	}
 	b := appendHead(nil, majorMap, fields)
 	b = appendInt(b, headerAlg)
 	b = appendInt(b, a.id)
-	if len(kid) > 0 {
-		b = appendInt(b, headerKID)
-		b = appendBytes(b, kid)
+	switch {
+	case len(id.Chain) > 0:
+		b = appendChain(appendInt(b, headerX5Chain), id.Chain)
+	case named:
+		b = appendBytes(appendInt(b, headerKID), id.KID)
 	}
 	return b
 }

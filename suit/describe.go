@@ -23,6 +23,8 @@ type SignatureDescription struct {
 	Algorithm string `json:"algorithm"`
 	// KID is the key identifier, in hexadecimal; empty if none is named.
 	KID string `json:"kid,omitempty"`
+	// Signer is the subject of the certificate that is named instead; empty if none is.
+	Signer string `json:"signer,omitempty"`
 }
 
 // ImageDescription is what a manifest says of an image.
@@ -56,7 +58,7 @@ func Describe(envelope []byte) (Description, error) {
 		if name == "" {
 			name = fmt.Sprintf("algorithm %d", s.alg.id)
 		}
-		d.Signatures = append(d.Signatures, SignatureDescription{Algorithm: name, KID: hex.EncodeToString(s.kid)})
+		d.Signatures = append(d.Signatures, SignatureDescription{Algorithm: name, KID: hex.EncodeToString(s.kid), Signer: s.signer()})
 	}
 	d.Images = []ImageDescription{m.describe()}
 	return d, nil
@@ -90,6 +92,9 @@ func (d Description) String() string {
 		kid := s.KID
 		if kid == "" {
 			kid = "not named"
+		}
+		if s.Signer != "" {
+			kid = "of " + s.Signer
 		}
 		line("signature", "%s, key %s (not verified)", s.Algorithm, kid)
 	}

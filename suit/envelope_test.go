@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -112,7 +113,7 @@ func TestHeaderThatIsRefused(t *testing.T) {
 					t.Errorf("with %d bytes more: got %v, want %v with %q", more, err, c.want, c.text)
 				}
 			}
-			if _, err := Open(c.stream, nil); !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrUnsupported) {
+			if _, err := Open(c.stream, nil, time.Time{}); !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrUnsupported) {
 				t.Errorf("Open: %v", err)
 			}
 		})
@@ -134,14 +135,14 @@ func TestHeaderIsBounded(t *testing.T) {
 	if _, err := Header(largest); err != nil {
 		t.Error(err)
 	}
-	if _, err := Open(largest, anchors(t, edKey())); err != nil {
+	if _, err := Open(largest, anchors(t, edKey()), time.Time{}); err != nil {
 		t.Error(err)
 	}
 	over := padded(MaxHeader - rest + 1)
 	if _, err := Header(over); !errors.Is(err, ErrMalformed) {
 		t.Error(err)
 	}
-	if _, err := Open(over, anchors(t, edKey())); !errors.Is(err, ErrMalformed) {
+	if _, err := Open(over, anchors(t, edKey()), time.Time{}); !errors.Is(err, ErrMalformed) {
 		t.Error(err)
 	}
 	// The payload's head fits, and then it does not: its key ends where the bound is.
@@ -161,7 +162,7 @@ func TestHeaderIsBounded(t *testing.T) {
 
 func TestOpenTakesNoPayload(t *testing.T) {
 	envelope := mustSign(t, mustCreate(t, full()), edKey())
-	if _, err := Open(bundle(t, envelope, "#rootfs", 5, "image"), anchors(t, edKey())); !errors.Is(err, ErrMalformed) {
+	if _, err := Open(bundle(t, envelope, "#rootfs", 5, "image"), anchors(t, edKey()), time.Time{}); !errors.Is(err, ErrMalformed) {
 		t.Error(err)
 	}
 }
@@ -184,7 +185,7 @@ func TestWriteBundle(t *testing.T) {
 	if err != nil || string(rest) != "image" {
 		t.Errorf("rest %q, %v", rest, err)
 	}
-	opened, err := Open(h.Envelope, anchors(t, edKey()))
+	opened, err := Open(h.Envelope, anchors(t, edKey()), time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}

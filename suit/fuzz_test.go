@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
@@ -82,7 +83,7 @@ func FuzzHeader(f *testing.F) {
 // FuzzOpen: nothing is opened but the one manifest that was signed.
 func FuzzOpen(f *testing.F) {
 	signed := mustSign(f, mustCreate(f, full()), edKey())
-	want, err := Open(signed, anchors(f, edKey()))
+	want, err := Open(signed, anchors(f, edKey()), time.Time{})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(mustCreate(f, small()))
 	f.Add(bundle(f, signed, "#rootfs", 5, "image"))
 	f.Fuzz(func(t *testing.T, envelope []byte) {
-		got, err := Open(envelope, anchors(t, edKey(), ecKey(t)))
+		got, err := Open(envelope, anchors(t, edKey(), ecKey(t)), time.Time{})
 		if err != nil {
 			if !decided(err) {
 				t.Fatal(err)
@@ -171,7 +172,7 @@ func FuzzAuthentication(f *testing.F) {
 			if s.alg.id == 0 || len(s.kid) > maxKID {
 				t.Fatalf("%+v", s)
 			}
-			_ = s.verify(auth.rawDigest, anchors(t, edKey(), ecKey(t)))
+			_, _ = s.verify(auth.rawDigest, anchors(t, edKey(), ecKey(t)), time.Time{})
 		}
 	})
 }

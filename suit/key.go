@@ -79,8 +79,8 @@ func MarshalPublicKey(key crypto.PublicKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: blockPublic, Bytes: der}), nil
 }
 
-// LoadKeys reads public keys from PEM files (SubjectPublicKeyInfo), one or several in each. A file without a key, and anything in one that is no usable public key, is an error: a device
-// that silently has fewer trust anchors than it was given could never be updated again.
+// LoadKeys reads trust anchors from PEM files, one or several in each: public keys (SubjectPublicKeyInfo) and certificates of certificate authorities. A file without one, and anything in
+// it that is not usable as one, is an error: a device that silently has fewer trust anchors than it was given could never be updated again.
 func LoadKeys(paths ...string) (VerifyKeys, error) {
 	var keys VerifyKeys
 	for _, path := range paths {
@@ -100,23 +100,32 @@ func loadKeyFile(path string) (VerifyKeys, error) {
 	}
 	var keys VerifyKeys
 	for _, b := range blocks {
-		if b.Type != blockPublic {
-			return nil, fmt.Errorf("PEM block %q, want %q", b.Type, blockPublic)
-		}
-		public, err := x509.ParsePKIXPublicKey(b.Bytes)
+		key, err := parseAnchor(b)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := algorithmFor(public); err != nil {
-			return nil, err
-		}
-		kid, err := KeyID(public)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, VerifyKey{KID: kid, Public: public, Source: path})
+		key.Source = path
+		keys = append(keys, key)
 	}
 	return keys, nil
+}
+
+func parseAnchor(b *pem.Block) (k VerifyKey, err error) {
+	switch b.Type {
+	case blockCertificate:
+		k.CA, err = parseAuthority(b)
+		return k, err
+	case blockPublic:
+		if k.Public, err = x509.ParsePKIXPublicKey(b.Bytes); err != nil {
+			return k, err
+		}
+		if _, err := algorithmFor(k.Public); err != nil {
+			return k, err
+		}
+		k.KID, err = KeyID(k.Public)
+		return k, err
+	}
+	return k, fmt.Errorf("PEM block %q, want %q or %q", b.Type, blockPublic, blockCertificate)
 }
 
 // LoadSigner reads a private key from a PEM file (PKCS #8, or the older form for ECDSA), and returns it with its key identifier.

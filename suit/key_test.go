@@ -10,6 +10,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 )
 
 func pemOf(t *testing.T, key crypto.Signer) (private, public []byte) {
@@ -44,7 +45,7 @@ func TestGeneratedKeys(t *testing.T) {
 			if len(keys) != 1 || !bytes.Equal(keys[0].KID, kid) || !strings.HasSuffix(keys[0].Source, "a.pub") {
 				t.Errorf("%+v, want %x", keys, kid)
 			}
-			if _, err := Open(mustSign(t, mustCreate(t, small()), signer), keys); err != nil {
+			if _, err := Open(mustSign(t, mustCreate(t, small()), signer), keys, time.Time{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -72,7 +73,7 @@ func TestFilesOfPublicKeys(t *testing.T) {
 		"no PEM":                      {[]byte("ssh-ed25519 AAAA"), 0, "0 of 0 PEM blocks"},
 		"second key damaged":          {append(bytes.Clone(ec), damaged...), 0, "1 of 2 PEM blocks are readable"},
 		"first key damaged":           {append(bytes.Clone(damaged), ec...), 0, "PEM blocks are readable"},
-		"a private key":               {edPrivate, 0, `PEM block "PRIVATE KEY"`},
+		"a private key":               {edPrivate, 0, `PEM block "PRIVATE KEY", want "PUBLIC KEY" or "CERTIFICATE"`},
 		"a key beside a private key":  {append(bytes.Clone(ed), edPrivate...), 0, `PEM block "PRIVATE KEY"`},
 		"a key on another curve":      {wrongCurve, 0, "neither ECDSA on P-256, P-384 or P-521, nor Ed25519"},
 		"a file that is far too long": {bytes.Repeat(ed, 1000), 0, "more than 65536 bytes"},
@@ -149,12 +150,12 @@ func TestKeysThatFail(t *testing.T) {
 		"Ed25519 signature of 3 bytes": {signer{edKey().Public(), give([]byte("abc"), nil)}, "not valid"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := Sign(mustCreate(t, small()), c.key, nil); err == nil || !strings.Contains(err.Error(), c.text) {
+			if _, err := Sign(mustCreate(t, small()), c.key, Identity{}); err == nil || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %q", err, c.text)
 			}
 		})
 	}
-	if _, err := Sign(mustCreate(t, small()), edKey(), make([]byte, 65)); !errors.Is(err, ErrMalformed) {
+	if _, err := Sign(mustCreate(t, small()), edKey(), Identity{KID: make([]byte, 65)}); !errors.Is(err, ErrMalformed) {
 		t.Errorf("long key identifier: %v", err)
 	}
 }

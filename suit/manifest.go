@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"time"
 )
 
 // Labels of the draft, section "SUIT Manifest Elements"; memberSetVersion is of draft-ietf-suit-update-management-14.
@@ -41,12 +42,15 @@ type Manifest struct {
 	image    Image
 	sequence uint64
 	version  Version
+
+	notBefore time.Time
 }
 
 // Open verifies an envelope and then reads its manifest, once, from a copy of the bytes that were verified. The envelope is one without integrated payload, with nothing
 // after it; where there is a payload, it is Bundle.Envelope. One signature by one of the keys is enough. A signature that names a key is checked against the keys with that
-// identifier, any other against all keys of the right type. Errors wrap ErrMalformed, ErrUnsupported or ErrSignature.
-func Open(envelope []byte, keys VerifyKeys) (*Manifest, error) {
+// identifier, any other against all keys of the right type. One that comes with certificates counts if a certificate authority among the keys vouches for them at that time: the
+// latest of those that the caller can believe in, as clocks can be wrong. Errors wrap ErrMalformed, ErrUnsupported or ErrSignature.
+func Open(envelope []byte, keys VerifyKeys, at time.Time) (*Manifest, error) {
 	if len(envelope) <= MaxHeader {
 		envelope = bytes.Clone(envelope)
 	}
@@ -61,14 +65,15 @@ func Open(envelope []byte, keys VerifyKeys) (*Manifest, error) {
 	if err := a.matches(f.manifest); err != nil {
 		return nil, err
 	}
-	if err := a.verify(keys); err != nil {
+	notBefore, err := a.verify(keys, at)
+	if err != nil {
 		return nil, err
 	}
 	m, err := parseManifest(f.manifest)
 	if err != nil {
 		return nil, err
 	}
-	m.digest = a.digest
+	m.digest, m.notBefore = a.digest, notBefore
 	return m, nil
 }
 

@@ -7,12 +7,15 @@ import (
 	"crypto/rand"
 	"encoding/asn1"
 	"encoding/hex"
+	"errors"
 	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/veraison/go-cose"
 )
@@ -106,7 +109,7 @@ func TestKeysOfOpenSSL(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Open(mustSign(t, mustCreate(t, small()), key), keys); err != nil {
+			if _, err := Open(mustSign(t, mustCreate(t, small()), key), keys, time.Time{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -123,7 +126,7 @@ func TestGoCOSEAgrees(t *testing.T) {
 				t.Fatal(err)
 			}
 			payload := encode(t, a{-16, manifestDigest(crypto.SHA256, f.manifest).Sum})
-			protected := algorithmOf(int64(alg)).protected([]byte("kid"))
+			protected := algorithmOf(int64(alg)).protected(Identity{KID: []byte("kid")})
 			block := signBlock(protected, signMessage(t, key, toBeSigned(protected, payload)))
 			var ours cose.Sign1Message
 			if err := ours.UnmarshalCBOR(block); err != nil {
@@ -155,8 +158,60 @@ func TestGoCOSEAgrees(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.authentication = encode(t, a{payload, block})
-			if _, err := Open(appendEnvelope(nil, f), anchors(t, key)); err != nil {
+			if _, err := Open(appendEnvelope(nil, f), anchors(t, key), time.Time{}); err != nil {
 				t.Errorf("what they signed: %v", err)
+			}
+		})
+	}
+}
+
+// TestCertificatesOfOpenSSL: authorities and signers with certificates by the tool, which agrees with us on how long they are valid.
+func TestCertificatesOfOpenSSL(t *testing.T) {
+	ec := func(curve string) []string {
+		return []string{"genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:" + curve}
+	}
+	for name, c := range map[string]struct{ ca, signer []string }{
+		"Ed25519 below P-384":   {ec("P-384"), []string{"genpkey", "-algorithm", "ed25519"}},
+		"P-256 below Ed25519":   {[]string{"genpkey", "-algorithm", "ed25519"}, ec("P-256")},
+		"P-384 below RSA":       {[]string{"genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"}, ec("P-384")},
+		"P-521 below P-521":     {ec("P-521"), ec("P-521")},
+		"Ed25519 below Ed25519": {[]string{"genpkey", "-algorithm", "ed25519"}, []string{"genpkey", "-algorithm", "ed25519"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			caKey, key := writeFile(t, "ca.key", openssl(t, c.ca...)), writeFile(t, "a.key", openssl(t, c.signer...))
+			ca := writeFile(t, "ca.pem", openssl(t, "req", "-x509", "-new", "-key", caKey, "-subj", "/O=Example/CN=Firmware", "-days", "7300",
+				"-addext", "basicConstraints=critical,CA:TRUE,pathlen:0", "-addext", "keyUsage=critical,keyCertSign"))
+			request := writeFile(t, "a.csr", openssl(t, "req", "-new", "-key", key, "-subj", "/O=Example/CN=Release"))
+			extensions := writeFile(t, "a.ext", []byte("basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\n"))
+			cert := writeFile(t, "a.pem", openssl(t, "x509", "-req", "-in", request, "-CA", ca, "-CAkey", caKey, "-set_serial", "1", "-days", "365", "-extfile", extensions))
+			signer, _, err := LoadSigner(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			chain, err := LoadChain(cert)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys, err := LoadKeys(ca)
+			if err != nil {
+				t.Fatal(err)
+			}
+			signed, err := Sign(mustCreate(t, full()), signer, Identity{Chain: chain})
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin, end := chain[0].NotBefore, chain[0].NotAfter
+			for at, valid := range map[time.Time]bool{begin.Add(-time.Second): false, begin: true, end: true, end.Add(time.Second): false} {
+				_, err := Open(signed, keys, at)
+				if valid != (err == nil) || err != nil && !errors.Is(err, ErrSignature) {
+					t.Errorf("at %v: %v", at, err)
+				}
+			}
+			for _, at := range []time.Time{begin, end.Add(-time.Second)} { // of the last second, which RFC 5280 includes, the tool says that it is over
+				openssl(t, "verify", "-attime", strconv.FormatInt(at.Unix(), 10), "-CAfile", ca, cert)
+			}
+			if d, err := Describe(signed); err != nil || d.Signatures[0].Signer != "CN=Release,O=Example" {
+				t.Errorf("%+v, %v", d, err)
 			}
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
@@ -89,7 +90,7 @@ func signRaw(t testing.TB, manifest []byte) []byte {
 	t.Helper()
 	sum := sha256.Sum256(encode(t, manifest))
 	digest := encode(t, a{-16, sum[:]})
-	protected := algorithmOf(algEdDSA).protected(nil)
+	protected := algorithmOf(algEdDSA).protected(Identity{})
 	block := signBlock(protected, signMessage(t, edKey(), toBeSigned(protected, digest)))
 	return encode(t, cbor.Tag{Number: 107, Content: m{2: encode(t, a{digest, block}), 3: manifest}})
 }
@@ -143,7 +144,7 @@ func TestManifestsOfOthersThatFitTheProfile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := smallParts(t)
 			c.change(p)
-			opened, err := Open(signRaw(t, p.encode(t)), anchors(t, edKey()))
+			opened, err := Open(signRaw(t, p.encode(t)), anchors(t, edKey()), time.Time{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -185,7 +186,7 @@ func checkRefusals(t *testing.T, base func(testing.TB) *parts, cases map[string]
 		t.Run(name, func(t *testing.T) {
 			p := base(t)
 			c.change(p)
-			_, err := Open(signRaw(t, p.encode(t)), anchors(t, edKey()))
+			_, err := Open(signRaw(t, p.encode(t)), anchors(t, edKey()), time.Time{})
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
 			}
@@ -391,7 +392,7 @@ func TestEncodingThatIsNotDeterministic(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = Open(signRaw(t, b), anchors(t, edKey()))
+			_, err = Open(signRaw(t, b), anchors(t, edKey()), time.Time{})
 			if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %q", err, c.text)
 			}
@@ -446,7 +447,7 @@ func TestSignaturesOfOthers(t *testing.T) {
 		"identifier too long":             {a{block(m{1: -8, 4: make([]byte, 65)}, none, nil, edKey())}, ErrMalformed, "key identifier of 65 bytes"},
 		"identifier of another key":       {a{block(m{1: -8, 4: []byte("x")}, none, nil, edKey())}, ErrSignature, "key identifier 78"},
 		"critical header":                 {a{block(m{1: -8, 2: a{99}, 99: 1}, none, nil, edKey())}, ErrUnsupported, "critical"},
-		"certificate":                     {a{block(m{1: -8}, m{33: []byte{1}}, nil, edKey())}, ErrUnsupported, "COSE header parameter 33"},
+		"certificate":                     {a{block(m{1: -8}, m{33: []byte{1}}, nil, edKey())}, ErrMalformed, "certificate: x509"},
 		"payload not detached":            {a{block(m{1: -8}, none, rawDigest, edKey())}, ErrMalformed, "not detached"},
 		"message code":                    {a{encode(t, cbor.Tag{Number: 17, Content: a{}})}, ErrUnsupported, "COSE_Mac0"},
 		"several signers":                 {a{encode(t, cbor.Tag{Number: 98, Content: a{}})}, ErrUnsupported, "COSE_Sign"},
@@ -458,7 +459,7 @@ func TestSignaturesOfOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			wrapper := encode(t, append(a{rawDigest}, c.blocks...))
-			_, err := Open(appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest}), anchors(t, slices.Collect(maps.Values(signers(t)))...))
+			_, err := Open(appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest}), anchors(t, slices.Collect(maps.Values(signers(t)))...), time.Time{})
 			if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
 			}
@@ -478,14 +479,14 @@ func TestDigestIsCheckedBesideTheSignature(t *testing.T) {
 	}
 	f.manifest = other.manifest
 	swapped := appendEnvelope(nil, f)
-	if _, err := Open(swapped, anchors(t, edKey())); !errors.Is(err, ErrSignature) {
+	if _, err := Open(swapped, anchors(t, edKey()), time.Time{}); !errors.Is(err, ErrSignature) {
 		t.Error(err)
 	}
 	if _, err := Describe(swapped); !errors.Is(err, ErrSignature) {
 		t.Error(err)
 	}
 	f.authentication = encode(t, a{encode(t, a{-16, make([]byte, 32)})})
-	if _, err := Sign(appendEnvelope(nil, f), edKey(), nil); !errors.Is(err, ErrSignature) {
+	if _, err := Sign(appendEnvelope(nil, f), edKey(), Identity{}); !errors.Is(err, ErrSignature) {
 		t.Error(err)
 	}
 }
@@ -508,7 +509,7 @@ func TestSomethingBehindInTheWrapper(t *testing.T) {
 			sig := signMessage(t, edKey(), encode(t, a{"Signature1", protected, []byte{}, digest}))
 			block := encode(t, cbor.Tag{Number: 18, Content: a{protected, m{}, nil, sig}})
 			wrapper := append(encode(t, a{digest, block}), c.wrapper...)
-			_, err = Open(appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest}), anchors(t, edKey()))
+			_, err = Open(appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest}), anchors(t, edKey()), time.Time{})
 			if name == "nothing" && err != nil || name != "nothing" && !errors.Is(err, ErrMalformed) {
 				t.Error(err)
 			}

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -109,7 +110,7 @@ func mustSign(t testing.TB, envelope []byte, key crypto.Signer) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := Sign(envelope, key, kid)
+	e, err := Sign(envelope, key, Identity{KID: kid})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ func TestWhatWasCreatedIsReadBack(t *testing.T) {
 	} {
 		for keyName, key := range signers(t) {
 			t.Run(name+" "+keyName, func(t *testing.T) {
-				m, err := Open(mustSign(t, mustCreate(t, spec), key), anchors(t, key))
+				m, err := Open(mustSign(t, mustCreate(t, spec), key), anchors(t, key), time.Time{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -155,7 +156,7 @@ func TestDigestAlgorithms(t *testing.T) {
 			if spec.Digest, _, err = Measure(strings.NewReader("image"), hash); err != nil {
 				t.Fatal(err)
 			}
-			m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()))
+			m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()), time.Time{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -186,7 +187,7 @@ func TestSeveralSigners(t *testing.T) {
 		envelope = mustSign(t, envelope, all[name])
 	}
 	for name, key := range all {
-		if _, err := Open(envelope, anchors(t, key)); err != nil {
+		if _, err := Open(envelope, anchors(t, key), time.Time{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -195,14 +196,14 @@ func TestSeveralSigners(t *testing.T) {
 		t.Errorf("%+v, %v", d, err)
 	}
 	stranger := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32))
-	if _, err := Open(envelope, anchors(t, stranger)); !errors.Is(err, ErrSignature) {
+	if _, err := Open(envelope, anchors(t, stranger), time.Time{}); !errors.Is(err, ErrSignature) {
 		t.Errorf("a stranger's: %v", err)
 	}
-	if _, err := Sign(envelope, all["p384"], nil); err == nil || !strings.Contains(err.Error(), "signed by this key already") {
+	if _, err := Sign(envelope, all["p384"], Identity{}); err == nil || !strings.Contains(err.Error(), "signed by this key already") {
 		t.Errorf("signed twice: %v", err)
 	}
 	for i := byte(10); ; i++ {
-		more, err := Sign(envelope, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{i}, 32)), nil)
+		more, err := Sign(envelope, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{i}, 32)), Identity{})
 		if err != nil {
 			if !errors.Is(err, ErrUnsupported) || i != 10+maxSignatures-4 {
 				t.Errorf("signature %d: %v", i-10+5, err)
@@ -223,7 +224,7 @@ func TestUnknownAlgorithmBeside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	future := signBlock(algorithm{id: -48}.protected([]byte("new")), make([]byte, 2420)) // ML-DSA-44
+	future := signBlock(algorithm{id: -48}.protected(Identity{KID: []byte("new")}), make([]byte, 2420)) // ML-DSA-44
 	for name, c := range map[string]struct {
 		blocks [][]byte
 		want   error
@@ -233,7 +234,7 @@ func TestUnknownAlgorithmBeside(t *testing.T) {
 			wrapper = appendBytes(wrapper, b)
 		}
 		envelope := appendEnvelope(nil, frame{authentication: wrapper, manifest: f.manifest})
-		if _, err := Open(envelope, anchors(t, edKey())); !errors.Is(err, c.want) {
+		if _, err := Open(envelope, anchors(t, edKey()), time.Time{}); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if d, err := Describe(envelope); err != nil || !strings.Contains(d.String(), "algorithm -48") {
@@ -247,8 +248,8 @@ func TestAttach(t *testing.T) {
 	for name, key := range signers(t) {
 		t.Run(name, func(t *testing.T) {
 			envelope := mustCreate(t, full())
-			kid := anchors(t, key)[0].KID
-			message, err := ToBeSigned(envelope, key.Public(), kid)
+			id := Identity{Public: key.Public(), KID: anchors(t, key)[0].KID}
+			message, err := ToBeSigned(envelope, id)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -262,13 +263,13 @@ func TestAttach(t *testing.T) {
 				forms["ASN.1"] = der
 			}
 			for form, s := range forms {
-				got, err := Attach(envelope, key.Public(), kid, s)
+				got, err := Attach(envelope, id, s)
 				if err != nil || !bytes.Equal(got, mustSign(t, envelope, key)) {
 					t.Errorf("%s: %v", form, err)
 				}
 			}
 			for what, s := range map[string][]byte{"none": nil, "cut off": sig[1:], "of something else": signMessage(t, key, []byte("x")), "garbage": bytes.Repeat([]byte{0x30}, 70)} {
-				if _, err := Attach(envelope, key.Public(), kid, s); !errors.Is(err, ErrSignature) {
+				if _, err := Attach(envelope, id, s); !errors.Is(err, ErrSignature) {
 					t.Errorf("%s: %v", what, err)
 				}
 			}
@@ -282,7 +283,7 @@ func TestAttach(t *testing.T) {
 
 func TestManifestForAnother(t *testing.T) {
 	spec := small()
-	m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()))
+	m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()), time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +310,7 @@ func TestManifestForAnother(t *testing.T) {
 
 func TestImageIsACopy(t *testing.T) {
 	spec := full()
-	m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()))
+	m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()), time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,17 +362,17 @@ func TestEveryFlippedBitIsFound(t *testing.T) {
 			for i := range len(envelope) * 8 {
 				flipped := bytes.Clone(envelope)
 				flipped[i/8] ^= 1 << (i % 8)
-				_, err := Open(flipped, keys)
+				_, err := Open(flipped, keys, time.Time{})
 				if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrSignature) && !errors.Is(err, ErrUnsupported) {
 					t.Fatalf("bit %d of byte %d: %v", i%8, i/8, err)
 				}
 			}
 			for n := range envelope {
-				if _, err := Open(envelope[:n], keys); !errors.Is(err, ErrMalformed) {
+				if _, err := Open(envelope[:n], keys, time.Time{}); !errors.Is(err, ErrMalformed) {
 					t.Fatalf("%d bytes of %d: %v", n, len(envelope), err)
 				}
 			}
-			if _, err := Open(append(envelope, 0), keys); !errors.Is(err, ErrMalformed) {
+			if _, err := Open(append(envelope, 0), keys, time.Time{}); !errors.Is(err, ErrMalformed) {
 				t.Fatalf("a byte more: %v", err)
 			}
 		})
@@ -382,7 +383,7 @@ func TestKeys(t *testing.T) {
 	ed, ec := edKey(), ecKey(t)
 	otherEd := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32))
 	signed := mustSign(t, mustCreate(t, small()), ed)
-	anonymous, err := Sign(mustCreate(t, small()), ed, nil)
+	anonymous, err := Sign(mustCreate(t, small()), ed, Identity{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +411,7 @@ func TestKeys(t *testing.T) {
 		"not signed":                                 {mustCreate(t, small()), anchors(t, ed), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Open(c.envelope, c.keys)
+			_, err := Open(c.envelope, c.keys, time.Time{})
 			if c.ok != (err == nil) || err != nil && !errors.Is(err, ErrSignature) {
 				t.Error(err)
 			}

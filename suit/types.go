@@ -2,6 +2,7 @@ package suit
 
 import (
 	"crypto"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"hash"
@@ -118,11 +119,12 @@ func hashName(h crypto.Hash) string { return strings.ToLower(strings.ReplaceAll(
 // New returns the hash that makes such digests.
 func (d Digest) New() hash.Hash { return d.Hash.New() }
 
-// VerifyKey is a trust anchor: a public key, and the key identifier that a signature names.
+// VerifyKey is a trust anchor: a public key, and the key identifier that a signature names; or a certificate authority, which vouches for the keys of others.
 type VerifyKey struct {
 	KID    []byte
-	Public crypto.PublicKey // *ecdsa.PublicKey or ed25519.PublicKey
-	Source string           // where it was read from, for people
+	Public crypto.PublicKey  // *ecdsa.PublicKey or ed25519.PublicKey
+	CA     *x509.Certificate // then the other two are empty
+	Source string            // where it was read from, for people
 }
 
 // VerifyKeys are the trust anchors of a component.

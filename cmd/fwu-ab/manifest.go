@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/suit"
@@ -31,7 +32,8 @@ type manifestFlags struct {
 	vendor, vendorName        string
 	class, className          string
 	depends                   []string
-	key, output, digest       string
+	key, chain                string
+	output, digest            string
 	bundle                    bool
 }
 
@@ -58,6 +60,7 @@ Without --key the result is not signed, which no device accepts: "manifest sign"
 	flags.StringVar(&f.className, "class-name", "", "name of the device class, from which the identifier is made together with the vendor's")
 	flags.StringArrayVar(&f.depends, "depends", nil, "another component and the lowest version of it that the image needs: component>=version; may be repeated")
 	flags.StringVar(&f.key, "key", "", "private key (PEM) to sign with")
+	chainFlag(cmd, &f.chain)
 	flags.StringVar(&f.digest, "digest", "sha256", "digest algorithm for image and manifest: sha256, sha384 or sha512")
 	flags.BoolVar(&f.bundle, "bundle", false, "put the image into the file")
 	flags.StringVarP(&f.output, "output", "o", "", "file to write")
@@ -71,7 +74,15 @@ Without --key the result is not signed, which no device accepts: "manifest sign"
 	return cmd
 }
 
+// chainFlag adds the flag that names the certificates of a signer.
+func chainFlag(cmd *cobra.Command, chain *string) {
+	cmd.Flags().StringVar(chain, "chain", "", "certificates (PEM) of the signer, its own first, for devices that trust a certificate authority")
+}
+
 func (f *manifestFlags) create() error {
+	if f.chain != "" && f.key == "" {
+		return errors.New("--chain is for a signature, which takes --key")
+	}
 	spec, err := f.spec()
 	if err != nil {
 		return err
@@ -93,7 +104,7 @@ func (f *manifestFlags) create() error {
 		return err
 	}
 	if f.key != "" {
-		if envelope, err = signWith(f.key, envelope); err != nil {
+		if envelope, err = signWith(f.key, f.chain, envelope); err != nil {
 			return err
 		}
 	}
@@ -138,7 +149,7 @@ func (f *manifestFlags) spec() (s suit.Spec, err error) {
 }
 
 func newManifestSignCommand() *cobra.Command {
-	var key, output string
+	var key, chain, output string
 	cmd := &cobra.Command{
 		Use:   "sign FILE",
 		Short: "Sign a manifest or a bundle, also one that others have signed",
@@ -147,17 +158,18 @@ func newManifestSignCommand() *cobra.Command {
 			if output == "" {
 				output = args[0]
 			}
-			return signFile(key, args[0], output)
+			return signFile(key, chain, args[0], output)
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "private key (PEM) to sign with")
+	chainFlag(cmd, &chain)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write (default: FILE itself)")
 	_ = cmd.MarkFlagRequired("key")
 	return cmd
 }
 
-func signFile(key, in, out string) error {
-	return changeEnvelope(in, out, func(envelope []byte) ([]byte, error) { return signWith(key, envelope) })
+func signFile(key, chain, in, out string) error {
+	return changeEnvelope(in, out, func(envelope []byte) ([]byte, error) { return signWith(key, chain, envelope) })
 }
 
 // changeEnvelope writes what change makes of the envelope of a file, with the same payload.
@@ -174,16 +186,29 @@ func changeEnvelope(in, out string, change func(envelope []byte) ([]byte, error)
 	return writeEnvelope(out, envelope, e.Bundle, e.payload())
 }
 
-func signWith(path string, envelope []byte) ([]byte, error) {
-	key, kid, err := suit.LoadSigner(path)
+// signWith signs with the private key of a file, and with the certificates of another if one is named.
+func signWith(key, chain string, envelope []byte) ([]byte, error) {
+	signer, kid, err := suit.LoadSigner(key)
 	if err != nil {
 		return nil, err
 	}
-	return suit.Sign(envelope, key, kid)
+	id, err := identity(suit.VerifyKey{KID: kid, Public: signer.Public()}, chain)
+	if err != nil {
+		return nil, err
+	}
+	return suit.Sign(envelope, signer, id)
+}
+
+func identity(k suit.VerifyKey, chain string) (id suit.Identity, err error) {
+	id.Public, id.KID = k.Public, k.KID
+	if chain != "" {
+		id.Chain, err = suit.LoadChain(chain)
+	}
+	return id, err
 }
 
 func newManifestDigestCommand() *cobra.Command {
-	var key, output string
+	var key, chain, output string
 	var hashed bool
 	cmd := &cobra.Command{
 		Use:   "digest FILE",
@@ -193,7 +218,7 @@ An ECDSA key signs its digest, which --hashed writes instead: SHA-256 for a key 
 "manifest attach" puts the signature in.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			public, err := publicKey(key)
+			signer, err := publicIdentity(key, chain)
 			if err != nil {
 				return err
 			}
@@ -202,12 +227,12 @@ An ECDSA key signs its digest, which --hashed writes instead: SHA-256 for a key 
 				return err
 			}
 			defer e.file.Close()
-			message, err := suit.ToBeSigned(e.Envelope, public.Public, public.KID)
+			message, err := suit.ToBeSigned(e.Envelope, signer)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			if hashed {
-				if message, err = suit.Hashed(message, public.Public); err != nil {
+				if message, err = suit.Hashed(message, signer.Public); err != nil {
 					return err
 				}
 			}
@@ -219,6 +244,7 @@ An ECDSA key signs its digest, which --hashed writes instead: SHA-256 for a key 
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "public key (PEM) of the signer")
+	chainFlag(cmd, &chain)
 	cmd.Flags().BoolVar(&hashed, "hashed", false, "write the digest that an ECDSA key signs")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write (default: standard output)")
 	_ = cmd.MarkFlagRequired("key")
@@ -226,15 +252,15 @@ An ECDSA key signs its digest, which --hashed writes instead: SHA-256 for a key 
 }
 
 func newManifestAttachCommand() *cobra.Command {
-	var key, signature, output string
+	var key, chain, signature, output string
 	cmd := &cobra.Command{
 		Use:   "attach FILE",
 		Short: "Put a signature that was made elsewhere into a manifest or a bundle",
 		Long: `Put a signature over what "manifest digest" wrote into a manifest or a bundle. An ECDSA signature may be in ASN.1, as openssl makes it, or r and s one after the other, as
-PKCS #11 has it. It is verified with the public key first.`,
+PKCS #11 has it. It is verified with the public key first. --chain is what it was for "manifest digest": the certificates are part of what is signed.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			public, err := publicKey(key)
+			signer, err := publicIdentity(key, chain)
 			if err != nil {
 				return err
 			}
@@ -245,10 +271,11 @@ PKCS #11 has it. It is verified with the public key first.`,
 			if output == "" {
 				output = args[0]
 			}
-			return notVerified(changeEnvelope(args[0], output, func(envelope []byte) ([]byte, error) { return suit.Attach(envelope, public.Public, public.KID, sig) }))
+			return notVerified(changeEnvelope(args[0], output, func(envelope []byte) ([]byte, error) { return suit.Attach(envelope, signer, sig) }))
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "public key (PEM) of the signer")
+	chainFlag(cmd, &chain)
 	cmd.Flags().StringVar(&signature, "signature", "", "file with the signature")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write (default: FILE itself)")
 	_ = cmd.MarkFlagRequired("key")
@@ -256,16 +283,18 @@ PKCS #11 has it. It is verified with the public key first.`,
 	return cmd
 }
 
-// publicKey reads the one public key of a file.
-func publicKey(path string) (suit.VerifyKey, error) {
-	keys, err := suit.LoadKeys(path)
-	if err != nil {
-		return suit.VerifyKey{}, err
+// publicIdentity reads the one public key of a file, and the certificates of another if one is named.
+func publicIdentity(key, chain string) (id suit.Identity, err error) {
+	keys, err := suit.LoadKeys(key)
+	switch {
+	case err != nil:
+		return id, err
+	case len(keys) != 1:
+		return id, fmt.Errorf("public key %s: %d keys, want one", key, len(keys))
+	case keys[0].CA != nil:
+		return id, fmt.Errorf("public key %s: a certificate, want the key of the signer", key)
 	}
-	if len(keys) != 1 {
-		return suit.VerifyKey{}, fmt.Errorf("public key %s: %d keys, want one", path, len(keys))
-	}
-	return keys[0], nil
+	return identity(keys[0], chain)
 }
 
 // maxSignature bounds a file with a signature: one on P-521 in ASN.1 has up to 141 bytes.
@@ -350,29 +379,46 @@ func describeFile(path string) (shown, error) {
 
 func newManifestVerifyCommand() *cobra.Command {
 	var keys []string
-	var image string
+	var image, at string
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Verify a manifest or a bundle, and the image",
 		Long: `Verify the signature of a manifest, and that the image in the bundle, or the one given with --image, is the one that it describes.
-This is what a device does, except that it also asks whether the manifest is for this device.`,
+This is what a device does, except that it also asks whether the manifest is for this device, and knows the time in its own way.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			said, err := verifyFile(args[0], keys, image)
+			when, err := parseTime(at)
+			if err != nil {
+				return err
+			}
+			said, err := verifyFile(args[0], keys, image, when)
 			if err == nil {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
 			}
 			return err
 		},
 	}
-	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key (PEM) of a signer that is trusted; may be repeated")
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key (PEM) of a signer that is trusted, or certificate of an authority; may be repeated")
 	cmd.Flags().StringVar(&image, "image", "", "the image")
+	cmd.Flags().StringVar(&at, "at", "", "time at which certificates have to be valid, such as 2026-01-31T12:00:00Z (default: now)")
 	_ = cmd.MarkFlagRequired("key")
 	return cmd
 }
 
+// parseTime reads a time (RFC 3339); none is now.
+func parseTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Now(), nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, fmt.Errorf("time %q: want one such as 2026-01-31T12:00:00Z", s)
+	}
+	return t, nil
+}
+
 // verifyFile returns what was verified.
-func verifyFile(path string, keyFiles []string, image string) (string, error) {
+func verifyFile(path string, keyFiles []string, image string, at time.Time) (string, error) {
 	keys, err := suit.LoadKeys(keyFiles...)
 	if err != nil {
 		return "", err
@@ -382,7 +428,7 @@ func verifyFile(path string, keyFiles []string, image string) (string, error) {
 		return "", notVerified(err)
 	}
 	defer e.file.Close()
-	m, err := suit.Open(e.Envelope, keys)
+	m, err := suit.Open(e.Envelope, keys, at)
 	if err != nil {
 		return "", notVerified(fmt.Errorf("%s: %w", path, err))
 	}

@@ -31,7 +31,7 @@ func (c Creator) Manifest(s suit.Spec) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return suit.Sign(e, c.Key, c.KID)
+	return suit.Sign(e, c.Key, suit.Identity{KID: c.KID})
 }
 
 // Spec describes an image for Board; what it depends on, and where its payload is, is left to the caller.

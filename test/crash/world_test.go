@@ -8,6 +8,7 @@ import (
 	"hash/maphash"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/fwu-ab/fwu-ab/bootctl/uboot"
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -74,7 +75,7 @@ func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, na
 	make := func(payload string) []byte {
 		e, err := suit.Create(suit.Spec{Device: w.device, Image: suit.Image{Component: name, Digest: digest, Size: n, Version: version(build), Sequence: sequence(build), Payload: payload}})
 		check(t, err)
-		e, err = suit.Sign(e, key, nil)
+		e, err = suit.Sign(e, key, suit.Identity{})
 		check(t, err)
 		return e
 	}
@@ -98,7 +99,7 @@ func inverted(b []byte) []byte {
 
 func digestOf(t *testing.T, envelope []byte, keys suit.VerifyKeys) string {
 	t.Helper()
-	m, err := suit.Open(envelope, keys)
+	m, err := suit.Open(envelope, keys, time.Time{})
 	check(t, err)
 	return m.Digest().String()
 }
