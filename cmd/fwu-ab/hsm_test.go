@@ -96,3 +96,59 @@ func TestHardwareSigns(t *testing.T) {
 	b.sh("fwu-ab manifest attach rootfs.suit --key release.pub --signature sig")
 	b.verified()
 }
+
+// newAuthority makes a certificate authority and a certificate for release.key as the documentation says.
+func (b *bench) newAuthority() {
+	b.Helper()
+	b.sh(`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out ca.key
+openssl req -x509 -new -key ca.key -subj "/O=Example/CN=Example firmware" -days 7300 -addext basicConstraints=critical,CA:TRUE,pathlen:0 -addext keyUsage=critical,keyCertSign -out ca.pem
+fwu-ab key generate release
+openssl req -new -key release.key -subj "/O=Example/CN=Release 7" -out release.csr
+printf '%s\n' basicConstraints=critical,CA:FALSE keyUsage=critical,digitalSignature extendedKeyUsage=codeSigning > release.ext
+openssl x509 -req -in release.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 365 -extfile release.ext -out release.pem`)
+}
+
+// TestOpenSSLCertifies: the device knows an authority only, and the manifest says who signed.
+func TestOpenSSLCertifies(t *testing.T) {
+	needTools(t, "openssl")
+	b := newBench(t)
+	b.newAuthority()
+	b.sh("cp rootfs.suit unsigned.suit; fwu-ab manifest sign --key release.key --chain release.pem rootfs.suit")
+	if out := b.sh("fwu-ab manifest verify rootfs.suit --key ca.pem --image rootfs.img"); !strings.Contains(out, "signature is valid, image is") {
+		t.Error(out)
+	}
+	if out := b.sh("fwu-ab manifest show rootfs.suit; fwu-ab manifest show --json rootfs.suit"); !strings.Contains(out, ", key of CN=Release 7,O=Example (not verified)") ||
+		!strings.Contains(out, `"signer": "CN=Release 7,O=Example"`) {
+		t.Error(out)
+	}
+	b.sh("fwu-ab manifest verify rootfs.suit --key release.pub --at 2100-01-01T00:00:00Z") // the key itself does not end
+	for name, c := range map[string]struct{ command, code, text string }{
+		"it has ended":                  {"manifest verify rootfs.suit --key ca.pem --at 2100-01-01T00:00:00Z", "5", "certificate expired on 20"},
+		"it has not begun":              {"manifest verify rootfs.suit --key ca.pem --at 1970-01-01T00:00:00Z", "5", "certificate not yet valid, but from 20"},
+		"no time":                       {"manifest verify rootfs.suit --key ca.pem --at yesterday", "1", `time "yesterday": want one such as`},
+		"a signer as trust anchor":      {"manifest verify rootfs.suit --key release.pem", "1", "public key release.pem: certificate is not that of a certificate authority: CN=Release 7,O=Example"},
+		"not signed by the authority":   {"manifest verify unsigned.suit --key ca.pem", "5", "the manifest is not signed"},
+		"certificate of another key":    {"manifest sign --key ca.key --chain release.pem unsigned.suit -o no.suit", "1", "first certificate is for another key: CN=Release 7,O=Example"},
+		"certificate of the authority":  {"manifest sign --key ca.key --chain ca.pem unsigned.suit -o no.suit", "1", "certificate is that of a certificate authority, not of a signer"},
+		"a key instead of certificates": {"manifest sign --key release.key --chain release.pub unsigned.suit -o no.suit", "1", "certificates release.pub: PEM block"},
+		"digest for a certificate":      {"manifest digest unsigned.suit --key ca.pem -o no.suit", "1", "public key ca.pem: a certificate, want the key of the signer"},
+		"certificates without a key": {"manifest create --component rootfs --image rootfs.img --version 1 --sequence 7 --vendor-name example.com --class-name x --chain release.pem -o no.suit", "1",
+			"--chain is for a signature, which takes --key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &bench{T: t, dir: b.dir}
+			if out := b.sh("set +e; fwu-ab " + c.command + " 2>&1; echo code $?; test ! -e no.suit"); !strings.Contains(out, c.text) || !strings.Contains(out, "code "+c.code+"\n") {
+				t.Error(out)
+			}
+		})
+	}
+	// The same where the private key is elsewhere, and in one go with create: these keys always give the same bytes.
+	b.sh(`cp rootfs.suit signed.suit
+fwu-ab manifest digest unsigned.suit --key release.pub --chain release.pem -o tbs
+openssl pkeyutl -sign -rawin -inkey release.key -in tbs -out sig
+fwu-ab manifest attach unsigned.suit --key release.pub --chain release.pem --signature sig -o attached.suit
+cmp attached.suit signed.suit
+fwu-ab manifest create --component rootfs --image rootfs.img --version 1.2.3 --sequence 7 --vendor-name example.com --class-name "board rev 2" --key release.key --chain release.pem -o created.suit
+cmp created.suit signed.suit
+set +e; fwu-ab manifest attach unsigned.suit --key release.pub --signature sig -o no.suit 2> said; test $? -eq 5 && grep -q 'not valid' said && test ! -e no.suit`)
+}
