@@ -1,0 +1,73 @@
+package power
+
+import (
+	"io/fs"
+	"path"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// supplies makes power supplies of lines "NAME ATTRIBUTE=VALUE ...".
+func supplies(lines ...string) fstest.MapFS {
+	fsys := fstest.MapFS{Dir: {Mode: fs.ModeDir | 0o755}}
+	for _, l := range lines {
+		f := strings.Fields(l)
+		for _, a := range f[1:] {
+			key, value, _ := strings.Cut(a, "=")
+			fsys[path.Join(Dir, f[0], key)] = &fstest.MapFile{Data: []byte(value + "\n")}
+		}
+	}
+	return fsys
+}
+
+func TestCharge(t *testing.T) {
+	for name, c := range map[string]struct {
+		lines []string
+		want  uint64
+		ok    bool
+		err   string
+	}{
+		"no supplies":                 {nil, 0, false, ""},
+		"mains only":                  {[]string{"AC type=Mains online=1"}, 0, false, ""},
+		"energy":                      {[]string{"BAT0 type=Battery energy_now=41230000"}, 41230, true, ""},
+		"charge and voltage":          {[]string{"bq27 type=Battery charge_now=2500000 voltage_now=3700000"}, 9250, true, ""},
+		"two batteries":               {[]string{"BAT0 type=Battery energy_now=1000000", "BAT1 type=Battery charge_now=1000000 voltage_now=12000000"}, 13000, true, ""},
+		"a mouse":                     {[]string{"hid type=Battery scope=Device energy_now=1000000"}, 0, false, ""},
+		"a mouse beside":              {[]string{"hid type=Battery scope=Device", "BAT0 type=Battery scope=System energy_now=5000"}, 5, true, ""},
+		"a bay without battery":       {[]string{"BAT1 type=Battery present=0"}, 0, false, ""},
+		"empty":                       {[]string{"BAT0 type=Battery energy_now=0"}, 0, true, ""},
+		"it says nothing":             {[]string{"BAT0 type=Battery capacity=80"}, 0, true, "battery BAT0: it does not say what it holds"},
+		"half of it":                  {[]string{"BAT0 type=Battery charge_now=2500000"}, 0, true, "does not say"},
+		"negative":                    {[]string{"BAT0 type=Battery energy_now=-1"}, 0, true, "does not say"},
+		"garbage":                     {[]string{"BAT0 type=Battery energy_now=full"}, 0, true, "does not say"},
+		"out of all bounds":           {[]string{"BAT0 type=Battery charge_now=99999999999 voltage_now=3700000"}, 0, true, "does not say"},
+		"the largest that is taken":   {[]string{"BAT0 type=Battery charge_now=2147483647 voltage_now=2147483647"}, 4611683235, true, ""},
+		"one of two does not say it":  {[]string{"BAT0 type=Battery energy_now=1", "BAT1 type=Battery"}, 0, true, "battery BAT1"},
+		"a supply without attributes": {[]string{"x y=1"}, 0, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, ok, err := Charge(supplies(c.lines...))
+			if got != c.want || ok != c.ok || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%d, %v, %v", got, ok, err)
+			}
+		})
+	}
+	if _, ok, err := Charge(fstest.MapFS{}); ok || err != nil {
+		t.Errorf("without sysfs: %v, %v", ok, err)
+	}
+}
+
+func FuzzCharge(f *testing.F) {
+	f.Add("Battery", "1000", "2000", "3000")
+	f.Add("Battery", "", "9223372036854775807", "9223372036854775807")
+	f.Fuzz(func(t *testing.T, kind, energy, charge, voltage string) {
+		fsys := fstest.MapFS{}
+		for name, v := range map[string]string{"type": kind, "energy_now": energy, "charge_now": charge, "voltage_now": voltage} {
+			fsys[path.Join(Dir, "x", name)] = &fstest.MapFile{Data: []byte(v)}
+		}
+		if n, ok, err := Charge(fsys); n > 1<<33 || n > 0 && !ok || err != nil && !ok {
+			t.Errorf("%d, %v, %v", n, ok, err)
+		}
+	})
+}
