@@ -198,14 +198,14 @@ func (c cut) boot(t *testing.T, l *lab, payload string, n int) string {
 	defer r.Kill()
 	ctx, cancel := s.ctx()
 	defer cancel()
-	st, err := r.Until(ctx, func(st Status) bool {
+	_, err = r.Until(ctx, func(st Status) bool {
 		state := st.Component("rootfs").State
 		return state != "" && state != "STAGED" && state != "TRIAL" && state != "REJECTED"
 	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, s.journal(r))
 	}
-	st, err = r.Status(ctx) // a decision may have been in the middle of things: the bank and its components are asked for one after the other
+	st, err := r.Status(ctx) // a decision may have been in the middle of things: the bank and its components are asked for one after the other
 	check(t, err)
 	end := st.String()
 	allowed := []string{"WRITING 1.0.0", "READY 1.0.0", "CANDIDATE 1.0.0", "FAILED 1.0.0 (" + notBooted + ")", "FAILED 1.0.0 (" + trialReset + ")"}
