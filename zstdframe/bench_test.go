@@ -9,7 +9,7 @@ import (
 
 func BenchmarkDecode(b *testing.B) {
 	const frames = 8
-	image := testImage(frames * MaxContent)
+	image := testImage(frames * mib)
 	stream := mustCompress(b, image, Default)
 	d := New(math.MaxInt64)
 	defer d.Close()
@@ -28,7 +28,7 @@ func BenchmarkDecode(b *testing.B) {
 }
 
 func BenchmarkCompress(b *testing.B) {
-	image := testImage(8 * MaxContent)
+	image := testImage(8 * mib)
 	for _, level := range levels() {
 		b.Run(level.String(), func(b *testing.B) {
 			b.SetBytes(int64(len(image)))

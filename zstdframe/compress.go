@@ -19,6 +19,15 @@ const (
 	Best    = Level(zstd.SpeedBestCompression)
 )
 
+// Content is how much of an image goes into a frame: 1 MiB, or MaxContent for the levels that are asked for a better ratio, which larger frames improve more than work does. What a device takes in memory to
+// decode is about twice as much.
+func (l Level) Content() int64 {
+	if l >= Better {
+		return MaxContent
+	}
+	return 1 << 20
+}
+
 // String returns what ParseLevel reads: fastest, default, better or best.
 func (l Level) String() string { return zstd.EncoderLevel(l).String() }
 
@@ -32,7 +41,7 @@ func ParseLevel(s string) (Level, error) {
 	return 0, fmt.Errorf("compression level %q: want %v, %v, %v or %v", s, Fastest, Default, Better, Best)
 }
 
-// Compress reads an image to its end and writes it compressed: frames of MaxContent bytes of content, the last one of what is left, each with its content
+// Compress reads an image to its end and writes it compressed: frames of level.Content() bytes of content, the last one of what is left, each with its content
 // size, a checksum and a single segment. It returns the length of the image and of what was written. The same image and level give the same bytes on every
 // machine, as long as the version of the library is the same. An empty image has no frames.
 func Compress(w io.Writer, r io.Reader, level Level) (n, encoded int64, err error) {
@@ -48,7 +57,7 @@ func Compress(w io.Writer, r io.Reader, level Level) (n, encoded int64, err erro
 	for {
 		content.Reset()
 		// Not io.ReadFull: it takes an io.ErrUnexpectedEOF of r for the end.
-		k, rerr := io.CopyN(&content, r, MaxContent)
+		k, rerr := io.CopyN(&content, r, level.Content())
 		if rerr != nil && rerr != io.EOF {
 			return n, encoded, fmt.Errorf("image, after %d bytes: %w", n+k, rerr)
 		}

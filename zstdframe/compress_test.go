@@ -24,13 +24,13 @@ func TestRoundTrip(t *testing.T) {
 		"256 bytes":                 testImage(256),
 		"64 KiB and 255 bytes":      testImage(64<<10 + 255),
 		"64 KiB and 256 bytes":      testImage(64<<10 + 256),
-		"one frame, less a byte":    testImage(MaxContent - 1),
-		"one frame":                 testImage(MaxContent),
-		"one frame and a byte":      testImage(MaxContent + 1),
-		"three frames and some":     testImage(3*MaxContent + 4321),
-		"nothing but zeros":         make([]byte, 2*MaxContent),
-		"nothing that compresses":   incompressible(t, 2*MaxContent),
-		"a byte that no compressor": incompressible(t, MaxContent+1),
+		"one frame, less a byte":    testImage(mib - 1),
+		"one frame":                 testImage(mib),
+		"one frame and a byte":      testImage(mib + 1),
+		"three frames and some":     testImage(3*mib + 4321),
+		"nothing but zeros":         make([]byte, 2*mib),
+		"nothing that compresses":   incompressible(t, 2*mib),
+		"a byte that no compressor": incompressible(t, mib+1),
 	} {
 		for _, level := range levels() {
 			t.Run(fmt.Sprint(name, "/", level), func(t *testing.T) {
@@ -56,12 +56,12 @@ func incompressible(t testing.TB, n int) []byte {
 
 // TestSameBytesEverywhere: who makes the same image again must get the same file. The digests change with the version of the library, and with nothing else.
 func TestSameBytesEverywhere(t *testing.T) {
-	image := testImage(5*MaxContent + 4321)
+	image := testImage(5*mib + 4321)
 	want := map[string]string{
 		"fastest": "31877c9dac1735fc7cc29404ebb1b84652d7e25c703c4b7b61dffe098c1f5f6d",
 		"default": "650db58034a9de13cf2310628cebeb44b5c7a8c50b2f31b948cf2dbd08ecfcce",
-		"better":  "774cf6607a950297e04f5b46c49df84d62b9e503877b5c1d533c923233f1cd6f",
-		"best":    "ed5e8f682405b4dbb74e86e3fa005dfe5043b238d589a27ca5c38e79c1948900",
+		"better":  "8dde56e6f39507f082d270a170cca5fa8c7bf738dc1019755287e6312284ed96",
+		"best":    "372c8ef4feef3b976d28d1743e2c0cdf46b2177b0b5468238017d37c2a5bd2d1",
 	}
 	got := map[string]string{}
 	for _, level := range levels() {
@@ -75,7 +75,7 @@ func TestSameBytesEverywhere(t *testing.T) {
 
 // TestSameBytesHoweverRead: the frames do not depend on what a read returns.
 func TestSameBytesHoweverRead(t *testing.T) {
-	image := testImage(MaxContent + 4321)
+	image := testImage(mib + 4321)
 	want := mustCompress(t, image, Default)
 	var got bytes.Buffer
 	if _, _, err := Compress(&got, iotest.DataErrReader(iotest.HalfReader(bytes.NewReader(image))), Default); err != nil {
@@ -87,14 +87,14 @@ func TestSameBytesHoweverRead(t *testing.T) {
 }
 
 func TestCompressFails(t *testing.T) {
-	image := testImage(MaxContent + 4321)
+	image := testImage(mib + 4321)
 	t.Run("reader ends too early, and says so", func(t *testing.T) {
 		var out bytes.Buffer
 		n, encoded, err := Compress(&out, io.MultiReader(bytes.NewReader(image), iotest.ErrReader(io.ErrUnexpectedEOF)), Default)
 		if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.HasPrefix(err.Error(), "image, after 1052897 bytes: ") {
 			t.Error(err)
 		}
-		if n != MaxContent || encoded != int64(out.Len()) {
+		if n != mib || encoded != int64(out.Len()) {
 			t.Errorf("%d, %d", n, encoded)
 		}
 	})

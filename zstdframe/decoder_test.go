@@ -37,10 +37,10 @@ func TestRefused(t *testing.T) {
 		"unused bit":                          {header(0x30), "unused bit", ""},
 		"streamed, without a content size":    {header(0x04), "does not state the size", ""},
 		"no content":                          {raw(""), "has no content", ""},
-		"content above the bound":             {header(0xa0, 1, 0, 16, 0), "content of 1048577 bytes, more than 1048576", ""},
+		"content above the bound":             {header(0xa0, 1, 0, 64, 0), "content of 4194305 bytes, more than 4194304", ""},
 		"content above 4 GiB":                 {header(0xe0, 1, 0, 0, 0, 1, 0, 0, 0), "content of 4294967297 bytes", ""},
 		"content above 63 bits":               {header(0xe0, 1, 0, 0, 0, 0, 0, 0, 0x80), "content of 9223372036854775809 bytes", ""},
-		"window above the bound":              {header(0x80, 10<<3|1, 1, 0, 0, 0), "window of 1179648 bytes, more than 1048576", ""},
+		"window above the bound":              {header(0x80, 12<<3|1, 1, 0, 0, 0), "window of 4718592 bytes, more than 4194304", ""},
 		"the largest window":                  {header(0x80, 0xff, 1, 0, 0, 0), "window of 4123168604160 bytes", ""},
 		"content above the image":             {raw("0123456789a"), "content of 11 bytes, where the image has 10 left", ""},
 		"frame after the last byte":           {sequence(raw("0123456789"), raw("a")), "where the image has 0 left", "0123456789"},
@@ -75,8 +75,8 @@ func TestRefused(t *testing.T) {
 }
 
 func TestAccepted(t *testing.T) {
-	const million = "\x00\x00\x10\x00"
-	blocks := sequence(bytes.Repeat(block(false, kindRLE, maxBlock, "x"), 7), block(true, kindRLE, maxBlock, "x"))
+	const most = "\x00\x00\x40\x00"
+	blocks := sequence(bytes.Repeat(block(false, kindRLE, maxBlock, "x"), MaxContent/maxBlock-1), block(true, kindRLE, maxBlock, "x"))
 	for name, test := range map[string]struct {
 		stream []byte
 		want   string
@@ -86,12 +86,12 @@ func TestAccepted(t *testing.T) {
 		"content size of 4 bytes":              {sequence(header(0xa0, 3, 0, 0, 0), block(true, kindRaw, 3, "abc")), "abc"},
 		"content size of 8 bytes":              {sequence(header(0xe0, 3, 0, 0, 0, 0, 0, 0, 0), block(true, kindRaw, 3, "abc")), "abc"},
 		"no single segment, smallest window":   {sequence(header(0x40, 0, 0, 7), bytes.Repeat(block(false, kindRLE, 1024, "x"), 2), block(true, kindRaw, 0, "")), strings.Repeat("x", 2048)},
-		"no single segment, largest window":    {sequence(header(0x80, 10<<3), []byte(million), blocks), strings.Repeat("x", MaxContent)},
-		"the largest content":                  {sequence(header(0xa0, []byte(million)...), blocks), strings.Repeat("x", MaxContent)},
+		"no single segment, largest window":    {sequence(header(0x80, 12<<3), []byte(most), blocks), strings.Repeat("x", MaxContent)},
+		"the largest content":                  {sequence(header(0xa0, []byte(most)...), blocks), strings.Repeat("x", MaxContent)},
 		"as many empty blocks as make sense":   {sequence(header(0x20, 3), bytes.Repeat(block(false, kindRaw, 0, ""), 18), block(true, kindRaw, 3, "abc")), "abc"},
 		"skippable frames around the others":   {sequence(skippable(0, 0), raw("ab"), skippable(7, 9), skippable(15, 1), raw("c"), skippable(14, MaxSkippable)), "abc"},
 		"as many skippable frames as may be":   {sequence(raw("abc"), bytes.Repeat(skippable(0, MaxSkippable-8), MaxSkipped/MaxSkippable)), "abc"},
-		"what the largest frame was, and less": {sequence(mustCompress(t, testImage(MaxContent), Default), raw("abc")), string(testImage(MaxContent)) + "abc"},
+		"what the largest frame was, and less": {sequence(mustCompress(t, testImage(MaxContent), Best), raw("abc")), string(testImage(MaxContent)) + "abc"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := result{Image: []byte(test.want), Encoded: int64(len(test.stream)), Decoded: int64(len(test.want))}
@@ -140,7 +140,7 @@ func TestComplete(t *testing.T) {
 
 // TestResumed cuts a transfer off and goes on from the position, with whatever was lost after it.
 func TestResumed(t *testing.T) {
-	image := testImage(3*MaxContent + 1234)
+	image := testImage(3*mib + 1234)
 	size := int64(len(image))
 	stream := sequence(mustCompress(t, image, Default), skippable(14, 100))
 	for cut := 0; cut <= len(stream); cut += len(stream)/17 - 1 {
@@ -232,7 +232,7 @@ func TestMemory(t *testing.T) {
 	image := make([]byte, 2*MaxContent)
 	copy(image[MaxContent:], testImage(MaxContent))
 	// The largest frame that there can be: raw blocks of 1 KiB, then empty ones up to the bound.
-	largest := header(0x80, 0, 0, 0, 16, 0)
+	largest := header(0x80, 0, 0, 0, 64, 0)
 	for range MaxContent / 1024 {
 		largest = append(largest, block(false, kindRaw, 1024, string(make([]byte, 1024)))...)
 	}
@@ -240,7 +240,7 @@ func TestMemory(t *testing.T) {
 		largest = append(largest, block(false, kindRaw, 0, "")...)
 	}
 	largest = append(largest, block(true, kindRaw, 0, "")...)
-	stream := sequence(largest, mustCompress(t, image, Fastest))
+	stream := sequence(largest, mustCompress(t, image, Better))
 
 	d := New(math.MaxInt64)
 	defer d.Close()
@@ -265,18 +265,18 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestMemoryIsNotTakenForAPromise: a header that promises 1 MiB takes what came, no more.
+// TestMemoryIsNotTakenForAPromise: a header that promises 4 MiB takes what came, no more.
 func TestMemoryIsNotTakenForAPromise(t *testing.T) {
 	d := New(MaxContent)
 	defer d.Close()
-	got := push(d, sequence(header(0xa0, 0, 0, 16, 0), block(false, kindRaw, maxBlock, "few")), 1)
+	got := push(d, sequence(header(0xa0, 0, 0, 64, 0), block(false, kindRaw, maxBlock, "few")), 1)
 	if !errors.Is(got.err, io.ErrUnexpectedEOF) || cap(d.frame.b) > 64 || d.image != nil {
 		t.Errorf("%v, buffers of %d and %d bytes", got.err, cap(d.frame.b), cap(d.image))
 	}
 }
 
 func TestReader(t *testing.T) {
-	image := testImage(2*MaxContent + 77)
+	image := testImage(2*mib + 77)
 	stream := sequence(skippable(1, 9), mustCompress(t, image, Default), skippable(14, 100))
 	size := int64(len(image))
 	for name, r := range map[string]io.Reader{
@@ -329,15 +329,15 @@ func TestReader(t *testing.T) {
 // TestReaderOfManyLargeFramesInFewBytes: all of the stream fits the buffer for reading, none but one frame of the image is held.
 func TestReaderOfManyLargeFramesInFewBytes(t *testing.T) {
 	const frames = 64
-	stream := bytes.Repeat(mustCompress(t, make([]byte, MaxContent), Default), frames)
+	stream := bytes.Repeat(mustCompress(t, make([]byte, mib), Default), frames)
 	if len(stream) > 64<<10 {
 		t.Fatalf("%d bytes of stream", len(stream))
 	}
-	z := NewReader(bytes.NewReader(stream), frames*MaxContent)
+	z := NewReader(bytes.NewReader(stream), frames*mib)
 	defer z.Close()
-	p := make([]byte, 2*MaxContent)
+	p := make([]byte, 2*mib)
 	for i := range frames {
-		if n, err := z.Read(p); n != MaxContent || err != nil {
+		if n, err := z.Read(p); n != mib || err != nil {
 			t.Fatalf("frame %d: %d bytes, %v", i, n, err)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxFuzzed bounds the image in FuzzDecoder: a few bytes can be a frame of 1 MiB, and the fuzzer has many of them.
+// maxFuzzed bounds the image in FuzzDecoder: a few bytes can be a frame of 4 MiB, and the fuzzer has many of them.
 const maxFuzzed = 4 << 20
 
 // FuzzDecoder: what a decoder says does not depend on how the stream was cut, nor on where it was resumed; it is bounded, and another decoder agrees.
@@ -19,7 +19,7 @@ func FuzzDecoder(f *testing.F) {
 		f.Add(mustCompress(f, image, level), uint32(len(image)), []byte{0, 3, 200})
 	}
 	f.Add(sequence(skippable(0, 0), raw("ab"), skippable(7, 9), raw("c")), uint32(3), []byte{5})
-	f.Add(mustCompress(f, make([]byte, MaxContent+1), Default), uint32(MaxContent+1), []byte{30})
+	f.Add(mustCompress(f, make([]byte, mib+1), Default), uint32(mib+1), []byte{30})
 	f.Add(sequence(header(0x40, 0, 0, 7), bytes.Repeat(block(false, kindRLE, 1024, "x"), 2), block(true, kindRaw, 0, "")), uint32(2048), []byte{1})
 	f.Add(sequence(header(0x20, 3), block(false, kindRaw, 2, "ab"), block(true, kindRaw, 2, "cd")), uint32(9), []byte{})
 	f.Fuzz(func(t *testing.T, stream []byte, length uint32, cuts []byte) {
@@ -89,7 +89,7 @@ func FuzzRoundTrip(f *testing.F) {
 		if len(part) == 0 {
 			return
 		}
-		image := bytes.Repeat(part, min(int(times), 3*MaxContent/len(part)+1))
+		image := bytes.Repeat(part, min(int(times), 3*mib/len(part)+1))
 		stream := mustCompress(t, image, levels()[level%4])
 		got := decode(stream, int64(len(image)), 1+len(part))
 		if got.err != nil || !bytes.Equal(got.Image, image) || got.Encoded != int64(len(stream)) {

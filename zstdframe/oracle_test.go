@@ -44,9 +44,9 @@ func writeFile(t *testing.T, name string, data []byte) (dir string) {
 func TestZstdDecodesOurs(t *testing.T) {
 	needTool(t, "zstd")
 	for name, image := range map[string][]byte{
-		"like a file system":      testImage(3*MaxContent + 4321),
-		"nothing that compresses": incompressible(t, MaxContent+1),
-		"nothing but zeros":       make([]byte, 2*MaxContent+1),
+		"like a file system":      testImage(3*mib + 4321),
+		"nothing that compresses": incompressible(t, mib+1),
+		"nothing but zeros":       make([]byte, 2*mib+1),
 		"small":                   []byte("a"),
 	} {
 		for _, level := range levels() {
@@ -66,9 +66,9 @@ func TestZstdDecodesOurs(t *testing.T) {
 func TestWeDecodeWhatZstdMadeOfPieces(t *testing.T) {
 	needTool(t, "zstd")
 	for name, image := range map[string][]byte{
-		"like a file system":      testImage(3*MaxContent + 4321),
-		"nothing that compresses": incompressible(t, 2*MaxContent),
-		"nothing but zeros":       make([]byte, 2*MaxContent+1),
+		"like a file system":      testImage(3*mib + 4321),
+		"nothing that compresses": incompressible(t, 2*mib),
+		"nothing but zeros":       make([]byte, 2*mib+1),
 	} {
 		for _, level := range []string{"--fast=5", "-1", "--content-size -3", "--no-check -3", "-19"} {
 			t.Run(name+"/"+level, func(t *testing.T) {
@@ -86,10 +86,10 @@ func TestWeDecodeWhatZstdMadeOfPieces(t *testing.T) {
 // TestWeRefuseWhatZstdMadeOfTheWhole: who forgets to split gets an error that says what is wrong.
 func TestWeRefuseWhatZstdMadeOfTheWhole(t *testing.T) {
 	needTool(t, "zstd")
-	image := testImage(3 * MaxContent)
+	image := testImage(MaxContent + mib)
 	dir := writeFile(t, "image", image)
 	for command, want := range map[string]string{
-		"zstd -q -c image":       "content of 3145728 bytes, more than 1048576",
+		"zstd -q -c image":       "content of 5242880 bytes, more than 4194304",
 		"cat image | zstd -q -c": "does not state the size of its content",
 	} {
 		if got := decode(run(t, dir, "sh", "-ec", command), int64(len(image))); !strings.Contains(got.Write, want) {

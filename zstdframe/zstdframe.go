@@ -5,7 +5,7 @@
 // decoder as a reader. [Compress] makes such streams.
 //
 // Why frames are small:
-//   - The frame is the unit of memory. A decoder holds one frame that is not whole yet and the content of one that is, about 2 MiB in all, whatever the
+//   - The frame is the unit of memory. A decoder holds one frame that is not whole yet and the content of one that is, about 8 MiB in all at most, whatever the
 //     stream says. There is no window that outlives a frame, and so no decoder state that had to wait in a goroutine for the next block.
 //   - The frame is the unit of resumption. Between two frames nothing but [Decoder.Position] is needed to go on: where a transfer was cut off, another
 //     decoder, after a power cut or on another day, begins at the last frame whose content is durable.
@@ -20,7 +20,7 @@
 //
 // Everything else is refused by name: legacy frames, dictionaries, reserved block types and reserved or unused bits, a content size that is missing or 0,
 // larger windows. Such an error wraps [ErrFrame]. A stream of the profile is an ordinary Zstandard stream: zstd -d decodes it, and what zstd makes of each
-// piece of a file that was split into pieces of 1 MiB is one when joined.
+// piece of a file that was split into pieces of 4 MiB or less is one when joined.
 //
 // What comes out is not authentic. A checksum finds damage, not forgery: only the digest of the image that a manifest states does.
 package zstdframe
@@ -28,7 +28,7 @@ package zstdframe
 // Bounds of the format. Nothing that is larger has memory taken for it.
 const (
 	// MaxContent bounds the content of a frame, and its window.
-	MaxContent = 1 << 20
+	MaxContent = 4 << 20
 	// MaxFrame bounds a whole frame. Data that do not compress cost 3 bytes for each block (RFC 8878, section 3.1.1.2), and a block has at least
 	// 1 KiB, the smallest Window_Size, if it is not the last one: less than 1/256. Header and checksum have 18 bytes. The reference compressor
 	// promises the same bound. It holds for each frame by the size of its own content, so that empty blocks are of no use to keep a decoder busy.

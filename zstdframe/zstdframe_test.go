@@ -119,3 +119,5 @@ func skippable(nibble byte, size int) []byte {
 	b := append([]byte{0x50 + nibble, 0x2a, 0x4d, 0x18}, binary.LittleEndian.AppendUint32(nil, uint32(size))...)
 	return append(b, make([]byte, size)...)
 }
+
+const mib = 1 << 20
