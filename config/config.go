@@ -34,6 +34,8 @@ type Config struct {
 	Selector  Selector
 	// BootCheck says what becomes of a new system.
 	BootCheck BootCheck
+	// DeviceFile holds the identifier of this very device; empty: it has none that a manifest could ask for.
+	DeviceFile string
 	// Components in the order of their ids, at least one.
 	Components []Component
 	// Report tells what is in force and where it came from.

@@ -74,6 +74,7 @@ func (r *reader) config(n *node) *Config {
 	c.Selector = s.selector()
 	c.BootCheck = s.bootCheck()
 	defaults := s.defaults()
+	c.DeviceFile = defaults.deviceFile
 	c.Components = s.components(defaults, c.Trial, devices)
 	s.done()
 	r.together(c, s)
@@ -94,15 +95,17 @@ func (s *scope) store(devices places) Store {
 
 // defaults is what components take over that have nothing of their own.
 type defaults struct {
-	identity identity
-	keys     []string
-	keysAt   Pos
+	identity   identity
+	deviceFile string
+	keys       []string
+	keysAt     Pos
 }
 
 func (s *scope) defaults() defaults {
 	var d defaults
 	sub := s.scope("identity")
 	d.identity = sub.identity(true)
+	d.deviceFile = sub.file("device-file")
 	sub.done()
 	sub = s.scope("trust")
 	if d.keys, d.keysAt = sub.files("keys"); d.keys != nil {

@@ -191,6 +191,9 @@ func (s *Service) installable(inst *installation) error {
 		if err := s.dependencies(r, c, cr); err != nil {
 			return err
 		}
+		if err := s.charged(c, cr); err != nil {
+			return err
+		}
 		if err := s.policy(c, cr, cr.next()); err != nil {
 			return err
 		}
@@ -198,22 +201,54 @@ func (s *Service) installable(inst *installation) error {
 	return s.secondBankFree(inst.candidates[0])
 }
 
-// dependencies checks what c's candidate needs (section 4.4): a candidate of this install counts with its new version, everything else with its active one.
+// dependencies checks what c's candidate needs (section 4.4): a candidate of this install counts with its new version, everything else with its active one. What one manifest brings is
+// installed together, or is there already.
 func (s *Service) dependencies(r *record, c *component, cr *componentRecord) error {
 	for _, d := range cr.next().Dependencies {
 		other := r.Components[d.Component]
 		if other == nil {
-			return refuse(DependencyNeeded, ReasonDependency, "%s needs %s %s or later, which this device does not have", c.Name, d.Component, d.Min)
+			return refuse(DependencyNeeded, ReasonDependency, "%s needs %s, which this device does not have", c.Name, d)
 		}
 		have := other.image().Version
-		if other.State == Candidate {
+		if other.State == Candidate && !d.Present {
 			have = other.next().Version
 		}
-		if have.Compare(d.Min) < 0 {
-			err := refuse(DependencyNeeded, ReasonDependency, "%s needs %s %s or later, and that is %s", c.Name, d.Component, d.Min, have)
+		if !d.Met(have) {
+			err := refuse(DependencyNeeded, ReasonDependency, "%s needs %s, and that is %s", c.Name, d, have)
 			err.Components = []ID{other.ID}
 			return err
 		}
+	}
+	for _, w := range cr.next().With {
+		other := r.Components[w.Component]
+		if other == nil {
+			return refuse(DependencyNeeded, ReasonDependency, "%s is installed together with %s only, which this device does not have", c.Name, w.Component)
+		}
+		have := other.image().Digest
+		if other.State == Candidate {
+			have = other.next().Digest
+		}
+		if have != w.Digest {
+			err := refuse(DependencyNeeded, ReasonDependency, "%s is installed only together with the image of %s that its manifest has", c.Name, w.Component)
+			err.Components = []ID{other.ID}
+			return err
+		}
+	}
+	return nil
+}
+
+// charged checks that the battery holds what c's candidate asks for.
+func (s *Service) charged(c *component, cr *componentRecord) error {
+	want := cr.next().Battery
+	if want == 0 || s.cfg.Battery == nil {
+		return nil
+	}
+	have, err := s.cfg.Battery()
+	if err != nil {
+		return &Error{Status: InsufficientPower, Reason: ReasonBattery, Text: fmt.Sprintf("%s needs a battery that holds %d mWh", c.Name, want), Err: err}
+	}
+	if have < want {
+		return refuse(InsufficientPower, ReasonBattery, "%s needs a battery that holds %d mWh, and it holds %d", c.Name, want, have)
 	}
 	return nil
 }
@@ -473,6 +508,7 @@ func (c *componentRecord) raiseFloor(r *record) {
 	img := c.image()
 	c.Floor, img.Head = max(c.Floor, img.Sequence), nil
 	c.forget(img.Digest)
+	r.Signed = max(r.Signed, img.Signed)
 	r.minor = max(r.minor, storeMinor)
 }
 

@@ -19,6 +19,7 @@ type record struct {
 	Settled    string                      `json:"settled,omitempty"`  // boot in which the selection was last committed
 	Selector   string                      `json:"selector,omitempty"` // kind of selector
 	Bank       Bank                        `json:"bank,omitempty"`     // booted bank at that time
+	Signed     int64                       `json:"signed,omitempty"`   // seconds since 1970: the newest certificate that an accepted image was signed with is valid since then
 	Trial      *trialRecord                `json:"trial,omitempty"`    // present while the bank is STAGED, TRIAL or REJECTED
 	Components map[string]*componentRecord `json:"components"`         // by name
 
@@ -73,13 +74,24 @@ type imageRecord struct {
 	Size         int64             `json:"size,omitempty"`
 	Manifest     string            `json:"manifest,omitempty"` // digest of the manifest
 	Payload      int64             `json:"payload,omitempty"`  // bundled: where the image begins in the stream
-	Written      int64             `json:"written,omitempty"`  // durable bytes of the stream
-	End          int64             `json:"end,omitempty"`      // without a manifest: how far it was written, gaps included
-	Open         bool              `json:"open,omitempty"`     // without a manifest: more was written since, and is lost if the service ends
-	Head         *Head             `json:"head,omitempty"`     // since CANDIDATE
+	Compression  string            `json:"compression,omitempty"`
+	Written      int64             `json:"written,omitempty"` // durable bytes of the stream
+	Decoded      int64             `json:"decoded,omitempty"` // compressed: the bytes of the image that they are
+	End          int64             `json:"end,omitempty"`     // without a manifest: how far it was written, gaps included
+	Open         bool              `json:"open,omitempty"`    // without a manifest: more was written since, and is lost if the service ends
+	Head         *Head             `json:"head,omitempty"`    // since CANDIDATE
 	Dependencies []suit.Dependency `json:"dependencies,omitempty"`
+	Signed       int64             `json:"signed,omitempty"`  // seconds since 1970: the begin of validity of the signer's certificate
+	With         []imageOf         `json:"with,omitempty"`    // images of the same manifest, for other components
+	Battery      uint64            `json:"battery,omitempty"` // what the battery must hold, in mWh
 
 	extra extra
+}
+
+// imageOf is the image of a component, by its digest.
+type imageOf struct {
+	Component string `json:"component"`
+	Digest    string `json:"digest"`
 }
 
 // failedImage counts the failed trials of an image.
@@ -125,7 +137,7 @@ func encode(v any, x extra) ([]byte, error) {
 
 func (r *record) UnmarshalJSON(b []byte) (err error) {
 	type plain record
-	r.extra, err = decode(b, (*plain)(r), []string{"boot", "settled", "selector", "bank", "trial", "components"})
+	r.extra, err = decode(b, (*plain)(r), []string{"boot", "settled", "selector", "bank", "trial", "components", "signed"})
 	return err
 }
 
@@ -184,7 +196,7 @@ func (s slotRecord) MarshalJSON() ([]byte, error) {
 
 func (i *imageRecord) UnmarshalJSON(b []byte) (err error) {
 	type plain imageRecord
-	i.extra, err = decode(b, (*plain)(i), []string{"version", "sequence", "digest", "size", "manifest", "payload", "written", "end", "open", "head", "dependencies"})
+	i.extra, err = decode(b, (*plain)(i), []string{"version", "sequence", "digest", "size", "manifest", "payload", "written", "end", "open", "head", "dependencies", "with", "battery", "compression", "decoded", "signed"})
 	return err
 }
 
@@ -204,7 +216,7 @@ func (r *record) check() error {
 			return fmt.Errorf("component %s: active slot %d", name, c.Active)
 		}
 		for _, s := range c.Slots {
-			if s.Size < 0 || s.Image != nil && (s.Image.Size < 0 || s.Image.Written < 0 || s.Image.Payload < 0) {
+			if s.Size < 0 || s.Image != nil && (s.Image.Size < 0 || s.Image.Written < 0 || s.Image.Payload < 0 || s.Image.Decoded < 0) {
 				return fmt.Errorf("component %s: negative size", name)
 			}
 			if s.Image != nil && s.Image.Head != nil {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Config is what a service is made of.
@@ -22,6 +23,11 @@ type Config struct {
 	Boot       Boot
 	Release    ReleaseRecord // nil if the running image has none
 	Log        *slog.Logger
+	// Battery is what the battery holds, in mWh. The error says why that is not known. A device without battery has more than anyone asks for. May be nil: there is none.
+	Battery func() (mWh uint64, err error)
+	// Time is the latest time that is known to have come: the clock, or when this system was built if the clock is behind that. It is asked when a manifest comes with certificates. May be
+	// nil: then no certificate is taken before one was.
+	Time func() time.Time
 	// Changed is called, with no lock held, after anything changed that Query reports. It must not block. May be nil.
 	Changed func(ID)
 }
@@ -171,6 +177,7 @@ func (s *Service) release(c *component) error {
 	}
 	if c.transfer != nil {
 		errs = append(errs, c.transfer.image.Close())
+		c.transfer.close()
 		c.transfer = nil
 	}
 	return errors.Join(errs...)
@@ -179,6 +186,16 @@ func (s *Service) release(c *component) error {
 func (s *Service) component(id ID) *component {
 	for _, c := range s.components {
 		if c.ID == id {
+			return c
+		}
+	}
+	return nil
+}
+
+// named returns the component with a name, nil if there is none.
+func (s *Service) named(name string) *component {
+	for _, c := range s.components {
+		if c.Name == name {
 			return c
 		}
 	}

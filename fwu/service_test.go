@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -258,11 +259,11 @@ func TestBlockThatIsWrittenAgainIsNotPromised(t *testing.T) {
 func (d *device) bundle(name string, image []byte, version string, seq uint64) []byte {
 	d.t.Helper()
 	spec := d.spec(name, image, version, seq)
-	spec.Payload = "#" + name
+	spec.Images[0].URI = "#" + name
 	m, err := d.Creator.Manifest(spec)
 	d.do(err)
 	var b bytes.Buffer
-	d.do(suit.WriteBundle(&b, m, spec.Payload, spec.Size, bytes.NewReader(image)))
+	d.do(suit.WriteBundle(&b, m, []suit.PayloadSource{{Key: "#" + name, Size: int64(len(image)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(image)), nil }}}))
 	return b.Bytes()
 }
 

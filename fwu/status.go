@@ -130,10 +130,13 @@ const (
 	ReasonManifestSignature  Reason = "manifest-signature"
 	ReasonVendorMismatch     Reason = "vendor-mismatch"
 	ReasonClassMismatch      Reason = "class-mismatch"
+	ReasonDeviceMismatch     Reason = "device-mismatch"
 	ReasonComponentMismatch  Reason = "component-mismatch"
+	ReasonCondition          Reason = "manifest-condition" // a condition of the manifest that has no reason of its own is not met
 	ReasonSequenceRollback   Reason = "sequence-rollback"
 	ReasonFailedBefore       Reason = "failed-before"
 	// An image was refused.
+	ReasonPayload       Reason = "payload-invalid" // what was written is not what the manifest says that the image is compressed to
 	ReasonImageDigest   Reason = "image-digest"
 	ReasonImageSize     Reason = "image-size"
 	ReasonImageTooLarge Reason = "image-too-large"
@@ -145,6 +148,7 @@ const (
 	ReasonRejection Reason = "rejection"
 	// Something stands in the way.
 	ReasonDependency     Reason = "dependency"
+	ReasonBattery        Reason = "battery"
 	ReasonBankBusy       Reason = "bank-busy"
 	ReasonMixedInstall   Reason = "bank-and-live"
 	ReasonCarryOver      Reason = "carry-over"

@@ -7,13 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/fwu-ab/fwu-ab/suit"
+	"github.com/fwu-ab/fwu-ab/zstdframe"
 )
 
-// Offsets here are of two kinds. The *stream* is what the client writes: the image, or a bundle. The *image* is what lies in the slot; in a bundle it begins
-// at transfer.payload. Written, as callers see it, is an offset in the stream.
+// Offsets here are of two kinds. The *stream* is what the client writes: the image, what it is compressed to, or a bundle. The *image* is what lies in the slot; in a bundle its payload begins
+// at transfer.payload. Written, as callers see it, is an offset in the stream; of a compressed one, it is where a frame begins.
 
 // transfer is an image that is being written.
 type transfer struct {
@@ -21,14 +23,20 @@ type transfer struct {
 	header  []byte // bundled: what came before the payload is known
 	known   bool   // whether the manifest is known; always true for a detached one, never for none
 	digest  suit.Digest
-	size    int64 // of the image; 0 if not known
-	payload int64 // where the image begins in the stream
-	next    int64 // bundled: where the stream goes on
-	have    int64 // bundled: what of the stream was taken; bytes from next to have come a second time, and are dropped
-	end     int64 // highest byte of the image that was written, plus one
-	dirty   int64 // bytes of the image since the last checkpoint
-	resumed bool  // it goes on after an interruption, which may have voided what the client believes to be written
-	lost    bool  // without a manifest: it has, and the client did not write again since
+	size    int64              // of the image; 0 if not known
+	payload int64              // where the image begins in the stream
+	decoder *zstdframe.Decoder // of a compressed image; else nil
+	next    int64              // in order: where the stream goes on
+	have    int64              // in order: what of the stream was taken; bytes from next to have come a second time, and are dropped
+	end     int64              // highest byte of the image that was written, plus one
+	dirty   int64              // bytes of the image since the last checkpoint
+	resumed bool               // it goes on after an interruption, which may have voided what the client believes to be written
+	lost    bool               // without a manifest: it has, and the client did not write again since
+}
+
+// ordered tells whether what c expects with an image is written in order, each byte after the one before.
+func ordered(c *component, img *imageRecord) bool {
+	return c.Manifest == Bundled || img.Compression != ""
 }
 
 var errCancelled = constError("cancelled")
@@ -87,17 +95,33 @@ func (s *Service) startWriting(ctx context.Context, c *component, img *imageReco
 }
 
 // readManifest verifies a manifest for c, and that the bundle it came in, if any, carries the image that it describes. It returns what the record keeps.
-func (s *Service) readManifest(c *component, cr *componentRecord, envelope []byte, bundle *suit.Bundle) (*imageRecord, error) {
-	m, err := suit.Open(envelope, c.Keys, time.Now())
+func (s *Service) readManifest(c *component, cr *componentRecord, envelope []byte, bundle *suit.Header) (*imageRecord, error) {
+	m, err := suit.Open(envelope, c.Keys, s.believed())
 	if err != nil {
 		return nil, manifestError(err)
 	}
-	si, err := m.Image(c.Device, c.Name)
+	d, err := m.Evaluate(s.recipient(c))
 	if err != nil {
 		return nil, manifestError(err)
 	}
-	img := &imageRecord{Version: si.Version, Sequence: si.Sequence, Digest: si.Digest.String(), Size: si.Size,
-		Manifest: m.Digest().String(), Dependencies: si.Dependencies}
+	si, err := d.Image(c.Name)
+	if err != nil {
+		return nil, manifestError(err)
+	}
+	img := &imageRecord{Version: si.Version, Sequence: d.Sequence, Digest: si.Digest.String(), Size: si.Size,
+		Manifest: m.Digest().String(), Compression: si.Compression, Dependencies: d.Dependencies, Battery: d.Battery}
+	if t := m.NotBefore(); !t.IsZero() {
+		img.Signed = t.Unix()
+	}
+	for _, other := range d.Images {
+		if other.Component == c.Name {
+			continue
+		}
+		if s.named(other.Component) == nil {
+			return nil, refuse(NotPermitted, ReasonComponentMismatch, "the manifest has an image for %s, too, which this device does not have", other.Component)
+		}
+		img.With = append(img.With, imageOf{other.Component, other.Digest.String()})
+	}
 	if bundle != nil {
 		if err := bundle.Carries(si); err != nil {
 			return nil, manifestError(err)
@@ -105,6 +129,41 @@ func (s *Service) readManifest(c *component, cr *componentRecord, envelope []byt
 		img.Payload = bundle.Offset
 	}
 	return img, s.policy(c, cr, img)
+}
+
+// believed is the latest time that has come for all that is known: certificates are looked at as of then. A clock without a battery begins in the past.
+func (s *Service) believed() time.Time {
+	var now time.Time
+	if s.cfg.Time != nil {
+		now = s.cfg.Time()
+	}
+	if seen := time.Unix(s.record().Signed, 0); seen.After(now) {
+		return seen
+	}
+	return now
+}
+
+// recipient is this device, for a manifest that has an image for c.
+func (s *Service) recipient(c *component) suit.Recipient {
+	r := s.record()
+	return suit.Recipient{
+		Device: c.Device,
+		Slot: func(name string) (uint64, bool) {
+			cr := r.Components[name]
+			if cr == nil {
+				return 0, false
+			}
+			return uint64(1 - cr.Active), true
+		},
+		Version: func(name string) (suit.Version, bool) {
+			cr := r.Components[name]
+			if cr == nil {
+				return suit.Version{}, false
+			}
+			return cr.image().Version, true
+		},
+		Battery: s.cfg.Battery,
+	}
 }
 
 // manifestError gives what the manifest library found the status that the specification has for it.
@@ -118,6 +177,8 @@ func manifestError(err error) error {
 		{suit.ErrSignature, InvalidSignature, ReasonManifestSignature},
 		{suit.ErrVendor, NotPermitted, ReasonVendorMismatch},
 		{suit.ErrClass, NotPermitted, ReasonClassMismatch},
+		{suit.ErrDevice, NotPermitted, ReasonDeviceMismatch},
+		{suit.ErrCondition, NotPermitted, ReasonCondition},
 		{suit.ErrComponent, NotPermitted, ReasonComponentMismatch},
 	} {
 		if errors.Is(err, m.err) {
@@ -154,9 +215,10 @@ func (s *Service) openTransfer(ctx context.Context, c *component, img *imageReco
 		*t = transfer{digest: suit.Digest{Hash: crypto.SHA256}}
 		written = 0
 	}
-	t.next, t.have, t.end = written, written, written-t.payload
-	if t.end < 0 {
-		t.end = 0
+	t.next, t.have, t.end = written, written, max(written-t.payload, 0)
+	if t.known && img.Compression != "" {
+		t.end = img.Decoded
+		t.decoder = zstdframe.Resume(t.size, written-t.payload, t.end)
 	}
 	if t.image, err = c.Slots[1-cr.Active].Open(ctx); err != nil {
 		return s.slotError(c, 1-cr.Active, err)
@@ -230,7 +292,7 @@ func (s *Service) WriteFrom(ctx context.Context, id ID, off int64, r io.Reader, 
 func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecord, off int64, r io.Reader, length int64) (n int64, err error) {
 	buf := make([]byte, MaxWriteSize)
 	total := length
-	if total == 0 && cr.next().Size > 0 {
+	if total == 0 && cr.next().Size > 0 && cr.next().Compression == "" {
 		total = cr.next().Payload + cr.next().Size - off
 	}
 	report := s.progress(c)
@@ -296,7 +358,7 @@ func (s *Service) put(ctx context.Context, c *component, cr *componentRecord, of
 	if t.known {
 		limit = t.size
 	}
-	if c.Manifest == Bundled {
+	if ordered(c, s.record().Components[c.Name].next()) {
 		return s.putStream(ctx, c, off, p)
 	}
 	if off > limit-int64(len(p)) {
@@ -308,19 +370,18 @@ func (s *Service) put(ctx context.Context, c *component, cr *componentRecord, of
 	return s.putImage(ctx, c, off, p)
 }
 
-// putStream takes a block of a bundle: contiguous, or again from Written on.
+// putStream takes a block of a bundle, or of a compressed image: contiguous, or again from Written on.
 func (s *Service) putStream(ctx context.Context, c *component, off int64, p []byte) error {
 	t := c.transfer
 	written := s.durable(c) &^ (WriteAlignment - 1)
 	if off != t.next && off != written {
-		return refuse(InvalidArgument, ReasonOffset, "write at %d: a bundle is written in order, and continues at %d", off, t.next)
+		return refuse(InvalidArgument, ReasonOffset, "write at %d: what is bundled or compressed is written in order, and continues at %d", off, t.next)
 	}
-	if t.known && off > t.payload+t.size-int64(len(p)) {
+	if t.known && t.decoder == nil && off > t.payload+t.size-int64(len(p)) {
 		return refuse(InvalidArgument, ReasonSize, "write of %d bytes at %d: the bundle has %d", len(p), off, t.payload+t.size)
 	}
 	if off == 0 && t.have > 0 { // nothing is durable, and the client begins anew
-		*t = transfer{image: t.image, digest: suit.Digest{Hash: crypto.SHA256}}
-		if err := s.readOn(ctx, c); err != nil {
+		if err := s.restart(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -331,17 +392,61 @@ func (s *Service) putStream(ctx context.Context, c *component, off int64, p []by
 	if len(p) == 0 {
 		return nil
 	}
-	if t.known {
-		return s.putImage(ctx, c, off+again-t.payload, p)
+	if !t.known {
+		return s.putHeader(ctx, c, p)
 	}
-	return s.putHeader(ctx, c, p)
+	return s.putPayload(ctx, c, p)
+}
+
+// restart forgets what was taken of a stream of which nothing is durable.
+func (s *Service) restart(ctx context.Context, c *component) error {
+	t := c.transfer
+	t.close()
+	anew := transfer{image: t.image, digest: suit.Digest{Hash: crypto.SHA256}}
+	if c.Manifest == Detached {
+		anew.digest, anew.known, anew.size, anew.decoder = t.digest, true, t.size, zstdframe.New(t.size)
+	}
+	*t = anew
+	return s.readOn(ctx, c)
+}
+
+// close frees what a transfer holds beside its slot.
+func (t *transfer) close() {
+	if t.decoder != nil {
+		t.decoder.Close()
+	}
+}
+
+// putPayload stores what comes next of the payload.
+func (s *Service) putPayload(ctx context.Context, c *component, p []byte) error {
+	t := c.transfer
+	if t.decoder == nil {
+		return s.putImage(ctx, c, t.end, p)
+	}
+	err := t.decoder.Write(p, func(frame []byte) error {
+		for block := range slices.Chunk(frame, MaxWriteSize) {
+			if err := s.putImage(ctx, c, t.end, block); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, zstdframe.ErrFrame):
+		return s.invalid(ctx, c, &Error{Status: InvalidArgument, Reason: ReasonPayload, Text: "write", Err: err})
+	case c.transfer == nil: // void already
+		return err
+	}
+	return s.void(c, err) // the decoder does not go on after an error, and begins again where the image is durable
 }
 
 // putHeader collects a bundle up to its payload, verifies the manifest, and stores what came of the payload.
 func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 	t := c.transfer
 	t.header = append(t.header, p...)
-	b, err := suit.Header(t.header)
+	b, err := suit.ReadHeader(t.header)
 	if errors.Is(err, suit.ErrShort) {
 		return nil
 	}
@@ -363,12 +468,15 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 		return err
 	}
 	t.known, t.size, t.payload, t.header = true, img.Size, b.Offset, nil
+	if img.Compression != "" {
+		t.decoder = zstdframe.New(t.size)
+	}
 	if err := s.readOn(ctx, c); err != nil {
 		return err
 	}
 	for len(rest) > 0 {
 		n := min(len(rest), MaxWriteSize)
-		if err := s.putImage(ctx, c, t.end, rest[:n]); err != nil {
+		if err := s.putPayload(ctx, c, rest[:n]); err != nil {
 			return err
 		}
 		rest = rest[n:]
@@ -379,7 +487,7 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 // putImage stores a block of the image.
 func (s *Service) putImage(ctx context.Context, c *component, off int64, p []byte) error {
 	t := c.transfer
-	if at := t.payload + off; at < s.durable(c) { // a cut must not find it promised while it is written over
+	if at := t.payload + off; t.decoder == nil && at < s.durable(c) { // a cut must not find it promised while it is written over
 		if err := s.promise(c, at); err != nil {
 			return err
 		}
@@ -415,6 +523,12 @@ func (s *Service) checkpoint(ctx context.Context, c *component) error {
 		return s.void(c, err)
 	}
 	t.dirty = 0
+	if t.decoder != nil {
+		if encoded, decoded := t.decoder.Position(); prefix >= decoded && decoded > 0 {
+			return s.promiseFrames(c, t.payload+encoded, decoded)
+		}
+		return nil
+	}
 	written := t.payload + prefix
 	if c.Manifest == Bundled && written <= t.payload {
 		written = 0
@@ -450,6 +564,21 @@ func (s *Service) promise(c *component, written int64) error {
 	}
 	s.setWritten(c, written)
 	return nil
+}
+
+// promiseFrames records how much of a compressed stream is durable, and how much of the image that is.
+func (s *Service) promiseFrames(c *component, written, decoded int64) error {
+	if written == s.durable(c) {
+		return nil
+	}
+	err := s.update(func(r *record) {
+		img := r.Components[c.Name].next()
+		img.Written, img.Decoded = written, decoded
+	})
+	if err == nil {
+		s.setWritten(c, written)
+	}
+	return err
 }
 
 // invalid moves a component to FAILED, because of what a check found, and returns that.
@@ -519,8 +648,13 @@ func (s *Service) complete(c *component) error {
 		return refuse(InvalidArgument, ReasonManifestInvalid, "finish: the bundle ended within its manifest, after %d bytes", t.have)
 	case t.known && t.end < t.size:
 		return refuse(InvalidArgument, ReasonImageSize, "finish: the image has %d of %d bytes", t.end, t.size)
-	case t.known && t.next < t.have && c.Manifest == Bundled:
-		return refuse(InvalidArgument, ReasonImageSize, "finish: the bundle was started again at an earlier offset and not completed")
+	case t.known && t.next < t.have:
+		return refuse(InvalidArgument, ReasonImageSize, "finish: what was written was started again at an earlier offset and not completed")
+	}
+	if t.decoder != nil {
+		if err := t.decoder.Complete(); err != nil {
+			return &Error{Status: InvalidArgument, Reason: ReasonPayload, Text: "finish", Err: err}
+		}
 	}
 	if !t.known {
 		t.size = t.end
@@ -545,15 +679,19 @@ func (s *Service) verifyWritten(ctx context.Context, c *component) error {
 	s.bank.force() // who prepares another member of the bank looks at held
 	defer s.bank.give()
 	written := t.payload + t.size
+	if t.decoder != nil {
+		written = t.have
+	}
 	err = s.update(func(r *record) {
 		cr := r.Components[c.Name]
 		cr.set(Candidate, Success, "", "")
 		img := cr.next()
-		img.Digest, img.Size, img.Head, img.Written, img.End, img.Open = digest, t.size, &head, written, 0, false
+		img.Digest, img.Size, img.Head, img.Written, img.Decoded, img.End, img.Open = digest, t.size, &head, written, 0, 0, false
 	})
 	if err != nil {
 		return err
 	}
+	t.close()
 	c.held, c.transfer = t.image, nil
 	s.setWritten(c, written)
 	return nil

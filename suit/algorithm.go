@@ -140,6 +140,16 @@ func hashes() map[int64]crypto.Hash {
 	return map[int64]crypto.Hash{algSHA256: crypto.SHA256, algSHA384: crypto.SHA384, algSHA512: crypto.SHA512}
 }
 
+// algorithmOfHash is the identifier of a digest algorithm, 0 for one that the profile does not have.
+func algorithmOfHash(h crypto.Hash) int64 {
+	for id, known := range hashes() {
+		if known == h {
+			return id
+		}
+	}
+	return 0
+}
+
 // ParseHash reads the name of a digest algorithm: sha256, sha384 or sha512.
 func ParseHash(name string) (crypto.Hash, error) {
 	for _, h := range hashes() {

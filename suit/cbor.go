@@ -18,7 +18,9 @@ const (
 	majorTag    = 6
 	majorSimple = 7
 
-	simpleNull = 22
+	simpleFalse = 20
+	simpleTrue  = 21
+	simpleNull  = 22
 )
 
 // A reader takes deterministic CBOR apart (RFC 8949, section 4.2.1), one expected item after the other: definite and shortest lengths only.
@@ -112,6 +114,14 @@ func (r *reader) int(what string) (int64, error) {
 		return -1 - int64(arg), nil
 	}
 	return int64(arg), nil
+}
+
+func (r *reader) bool(what string) (bool, error) {
+	arg, err := r.expect(majorSimple, what)
+	if err == nil && arg != simpleFalse && arg != simpleTrue {
+		err = malformed("%s is neither true nor false", what)
+	}
+	return arg == simpleTrue, err
 }
 
 // take returns the next n bytes, without copying them.
@@ -221,6 +231,13 @@ func appendInt(b []byte, n int64) []byte {
 		return appendHead(b, majorNegInt, uint64(-1-n))
 	}
 	return appendHead(b, majorUint, uint64(n))
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return appendHead(b, majorSimple, simpleTrue)
+	}
+	return appendHead(b, majorSimple, simpleFalse)
 }
 
 func appendBytes(b, p []byte) []byte {

@@ -69,6 +69,16 @@ func readAuthentication(b []byte) (a authentication, err error) {
 	return a, r.done("authentication wrapper")
 }
 
+// encode is the content of the wrapper.
+func (a authentication) encode() []byte {
+	b := appendHead(nil, majorArray, uint64(1+len(a.blocks)))
+	b = appendBytes(b, a.rawDigest)
+	for _, block := range a.blocks {
+		b = appendBytes(b, block)
+	}
+	return b
+}
+
 // digest reads a SUIT_Digest.
 func (r *reader) digest(what string) (Digest, error) {
 	if _, err := r.array(what, 2, 2); err != nil {
@@ -93,12 +103,7 @@ func (r *reader) digest(what string) (Digest, error) {
 }
 
 func appendDigest(b []byte, d Digest) []byte {
-	b = appendHead(b, majorArray, 2)
-	for id, h := range hashes() {
-		if h == d.Hash {
-			b = appendInt(b, id)
-		}
-	}
+	b = appendInt(appendHead(b, majorArray, 2), algorithmOfHash(d.Hash))
 	return appendBytes(b, d.Sum)
 }
 
@@ -310,7 +315,7 @@ func Sign(envelope []byte, signer crypto.Signer, id Identity) ([]byte, error) {
 // ToBeSigned returns what a key signs that is not at hand: the Sig_structure (RFC 9052, section 4.4) for the algorithm that goes with the public key. ECDSA signs its digest by
 // SHA-256 on P-256, SHA-384 on P-384 and SHA-512 on P-521; Ed25519 signs the bytes. It refuses what Sign refuses.
 func ToBeSigned(envelope []byte, id Identity) ([]byte, error) {
-	_, a, _, err := readUnverified(envelope)
+	_, a, _, err := readUsable(envelope)
 	if err != nil {
 		return nil, err
 	}
@@ -360,16 +365,12 @@ func Attach(envelope []byte, id Identity, sig []byte) ([]byte, error) {
 	if !alg.verify(id.Public, message, sig) {
 		return nil, fmt.Errorf("%w: it is not by this key, or over something else", ErrSignature)
 	}
-	f, a, _, err := readUnverified(envelope)
+	f, a, _, err := readUsable(envelope)
 	if err != nil {
 		return nil, err
 	}
-	blocks := append(a.blocks, signBlock(protected, sig))
-	f.authentication = appendHead(nil, majorArray, uint64(1+len(blocks)))
-	f.authentication = appendBytes(f.authentication, a.rawDigest)
-	for _, b := range blocks {
-		f.authentication = appendBytes(f.authentication, b)
-	}
+	a.blocks = append(a.blocks, signBlock(protected, sig))
+	f.authentication = a.encode()
 	signed := appendEnvelope(nil, f)
 	if _, _, _, err := readUnverified(signed); err != nil {
 		return nil, err

@@ -4,35 +4,47 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 )
 
 // Spec is what a manifest shall say.
 type Spec struct {
-	Device // both identifiers are mandatory
-	Image  // Payload is "#name" if the image is to be integrated; then it need not be named after the component. Dependencies may be empty.
+	Device          // both identifiers are mandatory, and ID is not
+	Version Version // of the whole; images may have others
+	Demand
 }
 
 // reportAll asks for a record of every outcome (the draft, section "Reporting Policy"). Devices of this profile ignore it.
 const reportAll = 15
 
-// Create returns an envelope that says what spec says, not signed yet: tagged, deterministic. The digest of the manifest is by the algorithm of the image's. It makes nothing that Open would not take.
+// Create returns an envelope that says what spec says, not signed yet: tagged, deterministic. The digest of the manifest is by the algorithm of the first image's. It makes nothing that Open would not take.
 func Create(spec Spec) ([]byte, error) {
-	if h := spec.Digest.Hash; !slices.Contains(slices.Collect(maps.Values(hashes())), h) {
-		return nil, unsupported("image digest %v", h)
+	if len(spec.Images) == 0 {
+		return nil, malformed("no image")
 	}
-	b := builder{spec: spec}
-	manifest := b.manifest()
-	m, err := parseManifest(manifest)
+	for _, i := range spec.Images {
+		if algorithmOfHash(i.Digest.Hash) == 0 {
+			return nil, unsupported("image digest %v", i.Digest.Hash)
+		}
+	}
+	manifest := newBuilder(spec).manifest().encode()
+	m, err := readManifest(manifest, nil)
+	if err == nil {
+		err = m.check()
+	}
 	if err != nil {
 		return nil, err
 	}
-	if got := (Spec{m.device, m.image}); !got.equal(spec) {
-		return nil, fmt.Errorf("manifest would say %v instead of %v", got, spec)
+	got, err := m.Evaluate(Recipient{Device: spec.Device, assume: true})
+	if err != nil {
+		return nil, err
+	}
+	if !got.equal(spec.Demand) {
+		return nil, fmt.Errorf("manifest would say %v instead of %v", got, spec.Demand)
 	}
 	authentication := appendHead(nil, majorArray, 1)
-	authentication = appendBytes(authentication, appendDigest(nil, manifestDigest(spec.Digest.Hash, manifest)))
+	authentication = appendBytes(authentication, appendDigest(nil, manifestDigest(spec.Images[0].Digest.Hash, manifest)))
 	envelope := appendEnvelope(nil, frame{authentication: authentication, manifest: manifest})
 	if _, err := whole(envelope); err != nil {
 		return nil, err
@@ -40,113 +52,119 @@ func Create(spec Spec) ([]byte, error) {
 	return envelope, nil
 }
 
-func (s Spec) equal(t Spec) bool {
-	return s.Device == t.Device && s.Component == t.Component && s.Digest.Hash == t.Digest.Hash && bytes.Equal(s.Digest.Sum, t.Digest.Sum) &&
-		s.Size == t.Size && s.Version == t.Version && s.Sequence == t.Sequence && s.Payload == t.Payload && slices.Equal(s.Dependencies, t.Dependencies)
+func (d Demand) equal(e Demand) bool {
+	return d.Sequence == e.Sequence && d.Battery == e.Battery && slices.EqualFunc(d.Images, e.Images, Image.equal) && slices.Equal(sorted(d.Dependencies), sorted(e.Dependencies))
 }
 
-// builder encodes a manifest. The image's component has index 0, the dependencies follow.
-type builder struct{ spec Spec }
+func sorted(d []Dependency) []Dependency {
+	return slices.SortedFunc(slices.Values(d), func(a, b Dependency) int { return strings.Compare(a.String(), b.String()) })
+}
 
-func (b builder) manifest() []byte {
-	sections := b.install()
-	members := uint64(5)
-	if sections != nil {
-		members = 6
+func (i Image) equal(j Image) bool {
+	return i.Component == j.Component && i.Digest.equal(j.Digest) && i.Size == j.Size && i.Version == j.Version && i.URI == j.URI && i.Compression == j.Compression && bytes.Equal(i.Content, j.Content)
+}
+
+// builder makes a manifest: the components are those of the images in their order, and then those that only a version is asked of.
+type builder struct {
+	spec       Spec
+	components []string
+}
+
+func newBuilder(spec Spec) builder {
+	b := builder{spec: spec}
+	for _, i := range spec.Images {
+		b.components = append(b.components, i.Component)
 	}
-	m := appendHead(nil, majorMap, members)
-	m = appendInt(appendInt(m, memberVersion), 1)
-	m = appendHead(appendInt(m, memberSequence), majorUint, b.spec.Sequence)
-	m = appendBytes(appendInt(m, memberCommon), b.common())
-	m = appendBytes(appendInt(m, memberSetVersion), appendVersion(nil, b.spec.Version))
-	m = appendBytes(appendInt(m, memberValidate), b.validate())
-	if sections != nil {
-		m = appendBytes(appendInt(m, memberInstall), sections)
+	for _, d := range spec.Dependencies {
+		if !slices.Contains(b.components, d.Component) {
+			b.components = append(b.components, d.Component)
+		}
+	}
+	return b
+}
+
+func (b builder) manifest() *Manifest {
+	m := &Manifest{sequence: b.spec.Sequence, version: b.spec.Version, numbers: b.spec.Version.release(), shared: b.shared(),
+		bodies: map[int64]*body{memberValidate: {sequence: b.validate()}}}
+	for _, name := range b.components {
+		m.components = append(m.components, [][]byte{[]byte(name)})
+	}
+	if q := b.install(); q != nil {
+		m.bodies[memberInstall] = &body{sequence: q}
 	}
 	return m
 }
 
-func (b builder) common() []byte {
-	c := appendHead(nil, majorMap, 2)
-	c = appendInt(c, commonComponents)
-	c = appendHead(c, majorArray, uint64(1+len(b.spec.Dependencies)))
-	c = appendIdentifier(c, b.spec.Component)
-	for _, d := range b.spec.Dependencies {
-		c = appendIdentifier(c, d.Component)
-	}
-	c = appendInt(c, commonShared)
-	return appendBytes(c, b.shared())
-}
-
-func appendIdentifier(b []byte, name string) []byte {
-	return appendBytes(appendHead(b, majorArray, 1), []byte(name))
-}
-
-// sequence is a command sequence in the making.
-type sequence struct {
-	b []byte
-	n uint64 // elements: two for each command
-}
-
-// command adds a command with an encoded argument.
-func (s *sequence) command(code int64, argument []byte) {
-	s.b = append(appendInt(s.b, code), argument...)
-	s.n += 2
-}
-
-func (s *sequence) test(code int64) { s.command(code, appendInt(nil, reportAll)) }
-
 // index begins the commands for component i. A manifest of one component needs none.
-func (b builder) index(s *sequence, i int) {
-	if len(b.spec.Dependencies) > 0 {
-		s.command(setComponentIndex, appendInt(nil, int64(i)))
-	}
-}
-
-func (s *sequence) encode() []byte { return append(appendHead(nil, majorArray, s.n), s.b...) }
-
-func (b builder) shared() []byte {
-	var s sequence
-	b.index(&s, 0)
-	p := appendHead(nil, majorMap, 4)
-	p = appendBytes(appendInt(p, parameterVendor), b.spec.Vendor[:])
-	p = appendBytes(appendInt(p, parameterClass), b.spec.Class[:])
-	p = appendBytes(appendInt(p, parameterDigest), appendDigest(nil, b.spec.Digest))
-	p = appendHead(appendInt(p, parameterSize), majorUint, uint64(b.spec.Size))
-	s.command(overrideParameters, p)
-	s.test(conditionVendor)
-	s.test(conditionClass)
-	return s.encode()
-}
-
-func (b builder) validate() []byte {
-	var s sequence
-	b.index(&s, 0)
-	s.test(conditionImageMatch)
-	return s.encode()
-}
-
-// install is nil if there is nothing to demand before the image, and no payload to take it from.
-func (b builder) install() []byte {
-	var s sequence
-	for i, d := range b.spec.Dependencies {
-		b.index(&s, i+1)
-		match := appendHead(nil, majorArray, 2)
-		match = appendInt(match, comparisonGreaterEqual)
-		match = appendVersion(match, d.Min)
-		s.command(overrideParameters, appendBytes(appendInt(appendHead(nil, majorMap, 1), parameterVersion), match))
-		s.test(conditionVersion)
-	}
-	if b.spec.Payload != "" {
-		b.index(&s, 0)
-		s.command(overrideParameters, appendText(appendInt(appendHead(nil, majorMap, 1), parameterURI), b.spec.Payload))
-		s.test(directiveFetch)
-		s.test(conditionImageMatch)
-	}
-	if s.n == 0 {
+func (b builder) index(i int) sequence {
+	if len(b.components) == 1 {
 		return nil
 	}
-	return s.encode()
+	return sequence{{code: directiveSetIndex, index: []int{i}}}
+}
+
+func ask(code int64) command { return command{code: code, policy: reportAll} }
+
+func set(parameters ...parameter) command {
+	return command{code: directiveOverride, set: parameters}
+}
+
+func (b builder) shared() (q sequence) {
+	for i, image := range b.spec.Images {
+		q = append(q, b.index(i)...)
+		is := []parameter{{key: parameterDigest, digest: image.Digest}, {key: parameterSize, number: uint64(image.Size)}}
+		if i > 0 {
+			q = append(q, set(is...))
+			continue
+		}
+		is = append([]parameter{{key: parameterVendor, bytes: b.spec.Vendor[:]}, {key: parameterClass, bytes: b.spec.Class[:]}}, is...)
+		if b.spec.ID != (UUID{}) {
+			is = append(is, parameter{key: parameterDevice, bytes: b.spec.ID[:]})
+		}
+		q = append(q, set(is...), ask(conditionVendor), ask(conditionClass))
+		if b.spec.ID != (UUID{}) {
+			q = append(q, ask(conditionDevice))
+		}
+	}
+	return q
+}
+
+func (b builder) validate() (q sequence) {
+	for i, image := range b.spec.Images {
+		q = append(q, b.index(i)...)
+		if image.Version != b.spec.Version {
+			q = append(q, set(parameter{key: parameterImageVersion, version: image.Version, numbers: image.Version.release()}))
+		}
+		q = append(q, ask(conditionImageMatch))
+	}
+	return q
+}
+
+// install is nil if there is nothing to demand before the images, and nothing to say about where they come from.
+func (b builder) install() (q sequence) {
+	for _, d := range b.spec.Dependencies {
+		q = append(q, b.index(slices.Index(b.components, d.Component))...)
+		q = append(q, set(parameter{key: parameterVersion, require: d.Requirement}), ask(conditionVersion))
+	}
+	if b.spec.Battery > 0 {
+		q = append(q, b.index(0)...)
+		q = append(q, set(parameter{key: parameterBattery, number: b.spec.Battery}), ask(conditionBattery))
+	}
+	for i, image := range b.spec.Images {
+		switch {
+		case image.Content != nil:
+			q = append(q, b.index(i)...)
+			q = append(q, set(parameter{key: parameterContent, bytes: image.Content}), ask(directiveWrite), ask(conditionImageMatch))
+		case image.URI != "":
+			from := []parameter{{key: parameterURI, text: image.URI}}
+			if image.Compression != "" {
+				from = append(from, parameter{key: parameterCompression, text: image.Compression})
+			}
+			q = append(q, b.index(i)...)
+			q = append(q, set(from...), ask(directiveFetch), ask(conditionImageMatch))
+		}
+	}
+	return q
 }
 
 // UUIDv5 is the name-based UUID of RFC 9562, section 5.5.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,22 +21,29 @@ func TestWhatCannotBeCreated(t *testing.T) {
 	}{
 		"no vendor":                {func(s *Spec) { s.Vendor = UUID{} }, ErrMalformed, "vendor-identifier (1) is not a UUID"},
 		"no class":                 {func(s *Spec) { s.Class = UUID{} }, ErrMalformed, "class-identifier (2) is not a UUID"},
-		"no component":             {func(s *Spec) { s.Component = "" }, ErrUnsupported, "component identifier"},
-		"component that is a path": {func(s *Spec) { s.Component = "../x" }, ErrUnsupported, "component identifier"},
-		"no digest":                {func(s *Spec) { s.Digest = Digest{} }, ErrUnsupported, "image digest"},
-		"digest by another hash":   {func(s *Spec) { s.Digest.Hash = crypto.SHA3_256 }, ErrUnsupported, "image digest SHA3-256"},
-		"digest that is too short": {func(s *Spec) { s.Digest.Sum = s.Digest.Sum[1:] }, ErrMalformed, "image digest of 31 bytes"},
-		"empty image":              {func(s *Spec) { s.Size = 0 }, ErrMalformed, "image size 0"},
-		"negative size":            {func(s *Spec) { s.Size = -1 }, ErrMalformed, "image size"},
-		"payload without mark":     {func(s *Spec) { s.Payload = "rootfs" }, ErrUnsupported, `uri "rootfs"`},
-		"dependency on itself":     {func(s *Spec) { s.Dependencies = []Dependency{{Component: "rootfs"}} }, ErrMalformed, "rootfs is there twice"},
-		"dependency without name":  {func(s *Spec) { s.Dependencies = []Dependency{{}} }, ErrUnsupported, "component identifier"},
+		"no component":             {func(s *Spec) { s.Images[0].Component = "" }, ErrUnsupported, "component identifier"},
+		"component that is a path": {func(s *Spec) { s.Images[0].Component = "../x" }, ErrUnsupported, "component identifier"},
+		"no digest":                {func(s *Spec) { s.Images[0].Digest = Digest{} }, ErrUnsupported, "image digest"},
+		"digest by another hash":   {func(s *Spec) { s.Images[0].Digest.Hash = crypto.SHA3_256 }, ErrUnsupported, "image digest SHA3-256"},
+		"digest that is too short": {func(s *Spec) { s.Images[0].Digest.Sum = s.Images[0].Digest.Sum[1:] }, ErrMalformed, "image digest of 31 bytes"},
+		"empty image":              {func(s *Spec) { s.Images[0].Size = 0 }, ErrMalformed, "image size 0"},
+		"negative size":            {func(s *Spec) { s.Images[0].Size = -1 }, ErrMalformed, "image-size (14) 18446744073709551615 is too large"},
+		"payload without name":     {func(s *Spec) { s.Images[0].URI = "#" }, ErrUnsupported, `uri "#"`},
+		"uri with a space":         {func(s *Spec) { s.Images[0].URI = "a b" }, ErrUnsupported, `uri (21) "a b"`},
+		"compression of nothing":   {func(s *Spec) { s.Images[0].URI, s.Images[0].Compression = "", "zstd" }, nil, "manifest would say"},
+		"compression by another":   {func(s *Spec) { s.Images[0].Compression = "xz" }, ErrUnsupported, `"xz"`},
+		"no image":                 {func(s *Spec) { s.Images = nil }, ErrMalformed, "no image"},
+		"a component twice":        {func(s *Spec) { s.Images = append(s.Images, s.Images[0]) }, ErrMalformed, "rootfs is there twice"},
+		"content of another image": {func(s *Spec) { s.Images[0].URI, s.Images[0].Content = "", []byte("imago") }, ErrMalformed, "content of rootfs"},
+		"comparison of none":       {func(s *Spec) { s.Dependencies[0].Comparison = 6 }, ErrUnsupported, "version comparison 6"},
+		"dependency on itself":     {func(s *Spec) { s.Dependencies = []Dependency{atLeast("rootfs", Version{}, 3)} }, nil, "manifest would say"},
+		"dependency without name":  {func(s *Spec) { s.Dependencies = []Dependency{atLeast("", Version{}, 3)} }, ErrUnsupported, "component identifier"},
 		"too many dependencies":    {manyDependencies, ErrMalformed, "components has 17 elements"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := full()
 			c.change(&s)
-			if _, err := Create(s); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
+			if _, err := Create(s); err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
 			}
 		})
@@ -44,7 +53,7 @@ func TestWhatCannotBeCreated(t *testing.T) {
 func manyDependencies(s *Spec) {
 	s.Dependencies = nil
 	for i := range maxComponents {
-		s.Dependencies = append(s.Dependencies, Dependency{Component: fmt.Sprint("c", i)})
+		s.Dependencies = append(s.Dependencies, atLeast(fmt.Sprint("c", i), Version{}, 3))
 	}
 }
 
@@ -55,56 +64,36 @@ func TestMostDependencies(t *testing.T) {
 	mustCreate(t, s)
 }
 
+// What is said of an envelope is in files: text for people, JSON for scripts.
 func TestDescribe(t *testing.T) {
-	signed := mustSign(t, mustCreate(t, full()), ecKey(t))
-	for name, c := range map[string]struct {
-		envelope   []byte
-		text, json string
-	}{
-		"full": {signed, `manifest    sha256:88b2bd5c510408a3b1fd1106c851c420ed0d2d14396e0a73436b864b26a98c38
-sequence    7
-signature   ES256, key ce97ec20d43661a1 (not verified)
-component   rootfs
-version     1.2.3+4
-vendor      cfbff0d1-9375-5685-968c-48ce8b15ae17
-class       b4938fa6-84fb-55cc-8407-386ba5b07e0e
-image       sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d
-size        5 bytes
-payload     #rootfs
-needs       bootfw 1.2.0 or newer
-needs       radio 255.255.65535+4294967295 or newer
-`, `{"manifest":"sha256:88b2bd5c510408a3b1fd1106c851c420ed0d2d14396e0a73436b864b26a98c38","sequence":7,` +
-			`"signatures":[{"algorithm":"ES256","kid":"ce97ec20d43661a1"}],"images":[{"component":"rootfs","version":"1.2.3+4",` +
-			`"vendor":"cfbff0d1-9375-5685-968c-48ce8b15ae17","class":"b4938fa6-84fb-55cc-8407-386ba5b07e0e",` +
-			`"digest":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","size":5,"payload":"#rootfs",` +
-			`"dependencies":[{"component":"bootfw","min":"1.2.0"},{"component":"radio","min":"255.255.65535+4294967295"}]}]}`},
-		"not signed": {mustCreate(t, small()), `manifest    sha256:f04a4aba91ad1415f7578fd3e9f8f6091823ec7a79ddceb4cb0b55cfb9023119
-sequence    7
-signature   none
-component   rootfs
-version     1.2.3
-vendor      cfbff0d1-9375-5685-968c-48ce8b15ae17
-class       b4938fa6-84fb-55cc-8407-386ba5b07e0e
-image       sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d
-size        5 bytes
-`, `{"manifest":"sha256:f04a4aba91ad1415f7578fd3e9f8f6091823ec7a79ddceb4cb0b55cfb9023119","sequence":7,"signatures":[],` +
-			`"images":[{"component":"rootfs","version":"1.2.3","vendor":"cfbff0d1-9375-5685-968c-48ce8b15ae17",` +
-			`"class":"b4938fa6-84fb-55cc-8407-386ba5b07e0e","digest":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","size":5}]}`},
-	} {
+	every := map[string][]byte{"full": mustSign(t, mustCreate(t, full()), ecKey(t)), "small": mustCreate(t, small()), "two": mustCreate(t, two())}
+	for _, e := range draftExamples(t) {
+		if e.name == "example2-severed" || e.name == "example3" || e.name == "example4" {
+			every[e.name] = e.envelope
+		}
+	}
+	p := fullParts(t)
+	conditional()["an image for each slot"](t, p)
+	every["slots"] = signRaw(t, p.encode(t))
+	for name, envelope := range every {
 		t.Run(name, func(t *testing.T) {
-			d, err := Describe(c.envelope)
+			d, err := Describe(envelope)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.text, d.String()); diff != "" {
-				t.Error(diff)
-			}
-			j, err := json.Marshal(d)
+			j, err := json.MarshalIndent(d, "", "  ")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.json, string(j)); diff != "" {
-				t.Error(diff)
+			for ext, got := range map[string]string{".txt": d.String(), ".json": string(j) + "\n"} {
+				path := filepath.Join("testdata", "describe", name+ext)
+				want, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatalf("%v; it would hold\n%s", err, got)
+				}
+				if diff := cmp.Diff(string(want), got); diff != "" {
+					t.Errorf("%s:\n%s", path, diff)
+				}
 			}
 		})
 	}

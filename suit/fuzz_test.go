@@ -3,7 +3,12 @@ package suit
 import (
 	"bytes"
 	"errors"
+	"io"
+	"math"
+	"slices"
+	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -43,9 +48,9 @@ func FuzzHeader(f *testing.F) {
 	f.Add(bundle(f, envelope, "#rootfs", 5<<32, "image"), uint(300))
 	f.Add([]byte{0xa3, 2, 0x40, 3, 0x40, 0x62, '#', 'a', 0x40}, uint(4))
 	f.Fuzz(func(t *testing.T, stream []byte, cut uint) {
-		h, err := Header(stream)
+		h, err := ReadHeader(stream)
 		prefix := stream[:cut%uint(len(stream)+1)]
-		part, perr := Header(prefix)
+		part, perr := ReadHeader(prefix)
 		switch {
 		case err == ErrShort: //nolint:errorlint // exactly this
 			if perr != ErrShort { //nolint:errorlint // exactly this
@@ -58,7 +63,7 @@ func FuzzHeader(f *testing.F) {
 			}
 			return
 		}
-		if h.Offset < 0 || h.Size < 0 || h.End() < h.Offset || h.Offset > int64(len(stream)) || h.Offset > MaxHeader {
+		if h.Offset < 0 || h.Size < 0 || h.Offset > math.MaxInt64-h.Size || h.Offset > int64(len(stream)) || h.Offset > MaxHeader {
 			t.Fatalf("%+v", h)
 		}
 		if h.Payload == "" && h.Size != 0 {
@@ -73,8 +78,8 @@ func FuzzHeader(f *testing.F) {
 		if err := deterministic(h.Envelope); err != nil {
 			t.Fatalf("envelope: %v", err)
 		}
-		again, err := Header(h.Envelope)
-		if d := cmp.Diff(Bundle{Envelope: h.Envelope, Offset: int64(len(h.Envelope))}, again); err != nil || d != "" {
+		again, err := ReadHeader(h.Envelope)
+		if d := cmp.Diff(Header{Envelope: h.Envelope, Offset: int64(len(h.Envelope))}, again); err != nil || d != "" {
 			t.Fatal(err, d)
 		}
 	})
@@ -99,13 +104,13 @@ func FuzzOpen(f *testing.F) {
 			}
 			return
 		}
-		if !cmp.Equal(got.Digest(), want.Digest()) || !cmp.Equal(got.Targets(), want.Targets()) {
+		if !cmp.Equal(got.Digest(), want.Digest()) || !bytes.Equal(got.encode(), want.encode()) {
 			t.Fatalf("%+v", got)
 		}
 	})
 }
 
-// FuzzManifest: what is accepted is deterministic CBOR and within the bounds, can be said by Create, and means the same then.
+// FuzzManifest: what is read is deterministic CBOR, is encoded again as the same bytes, and does not cost much. What some device takes can be said by Create, as far as it can say it, and means the same then.
 func FuzzManifest(f *testing.F) {
 	for _, b := range [][]byte{smallParts(f).encode(f), fullParts(f).encode(f)} {
 		f.Add(b)
@@ -114,11 +119,23 @@ func FuzzManifest(f *testing.F) {
 	second(p)
 	p.manifest[4], p.manifest[23] = "https://example.com", []byte{0xa0}
 	f.Add(p.encode(f))
+	for _, e := range draftExamples(f) {
+		w, err := whole(e.envelope)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(w.manifest)
+	}
+	for _, change := range conditional() {
+		p := fullParts(f)
+		change(f, p)
+		f.Add(p.encode(f))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > MaxHeader {
 			return
 		}
-		got, err := parseManifest(b)
+		got, err := readManifest(b, nil)
 		if err != nil {
 			if !decided(err) {
 				t.Fatal(err)
@@ -128,19 +145,80 @@ func FuzzManifest(f *testing.F) {
 		if err := deterministic(b); err != nil {
 			t.Fatal(err)
 		}
-		if got.image.Size <= 0 || got.device.Vendor == (UUID{}) || got.device.Class == (UUID{}) || !validName(got.image.Component) {
-			t.Fatalf("%+v", got)
+		if again := got.encode(); !bytes.Equal(again, b) {
+			t.Fatalf("encoded as %x", again)
 		}
-		f, err := whole(mustCreate(t, Spec{got.device, got.image}))
-		if err != nil {
+		_ = got.words()
+		targets, err := got.Targets()
+		if err != nil && !decided(err) && !unmetAnyway(err) {
 			t.Fatal(err)
 		}
-		again, err := parseManifest(f.manifest)
-		if err != nil {
+		for _, target := range targets {
+			for _, i := range target.Images {
+				if i.Size <= 0 || !validName(i.Component) || len(i.Digest.Sum) != i.Digest.Hash.Size() {
+					t.Fatalf("%+v", i)
+				}
+			}
+			if target.Vendor == (UUID{}) || target.Class == (UUID{}) {
+				t.Fatalf("%+v", target)
+			}
+			created, err := Create(Spec{Device: target.Device, Version: got.version, Demand: target.Demand})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(created) > MaxHeader {
+				t.Fatal(len(created))
+			}
+		}
+	})
+}
+
+// unmetAnyway tells whether a manifest was read and is for no device.
+func unmetAnyway(err error) bool {
+	return errors.Is(err, ErrCondition) || errors.Is(err, ErrVendor) || errors.Is(err, ErrClass) || errors.Is(err, ErrDevice)
+}
+
+// FuzzBundle: a bundle is read the same way in whatever pieces it comes, and no payload has more than it says.
+func FuzzBundle(f *testing.F) {
+	var b bytes.Buffer
+	if err := WriteBundle(&b, mustCreate(f, uncompressed()), []PayloadSource{source("#rootfs", "image"), source("#app", "other image")}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Add(b.Bytes()[:b.Len()-3])
+	f.Add(append(bytes.Clone(b.Bytes()), 0))
+	f.Add(bundle(f, mustCreate(f, full()), "#rootfs", 5, "image"))
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		type payload struct {
+			Payload
+			content string
+		}
+		read := func(r io.Reader) (list []payload, err error) {
+			b, err := NewBundle(r)
+			for err == nil {
+				var p Payload
+				if p, err = b.Next(); err != nil {
+					break
+				}
+				var content []byte
+				content, err = io.ReadAll(b)
+				list = append(list, payload{p, string(content)})
+			}
+			return list, err
+		}
+		got, err := read(bytes.NewReader(stream))
+		slow, serr := read(iotest.OneByteReader(bytes.NewReader(stream)))
+		if !slices.Equal(got, slow) || (err == io.EOF) != (serr == io.EOF) { //nolint:errorlint // exactly this
+			t.Fatalf("%+v, %v; byte by byte %+v, %v", got, err, slow, serr)
+		}
+		if err != io.EOF && !decided(err) { //nolint:errorlint // exactly this
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(got.image, again.image); d != "" || got.device != again.device {
-			t.Fatal(d)
+		for i, p := range got {
+			whole := p.Size == int64(len(p.content))
+			if !whole && (err == io.EOF || i < len(got)-1) || !strings.HasPrefix(string(stream[p.Offset:]), p.content) { //nolint:errorlint // exactly this
+				t.Fatalf("%+v, %v", p, err)
+			}
 		}
 	})
 }

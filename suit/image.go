@@ -3,8 +3,11 @@ package suit
 import (
 	"bytes"
 	"crypto"
+	"errors"
 	"fmt"
 	"io"
+
+	"github.com/fwu-ab/fwu-ab/zstdframe"
 )
 
 // Measure reads an image to its end and returns its digest by a hash and its size, for a Spec.
@@ -36,4 +39,21 @@ func (i Image) Check(r io.Reader) error {
 		return fmt.Errorf("image, after %d bytes: %w", n, err)
 	}
 	return nil
+}
+
+// CheckPayload is Check for what travels: the image, or what it is compressed to.
+func (i Image) CheckPayload(r io.Reader) error { return i.Unpack(io.Discard, r) }
+
+// Unpack writes the image that travels as r, and checks it as Check does. After an error, what was written is of no use.
+func (i Image) Unpack(w io.Writer, r io.Reader) error {
+	if i.Compression == "" {
+		return i.Check(io.TeeReader(r, w))
+	}
+	image := zstdframe.NewReader(r, i.Size)
+	defer image.Close()
+	err := i.Check(io.TeeReader(image, w))
+	if errors.Is(err, zstdframe.ErrFrame) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: %w", ErrImage, err)
+	}
+	return err
 }

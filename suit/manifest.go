@@ -3,11 +3,11 @@ package suit
 import (
 	"bytes"
 	"fmt"
-	"math"
+	"slices"
 	"time"
 )
 
-// Labels of the draft, section "SUIT Manifest Elements"; memberSetVersion is of draft-ietf-suit-update-management-14.
+// Labels of the draft, section "SUIT Manifest Elements"; memberSetVersion and memberCoSWID are of draft-ietf-suit-update-management-14.
 const (
 	memberVersion      = 1
 	memberSequence     = 2
@@ -15,6 +15,9 @@ const (
 	memberReferenceURI = 4
 	memberSetVersion   = 6
 	memberValidate     = 7
+	memberLoad         = 8
+	memberInvoke       = 9
+	memberCoSWID       = 14
 	memberPayloadFetch = 16
 	memberInstall      = 20
 	memberText         = 23
@@ -26,7 +29,7 @@ const (
 // memberName names a member of an envelope or a manifest, for people.
 func memberName(key int64) string {
 	name := map[int64]string{
-		1: "suit-dependencies", 5: "suit-manifest-component-id", 8: "suit-load", 9: "suit-invoke", 14: "suit-coswid", 15: "suit-dependency-resolution",
+		1: "suit-dependencies", 5: "suit-manifest-component-id", 7: "suit-validate", 8: "suit-load", 9: "suit-invoke", 14: "suit-coswid", 15: "suit-dependency-resolution",
 		16: "suit-payload-fetch", 18: "suit-candidate-verification", 20: "suit-install", 23: "suit-text", 24: "suit-uninstall",
 	}[key]
 	if name == "" {
@@ -35,91 +38,62 @@ func memberName(key int64) string {
 	return fmt.Sprintf("%s (%d)", name, key)
 }
 
-// Manifest is an authentic manifest. It does not change.
+// sectionOf returns the section that a member of a manifest is, empty if it is none.
+func sectionOf(key int64) section {
+	switch key {
+	case memberValidate:
+		return validate
+	case memberLoad:
+		return load
+	case memberInvoke:
+		return invoke
+	case memberPayloadFetch:
+		return payloadFetch
+	case memberInstall:
+		return install
+	}
+	return ""
+}
+
+// severable tells whether a member can lie in the envelope, with its digest in the manifest (the draft, section "Severable Elements").
+func severable(key int64) bool {
+	return key == memberCoSWID || key == memberPayloadFetch || key == memberInstall || key == memberText
+}
+
+// Manifest is a manifest, of which Open returns authentic ones only. It does not change.
 type Manifest struct {
-	digest   Digest
-	device   Device
-	image    Image
-	sequence uint64
-	version  Version
+	digest     Digest
+	sequence   uint64
+	components [][][]byte // their identifiers
+	shared     sequence
+	reference  string
+	version    Version
+	numbers    int // of the version; 0: there is none
+	bodies     map[int64]*body
 
 	notBefore time.Time
 }
 
-// Open verifies an envelope and then reads its manifest, once, from a copy of the bytes that were verified. The envelope is one without integrated payload, with nothing
-// after it; where there is a payload, it is Bundle.Envelope. One signature by one of the keys is enough. A signature that names a key is checked against the keys with that
-// identifier, any other against all keys of the right type. One that comes with certificates counts if a certificate authority among the keys vouches for them at that time: the
-// latest of those that the caller can believe in, as clocks can be wrong. Errors wrap ErrMalformed, ErrUnsupported or ErrSignature.
-func Open(envelope []byte, keys VerifyKeys, at time.Time) (*Manifest, error) {
-	if len(envelope) <= MaxHeader {
-		envelope = bytes.Clone(envelope)
-	}
-	f, err := whole(envelope)
-	if err != nil {
-		return nil, err
-	}
-	a, err := readAuthentication(f.authentication)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.matches(f.manifest); err != nil {
-		return nil, err
-	}
-	notBefore, err := a.verify(keys, at)
-	if err != nil {
-		return nil, err
-	}
-	m, err := parseManifest(f.manifest)
-	if err != nil {
-		return nil, err
-	}
-	m.digest, m.notBefore = a.digest, notBefore
-	return m, nil
+// body is a member of a manifest that is a byte string: a command sequence, or something for others.
+type body struct {
+	severed  bool
+	digest   Digest   // in the manifest, if severed
+	there    bool     // the content is in the manifest, or in the envelope if severed
+	sequence sequence // of a section
+	raw      []byte   // of anything else
 }
 
-// Digest is the digest of the manifest, as in the authentication wrapper.
-func (m *Manifest) Digest() Digest {
-	return Digest{Hash: m.digest.Hash, Sum: bytes.Clone(m.digest.Sum)}
-}
-
-// Image returns what the manifest says of the component's image if it is for this component and this device, else an error that wraps ErrComponent, ErrVendor or ErrClass.
-func (m *Manifest) Image(d Device, component string) (Image, error) {
-	switch {
-	case component != m.image.Component:
-		return Image{}, fmt.Errorf("%w: %s, not %s", ErrComponent, m.image.Component, component)
-	case d.Vendor != m.device.Vendor:
-		return Image{}, fmt.Errorf("%w: %v, not %v", ErrVendor, m.device.Vendor, d.Vendor)
-	case d.Class != m.device.Class:
-		return Image{}, fmt.Errorf("%w: %v, not %v", ErrClass, m.device.Class, d.Class)
-	}
-	i := m.image
-	i.Digest.Sum = bytes.Clone(i.Digest.Sum)
-	i.Dependencies = append([]Dependency(nil), i.Dependencies...)
-	return i, nil
-}
-
-// Target is a device and the component of it that an image is for.
-type Target struct {
-	Device
-	Component string
-}
-
-// Targets are those for which Image returns an image.
-func (m *Manifest) Targets() []Target {
-	return []Target{{Device: m.device, Component: m.image.Component}}
-}
-
-// parseManifest reads a SUIT_Manifest. Its digest is the caller's to set.
-func parseManifest(b []byte) (*Manifest, error) {
-	m := &Manifest{}
+// readManifest reads a SUIT_Manifest, with the members that were moved to the envelope. Its digest is the caller's to set.
+func readManifest(b []byte, moved map[int64][]byte) (*Manifest, error) {
+	m := &Manifest{bodies: map[int64]*body{}}
 	r := &reader{b: b}
-	var x machine
+	x := &sequenceReader{}
 	var seen [24]bool
 	err := r.fields("manifest", func(key int64) error {
 		if key >= 0 && key < int64(len(seen)) {
 			seen[key] = true
 		}
-		return m.member(key, r, &x)
+		return m.member(key, r, x, moved)
 	})
 	if err != nil {
 		return nil, err
@@ -127,44 +101,40 @@ func parseManifest(b []byte) (*Manifest, error) {
 	if err := r.done("manifest"); err != nil {
 		return nil, err
 	}
-	for _, want := range []int{memberVersion, memberSequence, memberCommon, memberSetVersion, memberValidate} {
+	for _, want := range []int{memberVersion, memberSequence, memberCommon} {
 		if !seen[want] {
 			return nil, malformed("manifest has no member %d", want)
 		}
 	}
-	if m.device, m.image, err = x.result(); err != nil {
-		return nil, err
+	for key := range moved {
+		if b := m.bodies[key]; b == nil || !b.severed {
+			return nil, malformed("envelope has member %s, of which the manifest has no digest", memberName(key))
+		}
 	}
-	m.image.Version, m.image.Sequence = m.version, m.sequence
 	return m, nil
 }
 
-// member reads one member. The keys come in ascending order, so that the shared sequence runs before the others.
-func (m *Manifest) member(key int64, r *reader, x *machine) (err error) {
+// member reads one member. The keys come in ascending order, so that the components are known before the first sequence.
+func (m *Manifest) member(key int64, r *reader, x *sequenceReader, moved map[int64][]byte) (err error) {
 	switch key {
 	case memberVersion:
 		return readManifestVersion(r)
 	case memberSequence:
 		m.sequence, err = r.uint("sequence number")
-		return err
 	case memberCommon:
-		return readCommon(r, x)
-	case memberSetVersion:
-		m.version, err = readSetVersion(r)
-		return err
-	case memberValidate:
-		return x.run(validate, r)
-	case memberPayloadFetch:
-		return x.run(payloadFetch, r)
-	case memberInstall:
-		return x.run(install, r)
+		err = m.readCommon(r, x)
 	case memberReferenceURI:
-		_, err = r.text("reference URI")
-		return err
-	case memberText:
-		return skipText(r)
+		if m.reference, err = r.text("reference URI"); err == nil && !plain(m.reference, maxURI) {
+			err = unsupported("reference URI %.64q", m.reference)
+		}
+	case memberSetVersion:
+		m.version, m.numbers, err = readWrappedVersion(r)
+	case memberValidate, memberLoad, memberInvoke, memberCoSWID, memberPayloadFetch, memberInstall, memberText:
+		m.bodies[key], err = x.body(key, r, moved[key])
+	default:
+		err = unsupported("manifest member %s", memberName(key))
 	}
-	return unsupported("manifest member %s", memberName(key))
+	return err
 }
 
 func readManifestVersion(r *reader) error {
@@ -175,29 +145,57 @@ func readManifestVersion(r *reader) error {
 	return err
 }
 
-// skipText skips text for people, or the digest that stands for text that was moved elsewhere.
-func skipText(r *reader) (err error) {
-	if r.peek() == majorArray {
-		_, err = r.digest("digest of text")
-	} else {
-		_, err = r.bytes("text")
+// body reads a member in place, or the digest of one that was moved to the envelope, and then that.
+func (x *sequenceReader) body(key int64, r *reader, moved []byte) (b *body, err error) {
+	b = &body{}
+	name := memberName(key)
+	if severable(key) && r.peek() == majorArray {
+		b.severed = true
+		if b.digest, err = r.digest("digest of " + name); err != nil || moved == nil {
+			return b, err
+		}
+		if !bytes.Equal(b.digest.Sum, manifestDigest(b.digest.Hash, moved).Sum) {
+			return nil, fmt.Errorf("%w: member %s of the envelope does not have the digest in the manifest", ErrSignature, name)
+		}
+		b.raw = moved
+	} else if b.raw, err = r.bytes(name); err != nil {
+		return nil, err
 	}
-	return err
+	b.there = true
+	s := sectionOf(key)
+	if s == "" {
+		return b, nil
+	}
+	if x.components == 0 {
+		return nil, malformed("%s without components", s)
+	}
+	b.sequence, err = x.sequence(s, &reader{b: b.raw}, 0)
+	return b, err
 }
 
-func readCommon(r *reader, x *machine) error {
+func (m *Manifest) readCommon(r *reader, x *sequenceReader) error {
 	c, err := r.nested("common")
 	if err != nil {
 		return err
 	}
-	err = c.fields("common", func(key int64) error {
+	err = c.fields("common", func(key int64) (err error) {
 		switch key {
 		case commonComponents:
-			return x.readComponents(c)
+			if m.components, err = readComponents(c); err == nil {
+				x.components = len(m.components)
+			}
 		case commonShared:
-			return x.run(shared, c)
+			if x.components == 0 {
+				return malformed("%s without components", shared)
+			}
+			var s *reader
+			if s, err = c.nested(string(shared)); err == nil {
+				m.shared, err = x.sequence(shared, s, 0)
+			}
+		default:
+			err = unsupported("member %s of common", memberName(key))
 		}
-		return unsupported("member %s of common", memberName(key))
+		return err
 	})
 	if err != nil {
 		return err
@@ -205,93 +203,127 @@ func readCommon(r *reader, x *machine) error {
 	return c.done("common")
 }
 
-// readComponents reads the list of component identifiers. One is [bstr(name)].
-func (x *machine) readComponents(r *reader) error {
+// readComponents reads the list of component identifiers.
+func readComponents(r *reader) ([][][]byte, error) {
 	n, err := r.array("components", 1, maxComponents)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var list [][][]byte
 	for range n {
-		name, err := readIdentifier(r)
+		segments, err := r.array("component identifier", 0, 16)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, c := range x.components {
-			if c.name == name {
-				return malformed("component %s is there twice", name)
+		id := make([][]byte, segments)
+		for i := range id {
+			if id[i], err = r.bytes("component identifier"); err != nil {
+				return nil, err
 			}
 		}
-		x.components = append(x.components, component{name: name})
-	}
-	return nil
-}
-
-func readIdentifier(r *reader) (string, error) {
-	n, err := r.expect(majorArray, "component identifier")
-	if err != nil {
-		return "", err
-	}
-	if n != 1 {
-		return "", unsupported("component identifier of %d segments", n)
-	}
-	p, err := r.bytes("component identifier")
-	if err != nil {
-		return "", err
-	}
-	if !validName(string(p[:min(len(p), maxName+1)])) {
-		return "", unsupported("component identifier [h'%x']", p[:min(len(p), maxName)])
-	}
-	return string(p), nil
-}
-
-// readSetVersion reads suit-set-version. A manifest describes one image, so that the version of the set is that of the image.
-func readSetVersion(r *reader) (Version, error) {
-	v, err := r.nested("version")
-	if err != nil {
-		return Version{}, err
-	}
-	version, err := readVersion(v)
-	if err != nil {
-		return Version{}, err
-	}
-	return version, v.done("version")
-}
-
-// readVersion reads [major, ?minor, ?patch, ?build]. Three numbers are what draft-ietf-suit-update-management has for a release; the fourth makes it the numbering scheme
-// of the PSA Firmware Update API, which orders by it too. What does not fit the fields of that is refused.
-func readVersion(r *reader) (Version, error) {
-	n, err := r.expect(majorArray, "version")
-	if err != nil {
-		return Version{}, err
-	}
-	if n < 1 || n > 4 {
-		return Version{}, unsupported("version of %d numbers", n)
-	}
-	limits := [4]int64{math.MaxUint8, math.MaxUint8, math.MaxUint16, math.MaxUint32}
-	var fields [4]int64
-	for i := range int(n) {
-		v, err := r.int("number in version")
-		switch {
-		case err != nil:
-			return Version{}, err
-		case v < 0:
-			return Version{}, unsupported("pre-release version (%d)", v)
-		case v > limits[i]:
-			return Version{}, unsupported("version with %d as number %d, %d at most", v, i+1, limits[i])
+		if slices.ContainsFunc(list, func(other [][]byte) bool { return slices.EqualFunc(id, other, bytes.Equal) }) {
+			return nil, malformed("component %s is there twice", identifier(id))
 		}
-		fields[i] = v
+		list = append(list, id)
 	}
-	return Version{uint8(fields[0]), uint8(fields[1]), uint16(fields[2]), uint32(fields[3])}, nil
+	return list, nil
 }
 
-func appendVersion(b []byte, v Version) []byte {
-	fields := []uint64{uint64(v.Major), uint64(v.Minor), uint64(v.Patch), uint64(v.Build)}
-	if v.Build == 0 {
-		fields = fields[:3]
+// identifier is a component identifier for people: the name of a component of the profile, for others what it consists of.
+func identifier(id [][]byte) string {
+	if len(id) == 1 && validName(string(id[0])) {
+		return string(id[0])
 	}
-	b = appendHead(b, majorArray, uint64(len(fields)))
-	for _, f := range fields {
-		b = appendHead(b, majorUint, f)
+	s := "["
+	for i, segment := range id {
+		if i > 0 {
+			s += ", "
+		}
+		s += fmt.Sprintf("h'%x'", segment[:min(len(segment), maxName)])
+	}
+	return s + "]"
+}
+
+// Digest is the digest of the manifest, as in the authentication wrapper.
+func (m *Manifest) Digest() Digest {
+	return Digest{Hash: m.digest.Hash, Sum: bytes.Clone(m.digest.Sum)}
+}
+
+// encode is the manifest as it was read, without what was moved to the envelope.
+func (m *Manifest) encode() []byte {
+	keys := []int64{memberVersion, memberSequence, memberCommon}
+	if m.reference != "" {
+		keys = append(keys, memberReferenceURI)
+	}
+	if m.numbers > 0 {
+		keys = append(keys, memberSetVersion)
+	}
+	for key := range m.bodies {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	b := appendHead(nil, majorMap, uint64(len(keys)))
+	for _, key := range keys {
+		b = m.appendMember(appendInt(b, key), key)
 	}
 	return b
+}
+
+func (m *Manifest) appendMember(b []byte, key int64) []byte {
+	switch key {
+	case memberVersion:
+		return appendInt(b, 1)
+	case memberSequence:
+		return appendHead(b, majorUint, m.sequence)
+	case memberCommon:
+		return appendBytes(b, m.encodeCommon())
+	case memberReferenceURI:
+		return appendText(b, m.reference)
+	case memberSetVersion:
+		return appendBytes(b, appendVersion(nil, m.version, m.numbers))
+	}
+	body := m.bodies[key]
+	if body.severed {
+		return appendDigest(b, body.digest)
+	}
+	return appendBytes(b, body.encode(key))
+}
+
+func (m *Manifest) encodeCommon() []byte {
+	members := uint64(0)
+	var b []byte
+	if m.components != nil {
+		members++
+		b = appendHead(appendInt(b, commonComponents), majorArray, uint64(len(m.components)))
+		for _, id := range m.components {
+			b = appendHead(b, majorArray, uint64(len(id)))
+			for _, segment := range id {
+				b = appendBytes(b, segment)
+			}
+		}
+	}
+	if m.shared != nil {
+		members++
+		b = appendBytes(appendInt(b, commonShared), m.shared.append(nil))
+	}
+	return append(appendHead(nil, majorMap, members), b...)
+}
+
+// encode is the content of the member.
+func (b *body) encode(key int64) []byte {
+	if sectionOf(key) == "" {
+		return b.raw
+	}
+	return b.sequence.append(nil)
+}
+
+// moved are the members that lie in the envelope, as they were read.
+func (m *Manifest) moved() map[int64][]byte {
+	all := map[int64][]byte{}
+	for key, b := range m.bodies {
+		if b.severed && b.there {
+			all[key] = b.encode(key)
+		}
+	}
+	return all
 }

@@ -46,6 +46,10 @@ const (
 	ErrVendor = constError("manifest is for another vendor")
 	// ErrClass: the manifest is for another class of device.
 	ErrClass = constError("manifest is for another device class")
+	// ErrDevice: the manifest is for another device.
+	ErrDevice = constError("manifest is for another device")
+	// ErrCondition: the manifest asks for something else that the device is not.
+	ErrCondition = constError("condition of the manifest is not met")
 	// ErrImage: an image is not the one that the manifest describes.
 	ErrImage = constError("image is not that of the manifest")
 	// ErrShort: Header needs more of the stream.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // Keys that are the same in every run, so that golden bytes can be. Nobody may use them.
@@ -83,16 +84,40 @@ func small() Spec {
 	vendor := VendorID("example.com")
 	return Spec{
 		Device{Vendor: vendor, Class: ClassID(vendor, "board rev 2")},
-		Image{Component: "rootfs", Digest: sum("image"), Size: 5, Version: Version{1, 2, 3, 0}, Sequence: 7},
+		Version{1, 2, 3, 0},
+		Demand{Sequence: 7, Images: []Image{{Component: "rootfs", Digest: sum("image"), Size: 5, Version: Version{1, 2, 3, 0}}}},
 	}
 }
 
 func full() Spec {
 	s := small()
-	s.Payload = "#rootfs"
-	s.Version.Build = 4
-	s.Dependencies = []Dependency{{"bootfw", Version{1, 2, 0, 0}}, {"radio", Version{255, 255, 65535, 1<<32 - 1}}}
+	s.Images[0].URI = "#rootfs"
+	s.version(Version{1, 2, 3, 4})
+	s.Dependencies = []Dependency{atLeast("bootfw", Version{1, 2, 0, 0}, 3), atLeast("radio", Version{255, 255, 65535, 1<<32 - 1}, 4)}
 	return s
+}
+
+// version sets the version of the whole and of the one image.
+func (s *Spec) version(v Version) { s.Version, s.Images[0].Version = v, v }
+
+func atLeast(component string, v Version, numbers int) Dependency {
+	return Dependency{Component: component, Requirement: Requirement{GreaterEqual, v, numbers}}
+}
+
+// two is full() with a second image, which is compressed and has a version of its own.
+func two() Spec {
+	s := full()
+	s.Images = append(s.Images, Image{Component: "app", Digest: sum("other image"), Size: 11, Version: Version{9, 0, 1, 0}, URI: "#app", Compression: CompressionZstd})
+	s.Dependencies = append(s.Dependencies, Dependency{"app", Requirement{Lesser, Version{9, 0, 0, 0}, 1}, true})
+	s.Battery = 1500
+	return s
+}
+
+func (s Spec) recipient() Recipient { return Recipient{Device: s.Device} }
+
+// inOrder compares dependencies whatever their order.
+func inOrder() cmp.Option {
+	return cmpopts.SortSlices(func(a, b Dependency) int { return strings.Compare(a.String(), b.String()) })
 }
 
 func mustCreate(t testing.TB, s Spec) []byte {
@@ -119,13 +144,13 @@ func mustSign(t testing.TB, envelope []byte, key crypto.Signer) []byte {
 
 func TestWhatWasCreatedIsReadBack(t *testing.T) {
 	withoutBuild := full()
-	withoutBuild.Version.Build = 0
+	withoutBuild.version(Version{1, 2, 3, 0})
 	large := full()
-	large.Size, large.Sequence = 1<<63-1, 1<<64-1
+	large.Images[0].Size, large.Sequence = 1<<63-1, 1<<64-1
 	only := small()
 	only.Dependencies = full().Dependencies
 	for name, spec := range map[string]Spec{
-		"detached": small(), "integrated with dependencies": full(), "no build number": withoutBuild, "largest numbers": large, "detached with dependencies": only,
+		"detached": small(), "integrated with dependencies": full(), "no build number": withoutBuild, "largest numbers": large, "detached with dependencies": only, "two images": two(),
 	} {
 		for keyName, key := range signers(t) {
 			t.Run(name+" "+keyName, func(t *testing.T) {
@@ -133,11 +158,11 @@ func TestWhatWasCreatedIsReadBack(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				got, err := m.Image(spec.Device, spec.Component)
+				got, err := m.Evaluate(spec.recipient())
 				if err != nil {
 					t.Fatal(err)
 				}
-				if d := cmp.Diff(spec.Image, got); d != "" {
+				if d := cmp.Diff(spec.Demand, got, inOrder()); d != "" {
 					t.Error(d)
 				}
 			})
@@ -153,15 +178,19 @@ func TestDigestAlgorithms(t *testing.T) {
 				t.Fatal(err)
 			}
 			spec := full()
-			if spec.Digest, _, err = Measure(strings.NewReader("image"), hash); err != nil {
+			if spec.Images[0].Digest, _, err = Measure(strings.NewReader("image"), hash); err != nil {
 				t.Fatal(err)
 			}
 			m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()), time.Time{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			i, err := m.Image(spec.Device, spec.Component)
-			if err != nil || i.Check(strings.NewReader("image")) != nil || !errors.Is(i.Check(strings.NewReader("imago")), ErrImage) {
+			demand, err := m.Evaluate(spec.recipient())
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := demand.Images[0]
+			if i.Check(strings.NewReader("image")) != nil || !errors.Is(i.Check(strings.NewReader("imago")), ErrImage) {
 				t.Errorf("image %v, %v", i, err)
 			}
 			if d := m.Digest(); d.Hash != hash || len(d.Sum) != size || !strings.HasPrefix(d.String(), name+":") || !strings.HasPrefix(i.Digest.String(), name+":") {
@@ -173,7 +202,7 @@ func TestDigestAlgorithms(t *testing.T) {
 		t.Error("sha1 is taken")
 	}
 	spec := small()
-	spec.Digest.Hash = crypto.SHA224
+	spec.Images[0].Digest.Hash = crypto.SHA224
 	if _, err := Create(spec); !errors.Is(err, ErrUnsupported) {
 		t.Error(err)
 	}
@@ -294,36 +323,40 @@ func TestManifestForAnother(t *testing.T) {
 		want      error
 	}{
 		"component":              {spec.Device, "bootfw", ErrComponent},
-		"vendor":                 {Device{other, spec.Class}, "rootfs", ErrVendor},
-		"class":                  {Device{spec.Vendor, other}, "rootfs", ErrClass},
+		"vendor":                 {Device{Vendor: other, Class: spec.Class}, "rootfs", ErrVendor},
+		"class":                  {Device{Vendor: spec.Vendor, Class: other}, "rootfs", ErrClass},
 		"device without vendor":  {Device{}, "rootfs", ErrVendor},
 		"component of no name":   {spec.Device, "", ErrComponent},
 		"dependency is no image": {spec.Device, "radio", ErrComponent},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := m.Image(c.device, c.component); !errors.Is(err, c.want) {
+			d, err := m.Evaluate(Recipient{Device: c.device})
+			if err == nil {
+				_, err = d.Image(c.component)
+			}
+			if !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 		})
 	}
 }
 
-func TestImageIsACopy(t *testing.T) {
+func TestDemandIsACopy(t *testing.T) {
 	spec := full()
 	m, err := Open(mustSign(t, mustCreate(t, spec), edKey()), anchors(t, edKey()), time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		i, err := m.Image(spec.Device, spec.Component)
+		d, err := m.Evaluate(spec.recipient())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(spec.Image, i); d != "" {
+		if d := cmp.Diff(spec.Demand, d); d != "" {
 			t.Fatal(d)
 		}
-		i.Digest.Sum[0]++
-		i.Dependencies[0].Min = Version{}
+		d.Images[0].Digest.Sum[0]++
+		d.Dependencies[0].Version = Version{}
 		m.Digest().Sum[0]++
 	}
 }
@@ -355,7 +388,7 @@ func TestEveryFlippedBitIsFound(t *testing.T) {
 	for name, c := range map[string]struct {
 		spec Spec
 		key  crypto.Signer
-	}{"ed25519": {small(), edKey()}, "p256": {full(), ecKey(t)}} {
+	}{"ed25519": {small(), edKey()}, "p256": {two(), ecKey(t)}} {
 		t.Run(name, func(t *testing.T) {
 			envelope := mustSign(t, mustCreate(t, c.spec), c.key)
 			keys := anchors(t, c.key)

@@ -1,73 +1,14 @@
 package suit
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"strconv"
 	"strings"
 )
-
-// Version is the version of an image as the PSA Certified Firmware Update API 1.0 has it (psa_fwu_image_version_t, section 5.5.2).
-type Version struct {
-	Major uint8  `json:"major"`
-	Minor uint8  `json:"minor"`
-	Patch uint16 `json:"patch"`
-	Build uint32 `json:"build"`
-}
-
-// String returns major.minor.patch, and +build where it is not 0.
-func (v Version) String() string {
-	s := fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Patch)
-	if v.Build != 0 {
-		s += "+" + strconv.FormatUint(uint64(v.Build), 10)
-	}
-	return s
-}
-
-// Compare returns -1, 0 or 1 as v is lower than, equal to or higher than w.
-func (v Version) Compare(w Version) int {
-	for _, d := range [...]int64{
-		int64(v.Major) - int64(w.Major), int64(v.Minor) - int64(w.Minor),
-		int64(v.Patch) - int64(w.Patch), int64(v.Build) - int64(w.Build),
-	} {
-		switch {
-		case d < 0:
-			return -1
-		case d > 0:
-			return 1
-		}
-	}
-	return 0
-}
-
-// ParseVersion reads what String writes; minor, patch and build may be left out. A number that does not fit its field is an error.
-func ParseVersion(s string) (Version, error) {
-	core, build, hasBuild := strings.Cut(s, "+")
-	parts := strings.Split(core, ".")
-	if len(parts) > 3 {
-		return Version{}, fmt.Errorf("version %q: want major[.minor[.patch]][+build]", s)
-	}
-	fields := [4]uint64{}
-	bits := [4]int{8, 8, 16, 32}
-	names := [4]string{"major", "minor", "patch", "build"}
-	if hasBuild {
-		for len(parts) < 3 {
-			parts = append(parts, "0")
-		}
-		parts = append(parts, build)
-	}
-	for i, p := range parts {
-		n, err := strconv.ParseUint(p, 10, bits[i])
-		if err != nil {
-			return Version{}, fmt.Errorf("version %q: %s %q is not a number of %d bits", s, names[i], p, bits[i])
-		}
-		fields[i] = n
-	}
-	return Version{uint8(fields[0]), uint8(fields[1]), uint16(fields[2]), uint32(fields[3])}, nil
-}
 
 // UUID is a vendor or class identifier (RFC 9562).
 type UUID [16]byte
@@ -98,6 +39,7 @@ func ParseUUID(s string) (UUID, error) {
 type Device struct {
 	Vendor UUID
 	Class  UUID
+	ID     UUID // of this very device; the nil UUID where it has none
 }
 
 // Digest is the digest of an image or a manifest.
@@ -113,6 +55,8 @@ func (d Digest) String() string {
 	}
 	return hashName(d.Hash) + ":" + hex.EncodeToString(d.Sum)
 }
+
+func (d Digest) equal(e Digest) bool { return d.Hash == e.Hash && bytes.Equal(d.Sum, e.Sum) }
 
 func hashName(h crypto.Hash) string { return strings.ToLower(strings.ReplaceAll(h.String(), "-", "")) }
 
@@ -130,35 +74,45 @@ type VerifyKey struct {
 // VerifyKeys are the trust anchors of a component.
 type VerifyKeys []VerifyKey
 
-// Dependency is what an image needs of another component: that its image has at least this version.
-type Dependency struct {
-	Component string
-	Min       Version
-}
-
-// String returns what ParseDependency reads.
-func (d Dependency) String() string { return d.Component + ">=" + d.Min.String() }
-
-// ParseDependency reads component>=version.
-func ParseDependency(s string) (Dependency, error) {
-	name, version, ok := strings.Cut(s, ">=")
-	if !ok || !validName(name) {
-		return Dependency{}, fmt.Errorf("dependency %q: want component>=version", s)
-	}
-	v, err := ParseVersion(version)
-	if err != nil {
-		return Dependency{}, fmt.Errorf("dependency %q: %w", s, err)
-	}
-	return Dependency{Component: name, Min: v}, nil
-}
-
-// Image is what an authenticated manifest says of one component's image.
+// Image is what a manifest says of the image of one component.
 type Image struct {
-	Component    string
-	Digest       Digest
-	Size         int64
-	Version      Version
+	Component string
+	Digest    Digest
+	Size      int64
+	Version   Version
+	// URI is where the image comes from: "#rootfs" is the key of an integrated payload, anything else is for the update client to know. Empty: the manifest does not say.
+	URI string
+	// Compression is how the payload is compressed that URI names: empty or CompressionZstd. Digest and size are those of the image.
+	Compression string
+	// Content is the image itself where it is so small that the manifest has it.
+	Content []byte
+}
+
+// CompressionZstd: the payload is a sequence of Zstandard frames, as package zstdframe defines it.
+const CompressionZstd = "zstd"
+
+// Integrated tells whether the image is a payload of the envelope.
+func (i Image) Integrated() bool { return validPayload(i.URI) }
+
+// Demand is what a manifest asks of a device: to have these images, under these conditions.
+type Demand struct {
 	Sequence     uint64
-	Payload      string // key of the integrated payload in the envelope, "#rootfs"; empty if detached
+	Images       []Image // at least one; together they are one update
 	Dependencies []Dependency
+	// Battery is how much the battery must hold when the images are installed, in mWh. 0: the manifest does not ask.
+	Battery uint64
+}
+
+// Image returns the image of a component, or an error that wraps ErrComponent.
+func (d Demand) Image(component string) (Image, error) {
+	for _, i := range d.Images {
+		if i.Component == component {
+			return i, nil
+		}
+	}
+	names := make([]string, 0, len(d.Images))
+	for _, i := range d.Images {
+		names = append(names, i.Component)
+	}
+	return Image{}, fmt.Errorf("%w: %s, not %s", ErrComponent, strings.Join(names, ", "), component)
 }

@@ -3,21 +3,20 @@
 //
 // Its Service is a *fwu.Service in the same process or a client of one on a bus. Files are the interface to a firmware creator:
 //
-//	BUNDLE          a SUIT envelope with the image in it
-//	MANIFEST IMAGE  a SUIT envelope, and the image that it describes
-//	NAME=IMAGE      an image without a manifest, for a component whose configuration trusts the client
+//	BUNDLE             a SUIT envelope with images in it
+//	MANIFEST IMAGE...  a SUIT envelope, and the images that it describes
+//	NAME=IMAGE         an image without a manifest, for a component whose configuration trusts the client
+//	-                  a bundle from a stream, which is read once, from front to back
 package update
 
 import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
-	"github.com/fwu-ab/fwu-ab/suit"
 )
 
 // Service is what an update needs of the update service.
@@ -57,101 +56,16 @@ type Reporter interface {
 	Progress(component, operation string, done, total int64)
 }
 
-// Source is one image to be installed.
-type Source struct {
-	Component string // name
-	path      string
-	envelope  []byte // nil for an image without manifest
-	manifest  string // its digest
-	digest    string // of the image
-	version   string
-	payload   int64 // where the image begins in the file
-	size      int64 // of the image
-	bundle    bool
-}
-
-// Open looks at the files given and says what they are for. Nothing is verified: the service does that.
-func Open(files []string) ([]Source, error) {
-	var out []Source
-	for i := 0; i < len(files); i++ {
-		if name, path, ok := strings.Cut(files[i], "="); ok && !strings.Contains(name, "/") {
-			s, err := openImage(name, path)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, s)
-			continue
-		}
-		s, err := openEnvelope(files[i])
-		if err != nil {
-			return nil, err
-		}
-		if !s.bundle {
-			if i++; i == len(files) {
-				return nil, fmt.Errorf("%s is a manifest without an image in it, and no file with the image follows", files[i-1])
-			}
-			s.path = files[i]
-			info, err := os.Stat(s.path)
-			if err != nil {
-				return nil, err
-			}
-			s.size = info.Size()
-		}
-		out = append(out, s)
-	}
-	return out, nil
-}
-
-func openImage(name, path string) (Source, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return Source{}, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Source{}, err
-	}
-	return Source{Component: name, path: path, size: info.Size()}, nil
-}
-
-func openEnvelope(path string) (Source, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return Source{}, err
-	}
-	defer f.Close()
-	b, _, err := suit.ReadHeader(f)
-	if err != nil {
-		return Source{}, fmt.Errorf("%s: %w", path, err)
-	}
-	d, err := suit.Describe(b.Envelope)
-	if err != nil {
-		return Source{}, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(d.Images) != 1 {
-		return Source{}, fmt.Errorf("%s describes %d images", path, len(d.Images))
-	}
-	img := d.Images[0]
-	return Source{Component: img.Component, path: path, envelope: b.Envelope, manifest: d.Manifest, digest: img.Digest, version: img.Version,
-		payload: b.Offset, size: b.Size, bundle: b.Payload != ""}, nil
-}
-
-// Run prepares every source and installs them together. It returns what Install does, or ErrNothingToDo. Where a component waits for a reboot or a decision, it changes nothing.
+// Run prepares what the sources have for this device and installs it together. It returns what Install does, or ErrNothingToDo. Where a component waits for a reboot or a decision, it changes nothing.
 // With force, an image that is active already is installed again.
 func Run(ctx context.Context, s Service, sources []Source, r Reporter, force bool) (fwu.Status, error) {
-	u := updater{Service: s, report: r}
-	ready := 0
+	u := updater{Service: s, report: r, force: force}
 	for _, src := range sources {
-		prepared, err := u.prepare(ctx, src, force)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", src.Component, err)
-		}
-		if prepared {
-			ready++
+		if err := u.take(ctx, src); err != nil {
+			return 0, err
 		}
 	}
-	if ready == 0 {
+	if u.ready == 0 {
 		return 0, ErrNothingToDo
 	}
 	r.Step("", "installing")
@@ -162,7 +76,30 @@ func Run(ctx context.Context, s Service, sources []Source, r Reporter, force boo
 type updater struct {
 	Service
 	report      Reporter
+	force       bool
+	ready       int // candidates
 	bankCleared bool
+}
+
+// take prepares every image of a source.
+func (u *updater) take(ctx context.Context, src Source) error {
+	images, err := src.images(ctx, u)
+	if err != nil {
+		return fmt.Errorf("%s: %w", src.name, err)
+	}
+	for i, err := range images {
+		if err != nil {
+			return fmt.Errorf("%s: %w", src.name, err)
+		}
+		prepared, err := u.prepare(ctx, i)
+		if err != nil {
+			return fmt.Errorf("%s: %w", i.component, err)
+		}
+		if prepared {
+			u.ready++
+		}
+	}
+	return nil
 }
 
 func (u *updater) find(name string) (fwu.ComponentInfo, error) {
@@ -178,8 +115,8 @@ func (u *updater) find(name string) (fwu.ComponentInfo, error) {
 }
 
 // prepare makes src a candidate. It tells whether there is one now.
-func (u *updater) prepare(ctx context.Context, src Source, force bool) (bool, error) {
-	c, err := u.find(src.Component)
+func (u *updater) prepare(ctx context.Context, src image) (bool, error) {
+	c, err := u.find(src.component)
 	if err != nil {
 		return false, err
 	}
@@ -197,7 +134,7 @@ func (u *updater) prepare(ctx context.Context, src Source, force bool) (bool, er
 	case info.State == fwu.Candidate && ours:
 		u.report.Step(c.Name, "is written and verified already")
 		return true, nil
-	case src.digest != "" && info.Impl.Digest == src.digest && !force && info.State != fwu.Writing && info.State != fwu.Candidate:
+	case src.digest != "" && info.Impl.Digest == src.digest && !u.force && info.State != fwu.Writing && info.State != fwu.Candidate:
 		u.report.Step(c.Name, "runs this image already")
 		return false, nil
 	case info.State == fwu.Writing && ours:
@@ -239,13 +176,11 @@ func waitsFor(s fwu.State) string {
 }
 
 // fits refuses a file that the component's configuration has no use for.
-func fits(c fwu.ComponentInfo, src Source) error {
+func fits(c fwu.ComponentInfo, src image) error {
 	switch {
-	case c.Manifest == fwu.None && src.envelope != nil && !src.bundle:
-		return nil // its image is what is written
 	case c.Manifest != fwu.None && src.envelope == nil:
 		return &fwu.Error{Status: fwu.InvalidArgument, Reason: fwu.ReasonManifestMissing, Text: "images of this component need a manifest"}
-	case c.Manifest == fwu.Bundled && !src.bundle:
+	case c.Manifest == fwu.Bundled && src.head == nil:
 		return &fwu.Error{Status: fwu.InvalidArgument, Reason: fwu.ReasonManifestInvalid, Text: "this component takes a bundle, and a manifest with a separate image was given"}
 	}
 	return nil
@@ -293,24 +228,14 @@ func (u *updater) clear(ctx context.Context, c fwu.ComponentInfo, state fwu.Stat
 }
 
 // fill writes from offset off of what the component expects on, and finishes.
-func (u *updater) fill(ctx context.Context, c fwu.ComponentInfo, src Source, off int64) error {
-	f, err := os.Open(src.path)
+func (u *updater) fill(ctx context.Context, c fwu.ComponentInfo, src image, off int64) error {
+	r, length, err := src.open(c.Manifest, off)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	from, length := off, src.size-off
-	switch {
-	case c.Manifest == fwu.Bundled:
-		length = src.payload + src.size - off // all of the bundle
-	case src.bundle:
-		from = src.payload + off // the image in it
-	}
-	if _, err := f.Seek(from, io.SeekStart); err != nil {
-		return err
-	}
+	defer r.Close()
 	if length > 0 {
-		_, err = watch(ctx, u, c.ID, c.Name, func(ctx context.Context) (int64, error) { return u.WriteFrom(ctx, c.ID, off, f, length) })
+		_, err = watch(ctx, u, c.ID, c.Name, func(ctx context.Context) (int64, error) { return u.WriteFrom(ctx, c.ID, off, r, length) })
 		if err != nil {
 			return err
 		}

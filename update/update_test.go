@@ -10,11 +10,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/suit"
+	"github.com/fwu-ab/fwu-ab/zstdframe"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -91,21 +93,26 @@ func files(t *testing.T, component string) (manifest, image, bundle string, cont
 	check(t, err)
 	device := suit.Device{Vendor: suit.VendorID("example.com")}
 	device.Class = suit.ClassID(device.Vendor, "board")
-	spec := suit.Spec{Device: device, Image: suit.Image{Component: component, Digest: digest, Size: size, Sequence: 2, Version: suit.Version{Major: 2}}}
+	spec := suit.Spec{Device: device, Version: suit.Version{Major: 2}, Demand: suit.Demand{Sequence: 2, Images: []suit.Image{
+		{Component: component, Digest: digest, Size: size, Version: suit.Version{Major: 2}}}}}
 	envelope, err := suit.Create(spec)
 	check(t, err)
 	d, err = suit.Describe(envelope)
 	check(t, err)
-	spec.Payload = "#" + component
+	spec.Images[0].URI = "#" + component
 	integrated, err := suit.Create(spec)
 	check(t, err)
 	var b bytes.Buffer
-	check(t, suit.WriteBundle(&b, integrated, spec.Payload, size, bytes.NewReader(content)))
+	check(t, suit.WriteBundle(&b, integrated, []suit.PayloadSource{payload("#"+component, content)}))
 	manifest, image, bundle = filepath.Join(dir, "m.suit"), filepath.Join(dir, "image"), filepath.Join(dir, "b.suit")
 	check(t, os.WriteFile(manifest, envelope, 0o600))
 	check(t, os.WriteFile(image, content, 0o600))
 	check(t, os.WriteFile(bundle, b.Bytes(), 0o600))
 	return manifest, image, bundle, content, d
+}
+
+func payload(key string, content []byte) suit.PayloadSource {
+	return suit.PayloadSource{Key: key, Size: int64(len(content)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }}
 }
 
 func check(t *testing.T, err error) {
@@ -137,13 +144,13 @@ func TestWhatAnUpdateDoesDependsOnTheState(t *testing.T) {
 		"staged":                      {info: fwu.Info{State: fwu.Staged}, err: fwu.BadState},
 		"trial":                       {info: fwu.Info{State: fwu.Trial}, err: fwu.BadState},
 		"rejected":                    {info: fwu.Info{State: fwu.Rejected}, err: fwu.BadState},
-		"the image is the active one": {info: fwu.Info{State: fwu.Ready, Impl: fwu.Impl{Digest: d.Images[0].Digest}}, err: ErrNothingToDo},
-		"the active one, once more":   {info: fwu.Info{State: fwu.Ready, Impl: fwu.Impl{Digest: d.Images[0].Digest}}, force: true, want: whole},
+		"the image is the active one": {info: fwu.Info{State: fwu.Ready, Impl: fwu.Impl{Digest: d.Targets[0].Images[0].Digest}}, err: ErrNothingToDo},
+		"the active one, once more":   {info: fwu.Info{State: fwu.Ready, Impl: fwu.Impl{Digest: d.Targets[0].Images[0].Digest}}, force: true, want: whole},
 	} {
 		t.Run(name, func(t *testing.T) {
 			info := c.info
 			r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}}, info: map[fwu.ID]*fwu.Info{0: &info}}
-			sources, err := Open([]string{manifest, image})
+			sources, err := Open([]string{manifest, image}, nil)
 			check(t, err)
 			_, err = Run(t.Context(), r, sources, silent{}, c.force)
 			if !errors.Is(err, c.err) || c.err == nil && err != nil {
@@ -175,7 +182,7 @@ func TestAFileFitsTheComponentsManifestMode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: c.mode}}, info: map[fwu.ID]*fwu.Info{0: {}}}
-			sources, err := Open(c.files)
+			sources, err := Open(c.files, nil)
 			check(t, err)
 			_, err = Run(t.Context(), r, sources, silent{}, false)
 			if !errors.Is(err, c.err) || c.err == nil && err != nil {
@@ -191,7 +198,7 @@ func TestAFileFitsTheComponentsManifestMode(t *testing.T) {
 func TestNothingIsInstalledIfOneImageIsRefused(t *testing.T) {
 	rootfs, image, _, _, _ := files(t, "rootfs")
 	bootfw, image2, _, _, _ := files(t, "bootfw")
-	sources, err := Open([]string{rootfs, image, bootfw, image2})
+	sources, err := Open([]string{rootfs, image, bootfw, image2}, nil)
 	check(t, err)
 	r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}, {ID: 1, Name: "bootfw", Manifest: fwu.Detached}},
 		info: map[fwu.ID]*fwu.Info{0: {}, 1: {}}, fail: "finish 1"}
@@ -209,7 +216,7 @@ func TestOtherMembersOfTheBankAreCleanedBeforeTheyAreCarriedOver(t *testing.T) {
 	manifest, image, _, content, _ := files(t, "rootfs")
 	r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}, {ID: 1, Name: "bootfw"}, {ID: 2, Name: "radio", Live: true}, {ID: 3, Name: "logo"}},
 		info: map[fwu.ID]*fwu.Info{0: {State: fwu.Updated}, 1: {State: fwu.Updated}, 2: {State: fwu.Updated}, 3: {State: fwu.Candidate}}}
-	sources, err := Open([]string{manifest, image})
+	sources, err := Open([]string{manifest, image}, nil)
 	check(t, err)
 	_, err = Run(t.Context(), r, sources, silent{}, false)
 	check(t, err)
@@ -229,15 +236,133 @@ func TestFilesThatAreNoUpdate(t *testing.T) {
 		"a named image missing": {"rootfs=nosuch.img"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := Open(args); err == nil {
+			if _, err := Open(args, nil); err == nil {
 				t.Fatal("taken")
 			}
 		})
 	}
-	sources, err := Open([]string{manifest, image})
+	sources, err := Open([]string{manifest, image}, nil)
 	check(t, err)
-	r := &recorder{comps: []fwu.ComponentInfo{{Name: "radio"}}}
+	r := &recorder{comps: []fwu.ComponentInfo{{Name: "radio"}}, info: map[fwu.ID]*fwu.Info{0: {}}}
 	if _, err := Run(t.Context(), r, sources, silent{}, false); !errors.Is(err, fwu.DoesNotExist) {
 		t.Fatal(err)
+	}
+}
+
+// several makes a bundle with images for three components, and the content of each by the key of its payload.
+func several(t *testing.T) (bundle string, contents map[string][]byte) {
+	t.Helper()
+	device := suit.Device{Vendor: suit.VendorID("example.com")}
+	device.Class = suit.ClassID(device.Vendor, "board")
+	spec := suit.Spec{Device: device, Version: suit.Version{Major: 2}, Demand: suit.Demand{Sequence: 2}}
+	contents = map[string][]byte{}
+	var payloads []suit.PayloadSource
+	for i, name := range []string{"rootfs", "bootfw", "app"} {
+		content := bytes.Repeat([]byte(name), 1500+i)
+		digest, size, err := suit.Measure(bytes.NewReader(content), crypto.SHA256)
+		check(t, err)
+		spec.Images = append(spec.Images, suit.Image{Component: name, Digest: digest, Size: size, Version: spec.Version, URI: "#" + name})
+		contents[name] = content
+		if name == "app" { // compressed: what the component expects is what the manifest says, or the image if there is none for it
+			var b bytes.Buffer
+			_, _, err := zstdframe.Compress(&b, bytes.NewReader(content), zstdframe.Default)
+			check(t, err)
+			spec.Images[i].Compression, contents["app.zst"], content = suit.CompressionZstd, b.Bytes(), b.Bytes()
+		}
+		payloads = append(payloads, payload("#"+name, content))
+	}
+	setting := []byte("setting")
+	digest, size, err := suit.Measure(bytes.NewReader(setting), crypto.SHA256)
+	check(t, err)
+	spec.Images = append(spec.Images, suit.Image{Component: "setting", Digest: digest, Size: size, Version: spec.Version, Content: setting})
+	contents["setting"] = setting
+	envelope, err := suit.Create(spec)
+	check(t, err)
+	bundle = filepath.Join(t.TempDir(), "b.suit")
+	f, err := os.Create(bundle)
+	check(t, err)
+	check(t, suit.WriteBundle(f, envelope, payloads))
+	check(t, f.Close())
+	return bundle, contents
+}
+
+// A bundle for several components gives each of them its own image, from a file as from a stream, and what was written before is not written again.
+func TestBundleForSeveralComponents(t *testing.T) {
+	bundle, contents := several(t)
+	b, err := os.Open(bundle)
+	check(t, err)
+	defer b.Close()
+	read, err := suit.NewBundle(b)
+	check(t, err)
+	single := func(name string) []byte {
+		head, err := read.Single(suit.Payload{Key: "#" + name, Size: int64(len(contents[name]))})
+		check(t, err)
+		return append(head, contents[name]...)
+	}
+	manifest, err := suit.Unverified(read.Envelope)
+	check(t, err)
+	write := func(id int, off int, b []byte) string {
+		return fmt.Sprintf("write %d at %d: %x", id, off, sha256.Sum256(b[off:]))
+	}
+	device := func() *recorder {
+		return &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Bundled}, {ID: 1, Name: "bootfw", Manifest: fwu.Detached}, {ID: 2, Name: "app", Manifest: fwu.None}, {ID: 3, Name: "setting", Manifest: fwu.Detached}},
+			info: map[fwu.ID]*fwu.Info{0: {}, 1: {}, 2: {}, 3: {}}}
+	}
+	app := []string{"start 2 no manifest", write(2, 0, contents["app"]), "finish 2"}
+	bootfw := []string{"start 1 manifest", write(1, 0, contents["bootfw"]), "finish 1"}
+	rootfs := []string{"start 0 no manifest", write(0, 0, single("rootfs")), "finish 0"}
+	setting := []string{"start 3 manifest", write(3, 0, contents["setting"]), "finish 3"}
+	ours := func(state fwu.State, written int64) *fwu.Info {
+		return &fwu.Info{State: state, Impl: fwu.Impl{ManifestDigest: manifest.Digest().String(), Written: written}}
+	}
+	for name, c := range map[string]struct {
+		info   map[fwu.ID]*fwu.Info
+		file   [][]string
+		stream [][]string
+	}{
+		"from the begin": {nil, [][]string{rootfs, bootfw, app, setting}, [][]string{setting, app, bootfw, rootfs}},
+		"one was cut off, one is done": {map[fwu.ID]*fwu.Info{0: ours(fwu.Writing, 4096), 1: ours(fwu.Candidate, 0)},
+			[][]string{{write(0, 4096, single("rootfs")), "finish 0"}, app, setting}, [][]string{setting, app, {write(0, 4096, single("rootfs")), "finish 0"}}},
+		"an image without manifest, cut off": {map[fwu.ID]*fwu.Info{2: {State: fwu.Writing, Impl: fwu.Impl{Written: 4096}}},
+			[][]string{rootfs, bootfw, append([]string{"cancel 2", "clean 2"}, app...), setting}, [][]string{setting, append([]string{"cancel 2", "clean 2"}, app...), bootfw, rootfs}},
+		"detached, cut off": {map[fwu.ID]*fwu.Info{1: ours(fwu.Writing, 4096)},
+			[][]string{rootfs, {write(1, 4096, contents["bootfw"]), "finish 1"}, app, setting}, [][]string{setting, app, {write(1, 4096, contents["bootfw"]), "finish 1"}, rootfs}},
+	} {
+		for from, want := range map[string][][]string{bundle: c.file, "-": c.stream} {
+			t.Run(name+" from "+filepath.Base(from), func(t *testing.T) {
+				r := device()
+				for id, info := range c.info {
+					copied := *info
+					r.info[id] = &copied
+				}
+				stdin, err := os.Open(bundle)
+				check(t, err)
+				defer stdin.Close()
+				sources, err := Open([]string{from}, struct{ io.Reader }{stdin})
+				check(t, err)
+				_, err = Run(t.Context(), r, sources, silent{}, false)
+				check(t, err)
+				if diff := cmp.Diff(append(slices.Concat(want...), "install"), r.calls); diff != "" {
+					t.Error(diff)
+				}
+			})
+		}
+	}
+}
+
+func TestStreamThatEndsEarly(t *testing.T) {
+	bundle, _ := several(t)
+	whole, err := os.ReadFile(bundle)
+	check(t, err)
+	for _, n := range []int{100, len(whole) / 3, len(whole) - 5000, len(whole) - 1} {
+		r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}, {ID: 1, Name: "bootfw", Manifest: fwu.Detached}, {ID: 2, Name: "app", Manifest: fwu.Detached}, {ID: 3, Name: "setting", Manifest: fwu.Detached}},
+			info: map[fwu.ID]*fwu.Info{0: {}, 1: {}, 2: {}, 3: {}}}
+		sources, err := Open([]string{"-"}, bytes.NewReader(whole[:n]))
+		if err == nil {
+			_, err = Run(t.Context(), r, sources, silent{}, false)
+		}
+		if !errors.Is(err, suit.ErrMalformed) || slices.Contains(r.calls, "install") {
+			t.Errorf("%d bytes of %d: %v, %v", n, len(whole), err, r.calls)
+		}
 	}
 }

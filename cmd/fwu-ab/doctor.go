@@ -9,6 +9,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/config"
 	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/spf13/cobra"
 )
 
@@ -74,6 +75,7 @@ func (d *doctor) examine(ctx context.Context, root string) {
 	trial, known := d.store(ctx, m)
 	d.selector(ctx, m, booted, !known || trial == booted)
 	d.release(m)
+	d.device(m)
 }
 
 func (d *doctor) partitions(ctx context.Context, m *machine) {
@@ -258,6 +260,16 @@ var errReadOnly = errors.New("the medium was opened to be read only")
 func (r readOnly) Size() int64                        { return r.size }
 func (r readOnly) WriteAt([]byte, int64) (int, error) { return 0, errReadOnly }
 func (r readOnly) Sync() error                        { return errReadOnly }
+
+func (d *doctor) device(m *machine) {
+	id, err := m.deviceID()
+	switch {
+	case err != nil:
+		d.bad("device identifier", err, "without it, images for one device are not for this one")
+	case id != suit.UUID{}:
+		d.ok("device identifier", "%v", id)
+	}
+}
 
 func (d *doctor) release(m *machine) {
 	rec, err := config.LoadRelease(m.root)

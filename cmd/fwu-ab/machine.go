@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/fwu-ab/fwu-ab/bootctl"
 	"github.com/fwu-ab/fwu-ab/bootctl/uboot"
 	"github.com/fwu-ab/fwu-ab/config"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/partition"
+	"github.com/fwu-ab/fwu-ab/power"
 	"github.com/fwu-ab/fwu-ab/suit"
 )
 
@@ -47,6 +51,7 @@ func (m *machine) path(name string) string { return filepath.Join(m.root, name) 
 // component finds the slots and reads the trust anchors of one component.
 func (m *machine) component(ctx context.Context, c config.Component) (fwu.Component, error) {
 	out := fwu.Component{ID: c.ID, Name: c.Name, Live: c.Live, Trial: c.Trial, Volatile: c.VolatileStaging, Manifest: c.Manifest, Unit: c.Unit, Device: c.Device}
+	out.Device.ID, _ = m.deviceID() // without it, images for one device are not for this one; doctor says why
 	for i, spec := range c.Slots {
 		slot, err := m.finder.Find(ctx, spec)
 		if err != nil {
@@ -67,6 +72,58 @@ func (m *machine) component(ctx context.Context, c config.Component) (fwu.Compon
 	}
 	out.Keys = keys
 	return out, nil
+}
+
+// deviceID is the identifier of this very device, the nil UUID where none is configured.
+func (m *machine) deviceID() (suit.UUID, error) {
+	if m.cfg.DeviceFile == "" {
+		return suit.UUID{}, nil
+	}
+	f, err := os.Open(m.path(m.cfg.DeviceFile))
+	if err != nil {
+		return suit.UUID{}, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 64))
+	if err != nil {
+		return suit.UUID{}, err
+	}
+	id, err := parseDevice(strings.TrimSpace(string(b)))
+	if err != nil {
+		return suit.UUID{}, fmt.Errorf("%s: %w", m.cfg.DeviceFile, err)
+	}
+	return id, nil
+}
+
+// parseDevice reads a UUID with or without dashes (machine-id(5)).
+func parseDevice(s string) (suit.UUID, error) {
+	if len(s) == 32 {
+		s = s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
+	}
+	return suit.ParseUUID(s)
+}
+
+// battery is what the battery holds, in mWh: more than anyone asks for where there is none.
+func (m *machine) battery() (uint64, error) {
+	mWh, ok, err := power.Charge(os.DirFS(m.path("/")))
+	if !ok {
+		mWh = math.MaxInt64
+	}
+	return mWh, err
+}
+
+// builtFiles are files that are as old as the system: systemd takes the second one for the same purpose (systemd(1), "/usr/lib/clock-epoch").
+func builtFiles() []string { return []string{config.ReleaseFile, "/usr/lib/clock-epoch"} }
+
+// time is the latest time that is known to have come: that of the clock, or when this system was built.
+func (m *machine) time() time.Time {
+	now := time.Now()
+	for _, name := range builtFiles() {
+		if info, err := os.Stat(m.path(name)); err == nil && info.ModTime().After(now) {
+			now = info.ModTime()
+		}
+	}
+	return now
 }
 
 // keys reads the trust anchors of a component: files, and of directories every *.pub and *.pem file.
@@ -204,7 +261,7 @@ func (m *machine) store(ctx context.Context) (partition.Device, error) {
 
 // service is the configuration of the service, without boot, store and system.
 func (m *machine) service(ctx context.Context) (fwu.Config, error) {
-	cfg := fwu.Config{Trial: m.cfg.Trial, MaxTrials: m.cfg.MaxTrials}
+	cfg := fwu.Config{Trial: m.cfg.Trial, MaxTrials: m.cfg.MaxTrials, Battery: m.battery, Time: m.time}
 	var err error
 	if cfg.Components, err = m.components(ctx); err != nil {
 		return cfg, err

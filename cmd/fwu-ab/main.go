@@ -85,7 +85,7 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 veri
 	add("update", newStatusCommand(g), newUpdateCommand(g))
 	add("psa", newStepCommands(g)...)
 	add("device", newDaemonCommand(g), newBootCheckCommand(g), newConfigCommand(g), newDoctorCommand(g), newProvisionCommand(g), newResetCommand(g))
-	add("creator", newKeyCommand(), newManifestCommand())
+	add("creator", newKeyCommand(), newManifestCommand(), newBundleCommand())
 	return root
 }
 

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/fwu-ab/fwu-ab/bundle"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/spf13/cobra"
@@ -27,14 +28,13 @@ func newManifestCommand() *cobra.Command {
 
 // manifestFlags are the flags of manifest create.
 type manifestFlags struct {
-	component, image, version string
-	sequence                  uint64
-	vendor, vendorName        string
-	class, className          string
-	depends                   []string
-	key, chain                string
-	output, digest            string
-	bundle                    bool
+	bundle.Description
+	image      bundle.Image
+	component  string
+	sequence   uint64
+	key, chain string
+	output     string
+	bundle     bool
 }
 
 func newManifestCreateCommand() *cobra.Command {
@@ -43,7 +43,8 @@ func newManifestCreateCommand() *cobra.Command {
 		Use:   "create",
 		Short: "Make the manifest of an image, or a bundle of both",
 		Long: `Make the manifest of an image, or with --bundle one file that holds both.
-Without --key the result is not signed, which no device accepts: "manifest sign" signs it later, for instance on another machine.`,
+Without --key the result is not signed, which no device accepts: "manifest sign" signs it later, for instance on another machine.
+"bundle create" makes bundles of several images, from a description that can be kept.`,
 		Example: `  fwu-ab manifest create --component rootfs --image rootfs.img --version 1.2.3 --sequence 7 \
     --vendor-name example.com --class-name "gateway rev 2" --depends "bootfw>=1.2.0" --key release.key --bundle -o rootfs.suit`,
 		Args: cobra.NoArgs,
@@ -51,18 +52,20 @@ Without --key the result is not signed, which no device accepts: "manifest sign"
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.component, "component", "", "name of the component that the image is for")
-	flags.StringVar(&f.image, "image", "", "the image")
-	flags.StringVar(&f.version, "version", "", "version of the image: major[.minor[.patch]][+build]")
+	flags.StringVar(&f.image.File, "image", "", "the image")
+	flags.StringVar(&f.Version, "version", "", "version of the image: major[.minor[.patch]][+build]")
 	flags.Uint64Var(&f.sequence, "sequence", 0, "sequence number; a device refuses one that is lower than it has accepted")
-	flags.StringVar(&f.vendor, "vendor", "", "vendor identifier (UUID)")
-	flags.StringVar(&f.vendorName, "vendor-name", "", "domain name of the vendor, from which the identifier is made")
-	flags.StringVar(&f.class, "class", "", "class identifier (UUID)")
-	flags.StringVar(&f.className, "class-name", "", "name of the device class, from which the identifier is made together with the vendor's")
-	flags.StringArrayVar(&f.depends, "depends", nil, "another component and the lowest version of it that the image needs: component>=version; may be repeated")
+	flags.StringVar(&f.Vendor, "vendor", "", "vendor identifier (UUID)")
+	flags.StringVar(&f.VendorName, "vendor-name", "", "domain name of the vendor, from which the identifier is made")
+	flags.StringVar(&f.Class, "class", "", "class identifier (UUID)")
+	flags.StringVar(&f.ClassName, "class-name", "", "name of the device class, from which the identifier is made together with the vendor's")
+	flags.StringArrayVar(&f.Depends, "depends", nil, "a component and the version of it that the image needs, such as bootfw>=1.2.0; may be repeated")
 	flags.StringVar(&f.key, "key", "", "private key (PEM) to sign with")
 	chainFlag(cmd, &f.chain)
-	flags.StringVar(&f.digest, "digest", "sha256", "digest algorithm for image and manifest: sha256, sha384 or sha512")
+	flags.StringVar(&f.Digest, "digest", "sha256", "digest algorithm for image and manifest: sha256, sha384 or sha512")
 	flags.BoolVar(&f.bundle, "bundle", false, "put the image into the file")
+	flags.StringVar(&f.image.Compression, "compression", "", "compress the image in the bundle: zstd")
+	flags.StringVar(&f.image.Level, "level", "", "work for a better ratio: fastest, default, better or best")
 	flags.StringVarP(&f.output, "output", "o", "", "file to write")
 	for _, name := range []string{"component", "image", "version", "sequence", "output"} {
 		_ = cmd.MarkFlagRequired(name) // fails only for a flag that is not there
@@ -80,72 +83,27 @@ func chainFlag(cmd *cobra.Command, chain *string) {
 }
 
 func (f *manifestFlags) create() error {
-	if f.chain != "" && f.key == "" {
-		return errors.New("--chain is for a signature, which takes --key")
-	}
-	spec, err := f.spec()
+	sign, err := signer(f.key, f.chain)
 	if err != nil {
 		return err
 	}
-	hash, err := suit.ParseHash(f.digest)
-	if err != nil {
-		return err
+	f.Sequence = &f.sequence
+	f.Images = map[string]bundle.Image{f.component: f.image}
+	if f.bundle {
+		return f.Create(f.output, sign)
 	}
-	image, err := os.Open(f.image)
-	if err != nil {
-		return err
-	}
-	defer image.Close()
-	if spec.Digest, spec.Size, err = suit.Measure(image, hash); err != nil {
-		return fmt.Errorf("%s: %w", f.image, err)
-	}
-	envelope, err := suit.Create(spec)
-	if err != nil {
-		return err
-	}
-	if f.key != "" {
-		if envelope, err = signWith(f.key, f.chain, envelope); err != nil {
-			return err
-		}
-	}
-	if !f.bundle {
-		return writeEnvelope(f.output, envelope, suit.Bundle{}, nil)
-	}
-	if _, err := image.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("%s: %w", f.image, err)
-	}
-	return writeEnvelope(f.output, envelope, suit.Bundle{Payload: spec.Payload, Size: spec.Size}, image)
+	return f.CreateManifest(f.output, sign)
 }
 
-// spec is what the flags say, without what only the image says.
-func (f *manifestFlags) spec() (s suit.Spec, err error) {
-	s.Component, s.Sequence = f.component, f.sequence
-	if f.bundle {
-		s.Payload = "#" + f.component
+// signer signs with a private key and with certificates, as far as they are named; nil signs nothing.
+func signer(key, chain string) (bundle.Sign, error) {
+	switch {
+	case key != "":
+		return func(envelope []byte) ([]byte, error) { return signWith(key, chain, envelope) }, nil
+	case chain != "":
+		return nil, errors.New("--chain is for a signature, which takes --key")
 	}
-	if s.Version, err = suit.ParseVersion(f.version); err != nil {
-		return s, err
-	}
-	s.Vendor = suit.VendorID(f.vendorName)
-	if f.vendorName == "" {
-		if s.Vendor, err = suit.ParseUUID(f.vendor); err != nil {
-			return s, err
-		}
-	}
-	s.Class = suit.ClassID(s.Vendor, f.className)
-	if f.className == "" {
-		if s.Class, err = suit.ParseUUID(f.class); err != nil {
-			return s, err
-		}
-	}
-	for _, text := range f.depends {
-		d, err := suit.ParseDependency(text)
-		if err != nil {
-			return s, err
-		}
-		s.Dependencies = append(s.Dependencies, d)
-	}
-	return s, nil
+	return nil, nil
 }
 
 func newManifestSignCommand() *cobra.Command {
@@ -172,18 +130,18 @@ func signFile(key, chain, in, out string) error {
 	return changeEnvelope(in, out, func(envelope []byte) ([]byte, error) { return signWith(key, chain, envelope) })
 }
 
-// changeEnvelope writes what change makes of the envelope of a file, with the same payload.
+// changeEnvelope writes what change makes of the envelope of a file, with the same payloads.
 func changeEnvelope(in, out string, change func(envelope []byte) ([]byte, error)) error {
-	e, err := openEnvelope(in)
+	f, err := bundle.Open(in)
 	if err != nil {
 		return err
 	}
-	defer e.file.Close()
-	envelope, err := change(e.Envelope)
+	defer f.Close()
+	envelope, err := change(f.Envelope)
 	if err != nil {
 		return fmt.Errorf("%s: %w", in, err)
 	}
-	return writeEnvelope(out, envelope, e.Bundle, e.payload())
+	return bundle.Write(out, envelope, f.Sources())
 }
 
 // signWith signs with the private key of a file, and with the certificates of another if one is named.
@@ -222,11 +180,11 @@ An ECDSA key signs its digest, which --hashed writes instead: SHA-256 for a key 
 			if err != nil {
 				return err
 			}
-			e, err := openEnvelope(args[0])
+			e, err := bundle.Open(args[0])
 			if err != nil {
 				return err
 			}
-			defer e.file.Close()
+			defer e.Close()
 			message, err := suit.ToBeSigned(e.Envelope, signer)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
@@ -343,10 +301,10 @@ func newManifestShowCommand() *cobra.Command {
 // shown is what manifest show answers.
 type shown struct {
 	suit.Description
-	Integrated *shownPayload `json:"integrated,omitempty"`
+	Integrated []shownPayload `json:"integrated,omitempty"`
 }
 
-// shownPayload is the image in a bundle.
+// shownPayload is a payload of a bundle.
 type shownPayload struct {
 	Payload string `json:"payload"`
 	Offset  int64  `json:"offset"`
@@ -354,32 +312,33 @@ type shownPayload struct {
 }
 
 func (s shown) String() string {
-	if s.Integrated == nil {
-		return s.Description.String()
+	out := s.Description.String()
+	for _, p := range s.Integrated {
+		out += fmt.Sprintf("%-11s %s, %d bytes at %d\n", "integrated", p.Payload, p.Size, p.Offset)
 	}
-	return s.Description.String() + fmt.Sprintf("%-11s %s, %d bytes at %d\n", "integrated", s.Integrated.Payload, s.Integrated.Size, s.Integrated.Offset)
+	return out
 }
 
 func describeFile(path string) (shown, error) {
-	e, err := openEnvelope(path)
+	f, err := bundle.Open(path)
 	if err != nil {
 		return shown{}, err
 	}
-	defer e.file.Close()
-	d, err := suit.Describe(e.Envelope)
+	defer f.Close()
+	d, err := suit.Describe(f.Envelope)
 	if err != nil {
 		return shown{}, fmt.Errorf("%s: %w", path, err)
 	}
 	s := shown{Description: d}
-	if e.Payload != "" {
-		s.Integrated = &shownPayload{e.Payload, e.Offset, e.Size}
+	for _, p := range f.Payloads {
+		s.Integrated = append(s.Integrated, shownPayload{p.Key, p.Offset, p.Size})
 	}
 	return s, nil
 }
 
 func newManifestVerifyCommand() *cobra.Command {
-	var keys []string
-	var image, at string
+	var keys, images []string
+	var at string
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Verify a manifest or a bundle, and the image",
@@ -391,7 +350,7 @@ This is what a device does, except that it also asks whether the manifest is for
 			if err != nil {
 				return err
 			}
-			said, err := verifyFile(args[0], keys, image, when)
+			said, err := verifyFile(args[0], keys, images, when)
 			if err == nil {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
 			}
@@ -399,7 +358,7 @@ This is what a device does, except that it also asks whether the manifest is for
 		},
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key (PEM) of a signer that is trusted, or certificate of an authority; may be repeated")
-	cmd.Flags().StringVar(&image, "image", "", "the image")
+	cmd.Flags().StringArrayVar(&images, "image", nil, "the image, or component=image where there are several; may be repeated")
 	cmd.Flags().StringVar(&at, "at", "", "time at which certificates have to be valid, such as 2026-01-31T12:00:00Z (default: now)")
 	_ = cmd.MarkFlagRequired("key")
 	return cmd
@@ -417,56 +376,73 @@ func parseTime(s string) (time.Time, error) {
 	return t, nil
 }
 
-// verifyFile returns what was verified.
-func verifyFile(path string, keyFiles []string, image string, at time.Time) (string, error) {
+// verifyFile returns what was verified. The images are those in files, by component; one without a name is that of the only component.
+func verifyFile(path string, keyFiles, images []string, at time.Time) (string, error) {
 	keys, err := suit.LoadKeys(keyFiles...)
 	if err != nil {
 		return "", err
 	}
-	e, err := openEnvelope(path)
+	f, err := bundle.Open(path)
 	if err != nil {
 		return "", notVerified(err)
 	}
-	defer e.file.Close()
-	m, err := suit.Open(e.Envelope, keys, at)
+	defer f.Close()
+	m, err := suit.Open(f.Envelope, keys, at)
 	if err != nil {
 		return "", notVerified(fmt.Errorf("%s: %w", path, err))
 	}
-	said := ""
-	for _, t := range m.Targets() {
-		i, err := m.Image(t.Device, t.Component)
-		if err != nil {
-			return "", err
-		}
-		what, err := verifyImages(e, image, i)
-		if err != nil {
-			return "", notVerified(err)
-		}
-		said += fmt.Sprintf("%s %v, sequence %d: %s", i.Component, i.Version, i.Sequence, what)
+	targets, err := m.Targets()
+	if err != nil {
+		return "", notVerified(fmt.Errorf("%s: %w", path, err))
 	}
-	return said, nil
+	var said []string
+	checked := map[string]bool{}
+	for _, t := range targets {
+		for _, i := range t.Images {
+			id := i.Component + " " + i.Digest.String()
+			if checked[id] {
+				continue
+			}
+			checked[id] = true
+			what, err := verifyImage(f, images, i, len(t.Images) == 1)
+			if err != nil {
+				return "", notVerified(err)
+			}
+			said = append(said, fmt.Sprintf("%s %v, sequence %d: signature is valid%s", i.Component, i.Version, t.Sequence, what))
+		}
+	}
+	return strings.Join(said, "\n"), nil
 }
 
-// verifyImages verifies the image in the bundle, and the one in a file, as far as they are there.
-func verifyImages(e *envelopeFile, image string, i suit.Image) (string, error) {
-	said := "signature is valid"
-	if e.Payload != "" {
-		if err := e.Carries(i); err != nil {
-			return "", fmt.Errorf("%s: %w", e.file.Name(), err)
+// verifyImage verifies the image in the bundle, and the one in a file, as far as they are there.
+func verifyImage(f *bundle.File, images []string, i suit.Image, only bool) (string, error) {
+	said := ""
+	switch p, ok := f.Find(i.URI); {
+	case ok:
+		if err := i.CheckPayload(f.Payload(p)); err != nil {
+			return "", fmt.Errorf("%s: %w", f.Name(), err)
 		}
-		if err := i.Check(e.payload()); err != nil {
-			return "", fmt.Errorf("%s: %w", e.file.Name(), err)
-		}
-		said += ", integrated image is the one that it describes"
+		said = ", integrated image is the one that it describes"
+	case i.Integrated() && len(f.Payloads) > 0:
+		return "", fmt.Errorf("%s: %w: payload %s is missing", f.Name(), suit.ErrMalformed, i.URI)
+	case i.Content != nil:
+		said = ", image is in the manifest"
 	}
-	if image != "" {
-		f, err := os.Open(image)
+	for _, named := range images {
+		component, path, ok := strings.Cut(named, "=")
+		if !ok && only {
+			component, path = i.Component, named
+		}
+		if component != i.Component {
+			continue
+		}
+		image, err := os.Open(path)
 		if err != nil {
 			return "", err
 		}
-		defer f.Close()
-		if err := i.Check(f); err != nil {
-			return "", fmt.Errorf("%s: %w", image, err)
+		defer image.Close()
+		if err := i.Check(image); err != nil {
+			return "", fmt.Errorf("%s: %w", path, err)
 		}
 		said += ", image is the one that it describes"
 	}
@@ -489,71 +465,4 @@ func notVerified(err error) error {
 		}
 	}
 	return err
-}
-
-// envelopeFile is a file that holds an envelope, with a payload or without.
-type envelopeFile struct {
-	suit.Bundle
-	file *os.File
-}
-
-// openEnvelope opens a file and reads the header. The file has to end where the envelope does.
-func openEnvelope(path string) (*envelopeFile, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	h, _, err := suit.ReadHeader(f)
-	if err == nil {
-		err = endsAt(f, h.End())
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return &envelopeFile{Bundle: h, file: f}, nil
-}
-
-func endsAt(f *os.File, end int64) error {
-	size, err := f.Seek(0, io.SeekEnd)
-	if err == nil && size != end {
-		err = fmt.Errorf("%w: file of %d bytes, the envelope has %d", suit.ErrMalformed, size, end)
-	}
-	return err
-}
-
-// payload reads the payload.
-func (e *envelopeFile) payload() io.Reader { return io.NewSectionReader(e.file, e.Offset, e.Size) }
-
-// writeEnvelope writes an envelope, with the payload b from r if b has one, to a file. The file is replaced when everything is written, so that
-// nobody finds half a bundle, and in and out may be the same file.
-func writeEnvelope(path string, envelope []byte, b suit.Bundle, r io.Reader) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if b.Payload == "" {
-		_, err = f.Write(envelope)
-	} else {
-		err = suit.WriteBundle(f, envelope, b.Payload, b.Size, r)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

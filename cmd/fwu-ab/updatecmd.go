@@ -26,7 +26,7 @@ What an earlier run left half written is continued. All images are installed tog
   fwu-ab update rootfs.suit rootfs.img bootfw.suit bootfw.img`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			sources, err := update.Open(args)
+			sources, err := update.Open(args, cmd.InOrStdin())
 			if err != nil {
 				return err
 			}

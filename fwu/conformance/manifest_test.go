@@ -15,17 +15,17 @@ import (
 func (d device) Manifest(id fwu.ID, image []byte, m conformance.Meta, defect conformance.Defect) (manifest, stream []byte, err error) {
 	spec := fwutest.Spec(name(id), image, m.Version, m.Sequence)
 	for _, n := range m.Needs {
-		spec.Dependencies = append(spec.Dependencies, suit.Dependency{Component: name(n.ID), Min: n.Min})
+		spec.Dependencies = append(spec.Dependencies, suit.Dependency{Component: name(n.ID), Requirement: suit.Requirement{Comparison: suit.GreaterEqual, Version: n.Min, Numbers: 4}})
 	}
 	bundled := slices.ContainsFunc(d.Config.Components, func(c fwu.Component) bool { return c.ID == id && c.Manifest == fwu.Bundled })
 	if bundled {
-		spec.Payload = "#" + name(id)
+		spec.Images[0].URI = "#" + name(id)
 	}
 	e, err := spoil(&spec, d.Creator, defect).Manifest(spec)
 	if err != nil || !bundled {
 		return e, image, err
 	}
-	return nil, bundle(e, spec.Payload, image), nil
+	return nil, bundle(e, spec.Images[0].URI, image), nil
 }
 
 // spoil brings a defect in, and returns who is to sign.
@@ -41,11 +41,11 @@ func spoil(s *suit.Spec, by fwutest.Creator, defect conformance.Defect) fwutest.
 	case conformance.WrongClass:
 		s.Device = fwutest.Board("example.com", "other")
 	case conformance.WrongComponent:
-		s.Component = "other"
+		s.Images[0].Component = "other"
 	case conformance.WrongDigest:
-		s.Digest.Sum[0] ^= 1
+		s.Images[0].Digest.Sum[0] ^= 1
 	case conformance.WrongSize:
-		s.Size++
+		s.Images[0].Size++
 	}
 	return by
 }

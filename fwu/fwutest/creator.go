@@ -37,8 +37,8 @@ func (c Creator) Manifest(s suit.Spec) ([]byte, error) {
 // Spec describes an image for Board; what it depends on, and where its payload is, is left to the caller.
 func Spec(component string, image []byte, v suit.Version, sequence uint64) suit.Spec {
 	sum := sha256.Sum256(image)
-	return suit.Spec{Device: Board("example.com", "board"), Image: suit.Image{
-		Component: component, Digest: suit.Digest{Hash: crypto.SHA256, Sum: sum[:]}, Size: int64(len(image)), Version: v, Sequence: sequence}}
+	return suit.Spec{Device: Board("example.com", "board"), Version: v, Demand: suit.Demand{Sequence: sequence, Images: []suit.Image{
+		{Component: component, Digest: suit.Digest{Hash: crypto.SHA256, Sum: sum[:]}, Size: int64(len(image)), Version: v}}}}
 }
 
 // Board is a class of devices. The machines of this package are of vendor "example.com", class "board".

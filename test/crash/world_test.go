@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"hash/maphash"
+	"io"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -73,7 +74,8 @@ func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, na
 	digest, n, err := suit.Measure(bytes.NewReader(i.content), crypto.SHA256)
 	check(t, err)
 	make := func(payload string) []byte {
-		e, err := suit.Create(suit.Spec{Device: w.device, Image: suit.Image{Component: name, Digest: digest, Size: n, Version: version(build), Sequence: sequence(build), Payload: payload}})
+		e, err := suit.Create(suit.Spec{Device: w.device, Version: version(build), Demand: suit.Demand{Sequence: sequence(build), Images: []suit.Image{
+			{Component: name, Digest: digest, Size: n, Version: version(build), URI: payload}}}})
 		check(t, err)
 		e, err = suit.Sign(e, key, suit.Identity{})
 		check(t, err)
@@ -84,7 +86,7 @@ func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, na
 	integrated := make("#" + name)
 	i.digest, i.bundled = digestOf(t, i.manifest, w.keys), digestOf(t, integrated, w.keys)
 	var b bytes.Buffer
-	check(t, suit.WriteBundle(&b, integrated, "#"+name, n, bytes.NewReader(i.content)))
+	check(t, suit.WriteBundle(&b, integrated, []suit.PayloadSource{{Key: "#" + name, Size: n, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(i.content)), nil }}}))
 	i.bundle = b.Bytes()
 	return i
 }

@@ -1,0 +1,461 @@
+package suit
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Recipient is the device that a manifest is evaluated for. Version, Slot and Battery are asked only where the manifest makes something depend on them; a nil one knows nothing.
+type Recipient struct {
+	Device
+	// Anyone takes every identifier for its own: for tools, which are not the device.
+	Anyone bool
+	// Slot is the index of the slot that the component's image will be written to.
+	Slot func(component string) (index uint64, ok bool)
+	// Version is that of the component's active image.
+	Version func(component string) (v Version, ok bool)
+	// Battery is what the battery holds now, in mWh.
+	Battery func() (mWh uint64, err error)
+
+	assume bool // versions and the battery are what is asked for
+}
+
+// maxSteps bounds the commands that run in one evaluation: alternatives and lists of components multiply them.
+const maxSteps = 2 << 10
+
+// Evaluate runs the command sequences of the update procedure (the draft, sections "Abstract Machine Description" and "SUIT_Command_Sequence"), not on the device but to learn what they demand of it.
+// As data are pushed to the device, fetch and write mean that an image is expected, and image-match after that, and in suit-validate, what it must be. Versions and the battery are demanded for the
+// time of the install; where the manifest has alternatives for them, they are asked at once, too. Errors wrap ErrMalformed, ErrUnsupported, ErrVendor, ErrClass, ErrDevice or ErrCondition.
+func (m *Manifest) Evaluate(r Recipient) (Demand, error) {
+	x := machine{m: m, recipient: r, out: make([]outcome, len(m.components))}
+	for _, key := range []int64{memberPayloadFetch, memberInstall, memberValidate} {
+		b := m.bodies[key]
+		if b == nil {
+			continue
+		}
+		x.set, x.section, x.came = make([]map[int64]parameter, len(m.components)), sectionOf(key), make([]bool, len(m.components))
+		for _, s := range []struct {
+			section  section
+			sequence sequence
+		}{{shared, m.shared}, {x.section, b.sequence}} {
+			x.section = s.section
+			if err := x.begin(s.sequence); err != nil {
+				return Demand{}, fmt.Errorf("%s: %w", s.section, err)
+			}
+		}
+		if err := x.note(); err != nil {
+			return Demand{}, err
+		}
+	}
+	return x.demand()
+}
+
+// unmet is a condition that is not met: softer than other errors, where the manifest says so.
+type unmet struct{ error }
+
+func (u unmet) Unwrap() error { return u.error }
+
+func notMet(err error, format string, args ...any) error {
+	return unmet{fmt.Errorf("%w: "+format, append([]any{err}, args...)...)}
+}
+
+func isUnmet(err error) bool {
+	var u unmet
+	return errors.As(err, &u)
+}
+
+// outcome is what was learned of a component.
+type outcome struct {
+	digest      Digest // that was demanded; without one, nothing was
+	size        int64
+	validated   bool // it was demanded in suit-validate
+	expected    bool // by fetch or write
+	uri         string
+	compression string
+	content     []byte
+	version     Version
+	numbers     int // of the version; 0: the manifest has none for the component
+	requires    []Requirement
+}
+
+// machine is the abstract machine.
+type machine struct {
+	m         *Manifest
+	recipient Recipient
+	section   section
+	set       []map[int64]parameter // by component
+	came      []bool                // by component: fetch or write ran in this section
+	steps     int
+
+	out           []outcome
+	battery       uint64
+	vendor, class bool // were asked
+}
+
+// scope is what a sequence has for itself.
+type scope struct {
+	current []int // components that the next command is for; nil until that is known
+	soft    bool  // a condition that is not met ends the sequence, and nothing else
+	either  bool  // whether the sequence is run to its end is for some condition to decide
+}
+
+func (x *machine) begin(q sequence) error {
+	s := &scope{}
+	if len(x.out) == 1 {
+		s.current = []int{0}
+	}
+	return x.run(q, s)
+}
+
+func (x *machine) run(q sequence, s *scope) error {
+	for _, c := range q {
+		if err := x.command(c, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *machine) command(c command, s *scope) error {
+	if c.code == directiveSetIndex {
+		s.current = c.index
+		if c.all {
+			s.current = make([]int, len(x.out))
+			for i := range s.current {
+				s.current[i] = i
+			}
+		}
+		return nil
+	}
+	if s.current == nil {
+		return malformed("%s of several components does not begin with an index", x.section)
+	}
+	for _, p := range c.set {
+		if p.key == parameterSoftFailure {
+			s.soft = p.truth
+		}
+	}
+	for _, i := range s.current {
+		if x.steps++; x.steps > maxSteps {
+			return malformed("more than %d commands to run", maxSteps)
+		}
+		if err := x.one(c, i, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// one runs a command for component i.
+func (x *machine) one(c command, i int, s *scope) error {
+	switch c.code {
+	case directiveOverride:
+		if x.set[i] == nil {
+			x.set[i] = map[int64]parameter{}
+		}
+		for _, p := range c.set {
+			x.set[i][p.key] = p
+		}
+		return nil
+	case directiveTryEach:
+		return x.tryEach(c, i, s)
+	case directiveRunSequence:
+		return x.runSequence(c.try[0], i, s)
+	case directiveFetch:
+		return x.fetch(i)
+	case directiveWrite:
+		return x.write(i)
+	}
+	return x.condition(c.code, i, s)
+}
+
+// tryEach runs alternatives for component i until one of them is not ended by a condition.
+func (x *machine) tryEach(c command, i int, s *scope) (err error) {
+	for _, q := range c.try {
+		n := &scope{current: []int{i}, soft: true, either: true}
+		if err = x.nested(q, n); err == nil || !isUnmet(err) || !n.soft {
+			return err
+		}
+	}
+	if c.orNone {
+		return nil
+	}
+	return err
+}
+
+func (x *machine) runSequence(q sequence, i int, s *scope) error {
+	n := &scope{current: []int{i}, either: s.either || setsSoft(q)}
+	err := x.nested(q, n)
+	if isUnmet(err) && n.soft {
+		return nil
+	}
+	return err
+}
+
+// nested runs a sequence. What it demanded before a condition ended it is forgotten; parameters stay set.
+func (x *machine) nested(q sequence, s *scope) error {
+	out, came, battery := slices.Clone(x.out), slices.Clone(x.came), x.battery
+	err := x.run(q, s)
+	if isUnmet(err) {
+		x.out, x.came, x.battery = out, came, battery
+	}
+	return err
+}
+
+// setsSoft tells whether a sequence makes its failure soft on the way.
+func setsSoft(q sequence) bool {
+	for _, c := range q {
+		for _, p := range c.set {
+			if p.key == parameterSoftFailure && p.truth {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// needs returns the parameter that a command for component i takes.
+func (x *machine) needs(code int64, i int, key int64) (parameter, error) {
+	p, ok := x.set[i][key]
+	if !ok {
+		return p, malformed("%s of %s without %s", commandName(code), x.name(i), parameterName(key))
+	}
+	return p, nil
+}
+
+func (x *machine) name(i int) string { return identifier(x.m.components[i]) }
+
+// condition runs a condition for component i. One that lacks its parameter is not met (the draft, section "SUIT_Condition").
+func (x *machine) condition(code int64, i int, s *scope) error {
+	var p parameter
+	if key := parameterFor(code); key != 0 {
+		var err error
+		if p, err = x.needs(code, i, key); err != nil {
+			return unmet{err}
+		}
+	}
+	switch code {
+	case conditionVendor:
+		x.vendor = x.vendor || x.section == shared
+		return x.identifies(p, x.recipient.Vendor, ErrVendor)
+	case conditionClass:
+		x.class = x.class || x.section == shared
+		return x.identifies(p, x.recipient.Class, ErrClass)
+	case conditionDevice:
+		return x.identifies(p, x.recipient.ID, ErrDevice)
+	case conditionSlot:
+		return x.slot(p.number, i)
+	case conditionImageMatch:
+		size, err := x.needs(code, i, parameterSize)
+		if err != nil {
+			return unmet{err}
+		}
+		return x.match(i, p.digest, int64(size.number), s)
+	case conditionCheckContent:
+		sum := sha256.Sum256(p.bytes)
+		return x.match(i, Digest{crypto.SHA256, sum[:]}, int64(len(p.bytes)), s)
+	case conditionVersion:
+		return x.require(p.require, i, s)
+	case conditionBattery:
+		return x.charged(p.number, s)
+	}
+	return notMet(ErrCondition, "%s", commandName(code))
+}
+
+// parameterFor is the parameter that a condition compares with, 0 for none.
+func parameterFor(code int64) int64 {
+	switch code {
+	case conditionVendor:
+		return parameterVendor
+	case conditionClass:
+		return parameterClass
+	case conditionDevice:
+		return parameterDevice
+	case conditionSlot:
+		return parameterSlot
+	case conditionImageMatch:
+		return parameterDigest
+	case conditionCheckContent:
+		return parameterContent
+	case conditionVersion:
+		return parameterVersion
+	case conditionBattery:
+		return parameterBattery
+	}
+	return 0
+}
+
+func (x *machine) identifies(p parameter, own UUID, err error) error {
+	if want := UUID(p.bytes); !x.recipient.Anyone && want != own {
+		return notMet(err, "%v, not %v", want, own)
+	}
+	return nil
+}
+
+func (x *machine) slot(want uint64, i int) error {
+	if x.recipient.Slot != nil {
+		if have, ok := x.recipient.Slot(x.name(i)); ok && have == want {
+			return nil
+		}
+	}
+	return notMet(ErrCondition, "the slot of %s must be %d", x.name(i), want)
+}
+
+// match demands an image. Where it was to be found out whether the image is there already, it is not.
+func (x *machine) match(i int, d Digest, size int64, s *scope) error {
+	o := &x.out[i]
+	switch {
+	case x.section != validate && s.either && !x.came[i]:
+		return notMet(ErrCondition, "%s does not hold the image yet", x.name(i))
+	case size == 0:
+		return malformed("image size 0 of %s", x.name(i))
+	case o.digest.Hash != 0 && (!o.digest.equal(d) || o.size != size):
+		return malformed("%s must hold two different images", x.name(i))
+	}
+	o.digest, o.size = d, size
+	o.validated = o.validated || x.section == validate
+	return nil
+}
+
+// require demands a version for the time of the install.
+func (x *machine) require(q Requirement, i int, s *scope) error {
+	if x.came[i] {
+		return unsupported("%s of %s after its image came", commandName(conditionVersion), x.name(i))
+	}
+	if s.either && !x.recipient.assume {
+		var have Version
+		var ok bool
+		if x.recipient.Version != nil {
+			have, ok = x.recipient.Version(x.name(i))
+		}
+		if !ok || !q.Met(have) {
+			return notMet(ErrCondition, "the version of %s must be %v", x.name(i), q)
+		}
+	}
+	if o := &x.out[i]; !slices.Contains(o.requires, q) {
+		o.requires = append(slices.Clip(o.requires), q)
+	}
+	return nil
+}
+
+// charged demands a charge of the battery for the time of the install.
+func (x *machine) charged(mWh uint64, s *scope) error {
+	if s.either && !x.recipient.assume {
+		var have uint64
+		var err error
+		if x.recipient.Battery != nil {
+			have, err = x.recipient.Battery()
+		}
+		if err != nil || have < mWh {
+			return notMet(ErrCondition, "the battery must hold %d mWh, it holds %d (%v)", mWh, have, err)
+		}
+	}
+	x.battery = max(x.battery, mWh)
+	return nil
+}
+
+// fetch expects an image.
+func (x *machine) fetch(i int) error {
+	for _, key := range []int64{parameterURI, parameterDigest, parameterSize} {
+		if _, err := x.needs(directiveFetch, i, key); err != nil {
+			return err
+		}
+	}
+	if err := x.expect(i); err != nil {
+		return err
+	}
+	o := &x.out[i]
+	o.uri, o.compression = x.set[i][parameterURI].text, x.set[i][parameterCompression].text
+	return nil
+}
+
+// write expects an image that the manifest has.
+func (x *machine) write(i int) error {
+	p, err := x.needs(directiveWrite, i, parameterContent)
+	if err != nil {
+		return err
+	}
+	if len(p.bytes) == 0 {
+		return malformed("%s of %s without content", commandName(directiveWrite), x.name(i))
+	}
+	if err := x.expect(i); err != nil {
+		return err
+	}
+	x.out[i].content = p.bytes
+	return nil
+}
+
+func (x *machine) expect(i int) error {
+	if x.out[i].expected {
+		return unsupported("a second fetch of %s", x.name(i))
+	}
+	x.out[i].expected, x.came[i] = true, true
+	return nil
+}
+
+// note keeps what a section said of images by the way.
+func (x *machine) note() error {
+	for i := range x.out {
+		p, ok := x.set[i][parameterImageVersion]
+		if !ok {
+			continue
+		}
+		if o := &x.out[i]; o.numbers > 0 && o.version != p.version {
+			return malformed("%s has two different versions", x.name(i))
+		}
+		x.out[i].version, x.out[i].numbers = p.version, p.numbers
+	}
+	return nil
+}
+
+// demand is what the sequences demanded.
+func (x *machine) demand() (Demand, error) {
+	d := Demand{Sequence: x.m.sequence, Battery: x.battery}
+	for i, o := range x.out {
+		switch {
+		case o.validated:
+			image, err := x.image(i)
+			if err != nil {
+				return Demand{}, err
+			}
+			d.Images = append(d.Images, image)
+		case o.expected || o.digest.Hash != 0:
+			return Demand{}, malformed("%s of %s is missing in validate", commandName(conditionImageMatch), x.name(i))
+		case len(o.requires) == 0:
+			return Demand{}, malformed("the manifest asks nothing of component %s", x.name(i))
+		}
+		for _, q := range o.requires {
+			d.Dependencies = append(d.Dependencies, Dependency{Component: x.name(i), Requirement: q, Present: o.validated})
+		}
+	}
+	switch {
+	case len(d.Images) == 0:
+		return Demand{}, malformed("the manifest describes no image")
+	case !x.vendor:
+		return Demand{}, malformed("%s is missing in the %s", commandName(conditionVendor), shared)
+	case !x.class:
+		return Demand{}, malformed("%s is missing in the %s", commandName(conditionClass), shared)
+	}
+	return d, nil
+}
+
+func (x *machine) image(i int) (Image, error) {
+	o := x.out[i]
+	image := Image{
+		Component: x.name(i), Digest: Digest{o.digest.Hash, bytes.Clone(o.digest.Sum)}, Size: o.size,
+		Version: x.m.version, URI: o.uri, Compression: o.compression, Content: bytes.Clone(o.content),
+	}
+	if o.numbers > 0 {
+		image.Version = o.version
+	}
+	if o.content != nil {
+		if err := image.Check(bytes.NewReader(o.content)); err != nil {
+			return Image{}, malformed("content of %s: %v", image.Component, err)
+		}
+	}
+	return image, nil
+}
