@@ -296,8 +296,11 @@ func Open(envelope []byte, keys VerifyKeys, at time.Time) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := m.check(); err != nil {
+		return nil, err
+	}
 	m.digest, m.notBefore = a.digest, notBefore
-	return m, m.check()
+	return m, nil
 }
 
 // readUnverified reads an envelope without payload whose digest is right. Whether it is signed, and by whom, and whether the profile has what its manifest says, is not looked at.

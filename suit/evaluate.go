@@ -31,7 +31,7 @@ const maxSteps = 2 << 10
 // As data are pushed to the device, fetch and write mean that an image is expected, and image-match after that, and in suit-validate, what it must be. Versions and the battery are demanded for the
 // time of the install; where the manifest has alternatives for them, they are asked at once, too. Errors wrap ErrMalformed, ErrUnsupported, ErrVendor, ErrClass, ErrDevice or ErrCondition.
 func (m *Manifest) Evaluate(r Recipient) (Demand, error) {
-	x := machine{m: m, recipient: r, out: make([]outcome, len(m.components))}
+	x := machine{m: m, recipient: r, learned: learned{out: slices.Repeat([]*outcome{{}}, len(m.components))}}
 	for _, key := range []int64{memberPayloadFetch, memberInstall, memberValidate} {
 		b := m.bodies[key]
 		if b == nil {
@@ -88,12 +88,28 @@ type machine struct {
 	recipient Recipient
 	section   section
 	set       []map[int64]parameter // by component
-	came      []bool                // by component: fetch or write ran in this section
 	steps     int
+	learned
+}
 
-	out           []outcome
+// learned is what the commands that ran have demanded.
+type learned struct {
+	out           []*outcome // by component; shared by clones, so that none is changed in place
+	came          []bool // by component: fetch or write ran in this section
 	battery       uint64
-	vendor, class bool // were asked
+	vendor, class bool // the device was found to have them, in the shared sequence
+}
+
+func (l learned) clone() learned {
+	l.out, l.came = slices.Clone(l.out), slices.Clone(l.came)
+	return l
+}
+
+// change returns what was learned of component i, to be changed.
+func (l *learned) change(i int) *outcome {
+	o := *l.out[i]
+	l.out[i] = &o
+	return &o
 }
 
 // scope is what a sequence has for itself.
@@ -198,10 +214,10 @@ func (x *machine) runSequence(q sequence, i int, s *scope) error {
 
 // nested runs a sequence. What it demanded before a condition ended it is forgotten; parameters stay set.
 func (x *machine) nested(q sequence, s *scope) error {
-	out, came, battery := slices.Clone(x.out), slices.Clone(x.came), x.battery
+	before := x.clone()
 	err := x.run(q, s)
 	if isUnmet(err) {
-		x.out, x.came, x.battery = out, came, battery
+		x.learned = before
 	}
 	return err
 }
@@ -240,13 +256,11 @@ func (x *machine) condition(code int64, i int, s *scope) error {
 	}
 	switch code {
 	case conditionVendor:
-		x.vendor = x.vendor || x.section == shared
-		return x.identifies(p, x.recipient.Vendor, ErrVendor)
+		return x.identifies(p, x.recipient.Vendor, ErrVendor, &x.vendor)
 	case conditionClass:
-		x.class = x.class || x.section == shared
-		return x.identifies(p, x.recipient.Class, ErrClass)
+		return x.identifies(p, x.recipient.Class, ErrClass, &x.class)
 	case conditionDevice:
-		return x.identifies(p, x.recipient.ID, ErrDevice)
+		return x.identifies(p, x.recipient.ID, ErrDevice, new(bool))
 	case conditionSlot:
 		return x.slot(p.number, i)
 	case conditionImageMatch:
@@ -289,10 +303,11 @@ func parameterFor(code int64) int64 {
 	return 0
 }
 
-func (x *machine) identifies(p parameter, own UUID, err error) error {
+func (x *machine) identifies(p parameter, own UUID, err error, found *bool) error {
 	if want := UUID(p.bytes); !x.recipient.Anyone && want != own {
 		return notMet(err, "%v, not %v", want, own)
 	}
+	*found = *found || x.section == shared
 	return nil
 }
 
@@ -307,7 +322,7 @@ func (x *machine) slot(want uint64, i int) error {
 
 // match demands an image. Where it was to be found out whether the image is there already, it is not.
 func (x *machine) match(i int, d Digest, size int64, s *scope) error {
-	o := &x.out[i]
+	o := x.out[i]
 	switch {
 	case x.section != validate && s.either && !x.came[i]:
 		return notMet(ErrCondition, "%s does not hold the image yet", x.name(i))
@@ -316,6 +331,7 @@ func (x *machine) match(i int, d Digest, size int64, s *scope) error {
 	case o.digest.Hash != 0 && (!o.digest.equal(d) || o.size != size):
 		return malformed("%s must hold two different images", x.name(i))
 	}
+	o = x.change(i)
 	o.digest, o.size = d, size
 	o.validated = o.validated || x.section == validate
 	return nil
@@ -336,7 +352,8 @@ func (x *machine) require(q Requirement, i int, s *scope) error {
 			return notMet(ErrCondition, "the version of %s must be %v", x.name(i), q)
 		}
 	}
-	if o := &x.out[i]; !slices.Contains(o.requires, q) {
+	if !slices.Contains(x.out[i].requires, q) {
+		o := x.change(i)
 		o.requires = append(slices.Clip(o.requires), q)
 	}
 	return nil
@@ -368,7 +385,7 @@ func (x *machine) fetch(i int) error {
 	if err := x.expect(i); err != nil {
 		return err
 	}
-	o := &x.out[i]
+	o := x.change(i)
 	o.uri, o.compression = x.set[i][parameterURI].text, x.set[i][parameterCompression].text
 	return nil
 }
@@ -385,7 +402,7 @@ func (x *machine) write(i int) error {
 	if err := x.expect(i); err != nil {
 		return err
 	}
-	x.out[i].content = p.bytes
+	x.change(i).content = p.bytes
 	return nil
 }
 
@@ -393,7 +410,7 @@ func (x *machine) expect(i int) error {
 	if x.out[i].expected {
 		return unsupported("a second fetch of %s", x.name(i))
 	}
-	x.out[i].expected, x.came[i] = true, true
+	x.change(i).expected, x.came[i] = true, true
 	return nil
 }
 
@@ -404,10 +421,11 @@ func (x *machine) note() error {
 		if !ok {
 			continue
 		}
-		if o := &x.out[i]; o.numbers > 0 && o.version != p.version {
+		o := x.change(i)
+		if o.numbers > 0 && o.version != p.version {
 			return malformed("%s has two different versions", x.name(i))
 		}
-		x.out[i].version, x.out[i].numbers = p.version, p.numbers
+		o.version, o.numbers = p.version, p.numbers
 	}
 	return nil
 }

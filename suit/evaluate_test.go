@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +124,11 @@ func conditional() map[string]func(testing.TB, *parts) {
 			p.install = a{20, m{21: "#rootfs", -258: "zstd"}, 21, 15, 3, 15}
 			p.validate = a{20, m{-257: seq(t, 7, 8)}, 3, 15}
 		},
+		"a vendor that need not be asked": func(t testing.TB, p *parts) {
+			only(p)
+			s := p.shared
+			p.shared = append(append(a{}, s[:2]...), 2, 15, 15, a{seq(t, 1, 15), seq(t, 14, 15), nil})
+		},
 		"for one device": func(t testing.TB, p *parts) {
 			only(p)
 			p.shared[1].(m)[24] = make([]byte, 15, 16)
@@ -191,6 +197,8 @@ func TestEvaluate(t *testing.T) {
 			{battery(5000, nil), "rootfs 1.2.3+4 5 #large, 5000 mWh", nil}, {battery(4999, nil), "rootfs 1.2.3+4 5 #small", nil},
 			{battery(9000, errors.New("no battery")), "rootfs 1.2.3+4 5 #small", nil}, {nil, "rootfs 1.2.3+4 5 #small", nil}},
 		"a version of its own, and compressed": {{nil, "rootfs 7.8.0 5 #rootfs zstd", nil}},
+		"a vendor that need not be asked": {
+			{nil, "rootfs 1.2.3+4 5 #rootfs", nil}, {func(r *Recipient) { r.Vendor = UUID{1} }, "", ErrMalformed}},
 		"for one device": {
 			{nil, "", ErrDevice}, {func(r *Recipient) { r.ID = UUID{15: 1} }, "rootfs 1.2.3+4 5 #rootfs", nil}},
 	} {
@@ -213,7 +221,7 @@ func TestEvaluate(t *testing.T) {
 			}
 		})
 	}
-	if n := len(conditional()); n != 19 {
+	if n := len(conditional()); n != 20 {
 		t.Errorf("%d manifests, not all are evaluated", n)
 	}
 }
@@ -415,6 +423,57 @@ func BenchmarkOpen(b *testing.B) {
 				if _, err := m.Evaluate(small().recipient()); err != nil {
 					b.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+// TestMemory: what a manifest says cannot make anyone take more than 1 MiB, signed or not, whatever it is that it says too much of.
+func TestMemory(t *testing.T) {
+	seq := func(commands ...any) []byte { return encode(t, append(a{}, commands...)) }
+	repeat := func(n int, commands ...any) a {
+		q := a{}
+		for range n {
+			q = append(q, commands...)
+		}
+		return q
+	}
+	for name, change := range map[string]func(*parts){
+		"commands":   func(p *parts) { p.install = repeat(maxCommands-10, 12, 0) },
+		"parameters": func(p *parts) { p.install = repeat(maxParameters/2-10, 20, m{12: true, 22: 0}) },
+		"content":    func(p *parts) { p.install = a{20, m{18: make([]byte, 60000)}} },
+		"text":       func(p *parts) { p.manifest[23] = make([]byte, 64000) },
+		"alternatives": func(p *parts) {
+			p.install = a{}
+			for range 4 {
+				q := a{}
+				for range 40 {
+					q = append(q, seq(14, 15))
+				}
+				p.install = append(p.install, 15, append(q, nil))
+			}
+		},
+		"components with alternatives": func(p *parts) {
+			manyLoops(t, p)
+			p.install = a{12, true, 32, seq(repeat(20, 15, a{seq(14, 15), seq(14, 15), nil})...)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := smallParts(t)
+			change(p)
+			envelope := signRaw(t, p.encode(t))
+			keys := anchors(t, edKey())
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			m, err := Open(envelope, keys, time.Time{})
+			if err == nil {
+				_, err = m.Evaluate(small().recipient())
+			}
+			runtime.ReadMemStats(&after)
+			if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+				t.Errorf("%d bytes for an envelope of %d (%v)", n, len(envelope), err)
+			} else {
+				t.Logf("%d bytes for an envelope of %d (%v)", n, len(envelope), err)
 			}
 		})
 	}

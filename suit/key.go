@@ -86,7 +86,7 @@ func LoadKeys(paths ...string) (VerifyKeys, error) {
 	for _, path := range paths {
 		more, err := loadKeyFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("public key %s: %w", path, err)
+			return nil, fmt.Errorf("trust anchor %s: %w", path, err)
 		}
 		keys = append(keys, more...)
 	}

@@ -1,18 +1,19 @@
-// Package suit reads, verifies, makes and signs SUIT envelopes (draft-ietf-suit-manifest-37) for devices to which images are pushed: the manifest
-// says what an image must be, and for which device; it never makes the device fetch anything. The package knows no device and no service.
+// Package suit reads, verifies, evaluates, makes and signs SUIT envelopes (draft-ietf-suit-manifest-37) for devices to which images are pushed: the manifest
+// says what images must be, and for which device; it never makes the device fetch anything. The package knows no device and no service.
 //
-// A device uses two functions. [Open] takes an envelope and the trust anchors, and returns a [Manifest] only if it is authentic;
-// [Manifest.Image] says what the image of one component must be. Where image and envelope arrive as one stream, [Header] comes first.
+// A device uses two functions. [Open] takes an envelope and the trust anchors, and returns a [Manifest] only if it is authentic and of the profile;
+// [Manifest.Evaluate] says what it demands of that device: images for components, versions, a charge of the battery. Where envelope and image arrive as one stream, [ReadHeader] comes
+// first. A client that has a bundle for several components takes it apart with [NewBundle].
 //
-// The profile (docs/manifest.md has it byte by byte):
-//   - One manifest describes the image of one component, and what that image needs of other components.
+// The profile (docs/manifest.md has it in full):
+//   - One manifest describes the images of one or several components, which are one update, and what that update needs of other components.
 //   - The encoding is deterministic CBOR (RFC 8949, section 4.2.1): definite and shortest lengths, sorted keys, nothing twice, nothing trailing.
 //   - The manifest is authenticated by SHA-256, SHA-384 or SHA-512 and up to eight COSE_Sign1 (RFC 9052) with ECDSA on P-256, P-384 or P-521, or Ed25519. One by a
-//     trust anchor is enough.
-//   - Whatever else an envelope, a manifest or a command sequence holds is refused by name, never skipped; except for the members
-//     suit-reference-uri and suit-text of a manifest, which a recipient does not need, as the draft says.
+//     trust anchor, or by who has a certificate of one (RFC 9360), is enough.
+//   - Command sequences are run by the draft's abstract machine. What copies, swaps, loads or invokes, depends on other manifests, or is not known, is refused by name and never skipped; except for
+//     the members suit-reference-uri, suit-text and suit-coswid of a manifest, which a recipient does not need, as the drafts say.
 //
-// Labels come from the draft and, for versions, from draft-ietf-suit-update-management-14. There are no private ones.
+// Labels come from the draft and, for versions and the battery, from draft-ietf-suit-update-management-14. Two parameters are private: image-version (-257) and payload-compression (-258).
 package suit
 
 import "fmt"

@@ -126,7 +126,7 @@ func TestOpenSSLCertifies(t *testing.T) {
 		"it has ended":                  {"manifest verify rootfs.suit --key ca.pem --at 2100-01-01T00:00:00Z", "5", "certificate expired on 20"},
 		"it has not begun":              {"manifest verify rootfs.suit --key ca.pem --at 1970-01-01T00:00:00Z", "5", "certificate not yet valid, but from 20"},
 		"no time":                       {"manifest verify rootfs.suit --key ca.pem --at yesterday", "1", `time "yesterday": want one such as`},
-		"a signer as trust anchor":      {"manifest verify rootfs.suit --key release.pem", "1", "public key release.pem: certificate is not that of a certificate authority: CN=Release 7,O=Example"},
+		"a signer as trust anchor":      {"manifest verify rootfs.suit --key release.pem", "1", "trust anchor release.pem: certificate is not that of a certificate authority: CN=Release 7,O=Example"},
 		"not signed by the authority":   {"manifest verify unsigned.suit --key ca.pem", "5", "the manifest is not signed"},
 		"certificate of another key":    {"manifest sign --key ca.key --chain release.pem unsigned.suit -o no.suit", "1", "first certificate is for another key: CN=Release 7,O=Example"},
 		"certificate of the authority":  {"manifest sign --key ca.key --chain ca.pem unsigned.suit -o no.suit", "1", "certificate is that of a certificate authority, not of a signer"},

@@ -146,7 +146,7 @@ func (m *machine) keys(c config.Component) (suit.VerifyKeys, error) {
 	case len(files) > 0:
 		return suit.LoadKeys(files...)
 	case c.Manifest != fwu.None:
-		return nil, fmt.Errorf("no public key (*.pub, *.pem) in %s", strings.Join(c.Keys, ", "))
+		return nil, fmt.Errorf("no trust anchor (*.pub, *.pem) in %s", strings.Join(c.Keys, ", "))
 	}
 	return nil, nil
 }

@@ -20,10 +20,11 @@ func newUpdateCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "update FILE...",
 		Short: "Write, verify and install images",
-		Long: `Write, verify and install images: bundles, manifests each followed by its image, or NAME=IMAGE for a component that takes images without a manifest.
-What an earlier run left half written is continued. All images are installed together, or none.`,
+		Long: `Write, verify and install images: bundles, manifests each followed by its images, or NAME=IMAGE for a component that takes images without a manifest. A bundle may come through
+a pipe: - is the standard input, which is read once, from front to back. What an earlier run left half written is continued. All images are installed together, or none.`,
 		Example: `  fwu-ab update rootfs.suit --reboot
-  fwu-ab update rootfs.suit rootfs.img bootfw.suit bootfw.img`,
+  fwu-ab update rootfs.suit rootfs.img bootfw.suit bootfw.img
+  curl -s https://example.com/release.suit | fwu-ab update -`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sources, err := update.Open(args, cmd.InOrStdin())
