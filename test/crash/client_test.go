@@ -119,7 +119,10 @@ func (c *client) image(id fwu.ID, build int) *image {
 
 // stream is what is written for a component: the image, or a bundle.
 func (c *client) stream(id fwu.ID, build int) []byte {
-	if c.m.dev.component(id).manifest == fwu.Bundled {
+	switch comp := c.m.dev.component(id); {
+	case comp.compressed:
+		return c.image(id, build).packed
+	case comp.manifest == fwu.Bundled:
 		return c.image(id, build).bundle
 	}
 	return c.image(id, build).content
@@ -191,10 +194,10 @@ func (c *client) install() error {
 	})
 }
 
-// buildOf finds an image by its manifest, whichever of both it came with.
+// buildOf finds an image by its manifest, whichever it came with.
 func (w *world) buildOf(name, manifest string, otherwise int) int {
 	for _, i := range w.images[name] {
-		if i.digest == manifest || i.bundled == manifest {
+		if i.digest == manifest || i.bundled == manifest || i.squeezed == manifest {
 			return i.build
 		}
 	}

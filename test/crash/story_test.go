@@ -19,6 +19,13 @@ func bankDevice(trial, volatile bool, manifest fwu.ManifestMode) device {
 	}}
 }
 
+// packedDevice gets the image of root compressed.
+func packedDevice() device {
+	d := bankDevice(true, false, fwu.Bundled)
+	d.components[1].compressed = true
+	return d
+}
+
 func liveDevice(trial, volatile bool) device {
 	d := bankDevice(true, false, fwu.Detached)
 	d.components = append(d.components, component{id: app, name: "app", live: true, trial: trial, volatile: volatile, manifest: fwu.Detached})
@@ -89,6 +96,9 @@ func stories() []story {
 			a.start(root, 1), a.write(root, 1, 0, 70_000), a.start(boot, 1), a.scatter(boot, 1), restart,
 			a.writeOn(root, 1, 40_000), reboot, a.writeOn(root, 1, all), a.finish(root),
 			a.writeOn(boot, 1, all), a.finish(boot), reboot, install, reboot, accept, a.clean(root), a.clean(boot)}},
+		{"resume-compressed", packedDevice(), []step{
+			a.start(root, 1), a.write(root, 1, 0, 70_000), restart, a.writeOn(root, 1, 40_000), reboot, a.writeOn(root, 1, all), a.finish(root),
+			a.update(1, boot), install, reboot, accept, a.clean(root), a.clean(boot)}},
 		{"scattered", bankDevice(true, false, fwu.Detached), []step{a.start(root, 1), a.scatter(root, 1), a.finish(root), a.update(1, boot), install, reboot, accept, a.clean(root), a.clean(boot)}},
 		{"twice", bankDevice(true, false, fwu.Detached), []step{a.update(1, boot, root), install, reboot, accept, a.clean(boot), a.clean(root),
 			a.update(2, boot, root), install, reboot, accept, a.clean(boot), a.clean(root)}},

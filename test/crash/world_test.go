@@ -8,6 +8,7 @@ import (
 	"hash/maphash"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/fwu-ab/fwu-ab/test/sim"
+	"github.com/fwu-ab/fwu-ab/zstdframe"
 )
 
 const slotSize = 256 << 10
@@ -31,6 +33,8 @@ type image struct {
 	digest   string // of the manifest
 	bundled  string // of the one in the bundle
 	bundle   []byte
+	squeezed string // of the one in the bundle in which the image is compressed
+	packed   []byte // that bundle
 	whole    sim.Content
 	head     sim.Content
 	masked   sim.Content // the head as it is stored until it is installed
@@ -73,22 +77,38 @@ func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, na
 	i.head = i.whole[:fwu.HeadSize/sim.PageSize]
 	digest, n, err := suit.Measure(bytes.NewReader(i.content), crypto.SHA256)
 	check(t, err)
-	make := func(payload string) []byte {
+	make := func(payload, compression string) []byte {
 		e, err := suit.Create(suit.Spec{Device: w.device, Version: version(build), Demand: suit.Demand{Sequence: sequence(build), Images: []suit.Image{
-			{Component: name, Digest: digest, Size: n, Version: version(build), URI: payload}}}})
+			{Component: name, Digest: digest, Size: n, Version: version(build), URI: payload, Compression: compression}}}})
 		check(t, err)
 		e, err = suit.Sign(e, key, suit.Identity{})
 		check(t, err)
 		return e
 	}
-	i.manifest = make("")
+	i.manifest = make("", "")
 	i.masked = m.Content(inverted(i.content[:fwu.HeadSize]))
-	integrated := make("#" + name)
-	i.digest, i.bundled = digestOf(t, i.manifest, w.keys), digestOf(t, integrated, w.keys)
-	var b bytes.Buffer
-	check(t, suit.WriteBundle(&b, integrated, []suit.PayloadSource{{Key: "#" + name, Size: n, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(i.content)), nil }}}))
-	i.bundle = b.Bytes()
+	integrated, compressed := make("#"+name, ""), make("#"+name, suit.CompressionZstd)
+	i.digest, i.bundled, i.squeezed = digestOf(t, i.manifest, w.keys), digestOf(t, integrated, w.keys), digestOf(t, compressed, w.keys)
+	i.bundle, i.packed = bundleOf(t, integrated, "#"+name, i.content), bundleOf(t, compressed, "#"+name, frames(t, i.content))
 	return i
+}
+
+func bundleOf(t *testing.T, envelope []byte, key string, payload []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	check(t, suit.WriteBundle(&b, envelope, []suit.PayloadSource{{Key: key, Size: int64(len(payload)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(payload)), nil }}}))
+	return b.Bytes()
+}
+
+// frames compresses an image into frames that are as small as the images here are.
+func frames(t *testing.T, content []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	for part := range slices.Chunk(content, 20_000) {
+		_, _, err := zstdframe.Compress(&b, bytes.NewReader(part), zstdframe.Fastest)
+		check(t, err)
+	}
+	return b.Bytes()
 }
 
 func inverted(b []byte) []byte {
@@ -119,6 +139,7 @@ type component struct {
 	name                  string
 	live, trial, volatile bool
 	manifest              fwu.ManifestMode
+	compressed            bool // the image in its bundle
 }
 
 // device is what a story is played on. Its last bank member carries the release record.
