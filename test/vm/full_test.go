@@ -294,10 +294,12 @@ func staleTrial(s *story) {
 	s.powerOff(s.back(failed))
 }
 
+// Both come in one bundle, compressed, through a pipe.
 func twoComponents(s *story) {
 	payload := s.payload(2, Root{}, "boot")
 	r := s.ready(payload)
-	s.update(r, "boot", "rootfs")
+	s.mount(r)
+	s.sh(r, "cat /run/payload/release.suit | fwu-ab update --quiet -")
 	s.is(r, "booted a, default a, trial b: boot STAGED 1.0.0, rootfs STAGED 1.0.0, app READY 1.0.0")
 	s.asks(r, Reset, "fwu-ab", "reboot")
 	r = s.on(payload)

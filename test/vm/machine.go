@@ -172,7 +172,8 @@ func (r *Running) Until(ctx context.Context, done func(Status) bool) (Status, er
 // Image is an image for one component.
 type Image struct{ Component, Path string }
 
-// MakePayload makes the disk from which a machine is updated to version n: an ext4 file system with a signed manifest and an image for each component.
+// MakePayload makes the disk from which a machine is updated to version n: an ext4 file system with a signed manifest and an image for each component, and if there are several with a bundle of all of them,
+// in which they are compressed.
 func (w *Workshop) MakePayload(ctx context.Context, path string, n int, images ...Image) (err error) {
 	tree, err := os.MkdirTemp(w.dir, "payload-")
 	if err != nil {
@@ -180,7 +181,9 @@ func (w *Workshop) MakePayload(ctx context.Context, path string, n int, images .
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tree)) }()
 	size := int64(8 * mib)
+	description := fmt.Sprintf("version = \"%d.0.0\"\nsequence = %d\nvendor-name = \"example.com\"\nclass-name = \"virtual machine\"\n", n, n)
 	for _, i := range images {
+		description += fmt.Sprintf("[image.%s]\nfile = \"%s.img\"\ncompression = \"zstd\"\n", i.Component, i.Component)
 		to := filepath.Join(tree, i.Component+".img")
 		if err := run(ctx, "cp", "--reflink=auto", "--sparse=always", i.Path, to); err != nil {
 			return err
@@ -194,6 +197,20 @@ func (w *Workshop) MakePayload(ctx context.Context, path string, n int, images .
 			"--vendor-name", "example.com", "--class-name", "virtual machine", "--key", w.Key, "-o", filepath.Join(tree, i.Component+".suit")); err != nil {
 			return err
 		}
+	}
+	if len(images) > 1 {
+		bundle := filepath.Join(tree, "release.suit")
+		if err := os.WriteFile(filepath.Join(tree, "release.toml"), []byte(description), 0o644); err != nil {
+			return err
+		}
+		if err := run(ctx, w.program(), "bundle", "create", filepath.Join(tree, "release.toml"), "--key", w.Key, "-o", bundle); err != nil {
+			return err
+		}
+		info, err := os.Stat(bundle)
+		if err != nil {
+			return err
+		}
+		size += info.Size()
 	}
 	return run(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-d", tree, path, fmt.Sprintf("%dk", size*21/20>>10))
 }
