@@ -46,6 +46,7 @@ install: build ## install program, units, bus policy and examples below DESTDIR;
 	$(INSTALL) share/dbus-1/system.d/*.conf -t $(DESTDIR)$(PREFIX)/share/dbus-1/system.d
 	$(INSTALL) share/dbus-1/system-services/*.service -t $(DESTDIR)$(PREFIX)/share/dbus-1/system-services
 	$(INSTALL) share/polkit-1/actions/*.policy -t $(DESTDIR)$(PREFIX)/share/polkit-1/actions
+	$(INSTALL) share/fwu-ab.catalog -t $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 	$(INSTALL) share/uboot/* -t $(DESTDIR)$(PREFIX)/share/fwu-ab/uboot
 	$(INSTALL) share/efi/* -t $(DESTDIR)$(PREFIX)/share/fwu-ab/efi
 	$(INSTALL) README.md docs/*.md share/fwu-ab.toml.example -t $(DESTDIR)$(PREFIX)/share/doc/fwu-ab

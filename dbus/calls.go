@@ -126,6 +126,7 @@ func query(ctx context.Context, r *request) ([]any, error) {
 		"active_slot":     godbus.MakeVariant(clean(i.Impl.ActiveSlot)),
 		"second_slot":     godbus.MakeVariant(clean(i.Impl.SecondSlot)),
 		"sequence":        godbus.MakeVariant(i.Impl.Sequence),
+		"since":           godbus.MakeVariant(uint64(max(i.Impl.Since, 0))),
 		"reason":          godbus.MakeVariant(reasonOf(i.Impl.Reason, i.Impl.Text)),
 	}}, nil
 }

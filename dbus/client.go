@@ -160,6 +160,7 @@ func (c *Client) Query(ctx context.Context, id fwu.ID) (fwu.Info, error) {
 		ActiveSlot:     value[string](impl, "active_slot"),
 		SecondSlot:     value[string](impl, "second_slot"),
 		Sequence:       value[uint64](impl, "sequence"),
+		Since:          int64(value[uint64](impl, "since")),
 	}
 	i.Impl.Reason, i.Impl.Text = reasonPair(impl["reason"].Value())
 	p, err := c.getAll(ctx, componentPath(id), ComponentInterface)

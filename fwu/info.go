@@ -20,6 +20,7 @@ type Impl struct {
 	ActiveSlot     string // device path
 	SecondSlot     string
 	Sequence       uint64 // rollback floor
+	Since          int64  // when the component came into its state, in seconds since 1970; 0 if that is not known
 	Reason         Reason // behind State or Error; empty if there is nothing to say
 	Text           string // the same for people
 	Operation      string // "", "write", "finish", "clean", "install"

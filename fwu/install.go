@@ -401,7 +401,6 @@ func (s *Service) installBank(ctx context.Context, inst *installation) (Status, 
 		if err := s.release(c); err != nil {
 			s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
 		}
-		s.log.Info("installed, a reboot starts the trial", "component", c.Name, "bank", string(booted.Other()), "version", after[c.ID].next().Version.String())
 	}
 	return SuccessReboot, nil
 }
@@ -474,9 +473,6 @@ func (s *Service) installLive(ctx context.Context, inst *installation) (Status, 
 			return 0, errors.Join(err, s.run(ctx, s.putBack(inst, before, c)))
 		}
 	}
-	for _, c := range inst.candidates {
-		s.log.Info("installed", "component", c.Name, "version", before[c.ID].next().Version.String())
-	}
 	return Success, nil
 }
 
@@ -548,9 +544,6 @@ func (s *Service) Accept(ctx context.Context) error {
 	}
 	if err := s.run(ctx, p); err != nil {
 		return fmt.Errorf("accept: %w", err)
-	}
-	for _, c := range trial {
-		s.log.Info("accepted", "component", c.Name)
 	}
 	return nil
 }
@@ -642,7 +635,6 @@ func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 	if err := s.run(ctx, s.rejection(rejected, why)); err != nil {
 		return 0, fmt.Errorf("reject: %w", err)
 	}
-	s.log.Info("rejected", "error", int32(why.Error), "reason", why.Reason, "text", why.Text)
 	return status, nil
 }
 

@@ -53,6 +53,7 @@ type componentRecord struct {
 	Floor   uint64        `json:"floor"`             // lowest sequence number that is accepted
 	Slots   [2]slotRecord `json:"slots"`
 	Failed  []failedImage `json:"failed,omitempty"` // oldest first
+	Since   int64         `json:"since,omitempty"`  // seconds since 1970: when it came into its state
 
 	extra extra
 }
@@ -166,7 +167,7 @@ type plainComponent componentRecord
 
 func (c *componentRecord) UnmarshalJSON(b []byte) (err error) {
 	j := componentJSON{plainComponent: (*plainComponent)(c)}
-	c.extra, err = decode(b, &j, []string{"id", "state", "error", "reason", "text", "active", "carried", "floor", "slots", "failed"})
+	c.extra, err = decode(b, &j, []string{"id", "state", "error", "reason", "text", "active", "carried", "floor", "slots", "failed", "since"})
 	if err != nil {
 		return err
 	}

@@ -241,8 +241,10 @@ func (s *Service) update(edit func(*record)) error {
 func (s *Service) saveEdited(edit func(*record)) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	r := s.record().clone()
+	before := s.record()
+	r := before.clone()
 	edit(r)
+	s.date(before, r)
 	if err := s.store.save(r); err != nil {
 		// What was written may lie there all the same, and would count after a cut: what counts now has to be the newest again before anything else is done.
 		return errors.Join(err, s.store.save(s.record()))
@@ -250,6 +252,7 @@ func (s *Service) saveEdited(edit func(*record)) error {
 	s.mu.Lock()
 	s.rec = r
 	s.mu.Unlock()
+	s.tell(before, r)
 	return nil
 }
 
@@ -353,7 +356,7 @@ func (s *Service) Query(_ context.Context, id ID) (Info, error) {
 	active, next := cr.image(), cr.next()
 	info.State, info.Error, info.Version, info.Location = cr.State, cr.Error, active.Version, uint32(cr.Active)
 	i := &info.Impl
-	i.Digest, i.Sequence, i.Reason, i.Text = active.Digest, cr.Floor, cr.Reason, cr.Text
+	i.Digest, i.Sequence, i.Since, i.Reason, i.Text = active.Digest, cr.Floor, cr.Since, cr.Reason, cr.Text
 	i.ActiveSlot, i.SecondSlot = c.Slots[cr.Active].Info().Path, c.Slots[1-cr.Active].Info().Path
 	if cr.State == Writing || cr.State == Candidate {
 		i.ManifestDigest, i.ImageSize, i.Written = next.Manifest, next.Size, continueAt(c.written, next)

@@ -56,6 +56,7 @@ func (s *Service) Start(ctx context.Context, id ID, manifest []byte) error {
 		return refuse(InvalidArgument, ReasonManifestUnexpected, "start: %s takes no detached manifest (manifest = %q)", c.Name, c.Manifest)
 	case c.Manifest == Detached:
 		if img, err = s.readManifest(c, cr, manifest, nil); err != nil {
+			s.refused(c.Name, err)
 			return fmt.Errorf("start: %w", err)
 		}
 	}
@@ -90,7 +91,6 @@ func (s *Service) startWriting(ctx context.Context, c *component, img *imageReco
 	if err := s.readOn(ctx, c); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	s.log.Info("started", "component", c.Name, "version", img.Version.String(), "manifest", img.Manifest)
 	return nil
 }
 
@@ -584,7 +584,6 @@ func (s *Service) promiseFrames(c *component, written, decoded int64) error {
 // invalid moves a component to FAILED, because of what a check found, and returns that.
 func (s *Service) invalid(ctx context.Context, c *component, cause error) error {
 	err := s.abandon(ctx, c, evInvalid, StatusOf(cause), ReasonOf(cause), cause.Error())
-	s.log.Warn("image refused", "component", c.Name, "reason", string(ReasonOf(cause)), "why", cause.Error())
 	if err != nil {
 		return errors.Join(cause, err)
 	}
@@ -632,7 +631,6 @@ func (s *Service) Finish(ctx context.Context, id ID) error {
 	if err := s.verifyWritten(ctx, c); err != nil {
 		return s.ended(ctx, err)
 	}
-	s.log.Info("candidate", "component", c.Name, "digest", s.record().Components[c.Name].next().Digest)
 	return nil
 }
 
@@ -721,7 +719,6 @@ func (s *Service) Cancel(ctx context.Context, id ID) error {
 	if err := s.abandon(ctx, c, evCancel, Success, ReasonCancelled, "cancelled by the client"); err != nil {
 		return fmt.Errorf("cancel: %w", err)
 	}
-	s.log.Info("cancelled", "component", c.Name)
 	return nil
 }
 
@@ -765,7 +762,6 @@ func (s *Service) Clean(ctx context.Context, id ID) error {
 	if err != nil {
 		return fmt.Errorf("clean: %w", err)
 	}
-	s.log.Info("cleaned", "component", c.Name)
 	return nil
 }
 

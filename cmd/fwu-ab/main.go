@@ -82,7 +82,7 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 veri
 			root.AddCommand(c)
 		}
 	}
-	add("update", newStatusCommand(g), newUpdateCommand(g))
+	add("update", newStatusCommand(g), newMonitorCommand(g), newUpdateCommand(g))
 	add("psa", newStepCommands(g)...)
 	add("device", newDaemonCommand(g), newBootCheckCommand(g), newConfigCommand(g), newDoctorCommand(g), newProvisionCommand(g), newResetCommand(g))
 	add("creator", newKeyCommand(), newManifestCommand(), newBundleCommand())

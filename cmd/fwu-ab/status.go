@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -29,6 +30,7 @@ type componentStatus struct {
 	ManifestMode   fwu.ManifestMode `json:"manifest_mode"`
 	State          string           `json:"state"`
 	Error          int32            `json:"error"`
+	Since          string           `json:"since"` // when it came into its state (RFC 3339), empty if that is not known
 	Reason         fwu.Reason       `json:"reason"`
 	Text           string           `json:"text"`
 	Version        string           `json:"version"`
@@ -56,9 +58,17 @@ func componentStatusOf(ctx context.Context, c *dbus.Client, info fwu.ComponentIn
 	}
 	i := q.Impl
 	return componentStatus{ID: info.ID, Name: info.Name, Activation: info.Activation(), ManifestMode: info.Manifest,
-		State: q.State.String(), Error: int32(q.Error), Reason: i.Reason, Text: i.Text, Version: q.Version.String(), Active: fwu.BankOf(int(q.Location & 1)),
+		State: q.State.String(), Since: timeOf(i.Since), Error: int32(q.Error), Reason: i.Reason, Text: i.Text, Version: q.Version.String(), Active: fwu.BankOf(int(q.Location & 1)),
 		MaxSize: q.MaxSize, Volatile: q.Flags&fwu.FlagVolatileStaging != 0, Written: i.Written, ImageSize: i.ImageSize, ManifestDigest: i.ManifestDigest,
 		Digest: i.Digest, Sequence: i.Sequence, ActiveSlot: i.ActiveSlot, SecondSlot: i.SecondSlot, Operation: i.Operation, Done: i.Done, Total: i.Total, state: q.State}, nil
+}
+
+// timeOf is a time as status and monitor print it, empty for none.
+func timeOf(unix int64) string {
+	if unix == 0 {
+		return ""
+	}
+	return time.Unix(unix, 0).UTC().Format(time.RFC3339)
 }
 
 func systemStatusOf(ctx context.Context, c *dbus.Client) (systemStatus, error) {
@@ -124,10 +134,23 @@ func draw(st systemStatus) string {
 			fmt.Fprintf(&b, "%s: %s: %s\n", c.Name, c.Reason, c.Text)
 		}
 	}
+	if c, ok := latest(st); ok {
+		fmt.Fprintf(&b, "last: %s is %s since %s\n", c.Name, c.State, c.Since)
+	}
 	for _, n := range nextSteps(st) {
 		fmt.Fprintf(&b, "next: %s\n", n)
 	}
 	return b.String()
+}
+
+// latest is the component that changed last. Times of one form are ordered like texts.
+func latest(st systemStatus) (last componentStatus, ok bool) {
+	for _, c := range st.Components {
+		if c.Since > last.Since {
+			last, ok = c, true
+		}
+	}
+	return last, ok
 }
 
 func bankTitle(st systemStatus, bank fwu.Bank) string {

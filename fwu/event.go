@@ -1,0 +1,182 @@
+package fwu
+
+import (
+	"context"
+	"log/slog"
+)
+
+// Event is what happens to a component, as the log has it under EventKey: something that an operator may want to find, count or be woken by.
+type Event string
+
+// EventKey is the key of an Event in the log. Beside it are "component", and as far as they are known "version", "reason" and "text".
+const EventKey = "event"
+
+// The events.
+const (
+	EventStarted    Event = "started"     // an image is being written
+	EventCandidate  Event = "candidate"   // it was read back, and is the one that its manifest describes
+	EventInstalled  Event = "installed"   // it is started by the next reboot, or is in use if the component is live
+	EventNotStarted Event = "not-started" // the reboot did not pass the bootloader: it is a candidate again
+	EventTrial      Event = "trial"       // it runs on trial
+	EventAccepted   Event = "accepted"    // it is kept
+	EventRejected   Event = "rejected"    // it is given up, and the previous one comes back with a reboot
+	EventRolledBack Event = "rolled-back" // the previous one is back
+	EventRefused    Event = "refused"     // it, or its manifest, failed a check
+	EventCancelled  Event = "cancelled"   // a client gave it up before it was installed
+	EventDropped    Event = "dropped"     // it was prepared on a volatile component, and a reboot has ended that
+	EventCleaned    Event = "cleaned"     // what the last update left in the second slot is gone
+)
+
+// Events are all of them.
+func Events() []Event {
+	return []Event{EventStarted, EventCandidate, EventInstalled, EventNotStarted, EventTrial, EventAccepted, EventRejected, EventRolledBack, EventRefused,
+		EventCancelled, EventDropped, EventCleaned}
+}
+
+// eventOf says what it is that a component's record became another one; "" if it is nothing to tell.
+func eventOf(before, after *componentRecord) Event {
+	from, to := before.State, after.State
+	if from == to {
+		return ""
+	}
+	switch to {
+	case Writing:
+		return EventStarted
+	case Candidate:
+		if from == Writing {
+			return EventCandidate
+		}
+		return EventNotStarted
+	case Staged:
+		return EventInstalled
+	case Trial:
+		switch from {
+		case Candidate:
+			return EventInstalled
+		case Rejected:
+			return "" // the rejection was taken back, as it could not be carried out
+		}
+		return EventTrial
+	case Rejected:
+		return EventRejected
+	case Updated:
+		if from == Candidate {
+			return EventInstalled
+		}
+		return EventAccepted
+	case Failed:
+		switch {
+		case from.bound():
+			return EventRolledBack
+		case after.Reason == ReasonCancelled:
+			return EventCancelled
+		}
+		return EventRefused
+	}
+	switch { // READY
+	case from == Failed, from == Updated:
+		return EventCleaned
+	case !from.bound():
+		return EventDropped
+	case from == Trial && before.Active == after.Active:
+		return EventAccepted
+	}
+	return EventRolledBack
+}
+
+// date notes when components came into their state.
+func (s *Service) date(before, after *record) {
+	if s.cfg.Time == nil {
+		return
+	}
+	for name, a := range after.Components {
+		if b := before.Components[name]; b == nil || b.State != a.State {
+			a.Since = s.cfg.Time().Unix()
+		}
+	}
+}
+
+// tell logs what became of the components when the record became another one.
+func (s *Service) tell(before, after *record) {
+	for _, c := range s.components {
+		b, a := before.Components[c.Name], after.Components[c.Name]
+		if b == nil || a == nil {
+			continue
+		}
+		if e := eventOf(b, a); e != "" {
+			s.log.LogAttrs(context.Background(), e.level(), e.message(), e.attributes(c.Name, b, a)...)
+		}
+	}
+}
+
+// level is how much an operator should care.
+func (e Event) level() slog.Level {
+	switch e {
+	case EventRejected, EventRolledBack, EventRefused, EventNotStarted:
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
+}
+
+// message is the event as a sentence.
+func (e Event) message() string {
+	return map[Event]string{
+		EventStarted:    "an image is being written",
+		EventCandidate:  "the image was verified",
+		EventInstalled:  "the image was installed",
+		EventNotStarted: "the reboot did not start the new bank",
+		EventTrial:      "the new system runs on trial",
+		EventAccepted:   "the new image is kept",
+		EventRejected:   "the new image was rejected",
+		EventRolledBack: "the previous image is back",
+		EventRefused:    "an image was refused",
+		EventCancelled:  "the update was cancelled",
+		EventDropped:    "what was prepared is gone",
+		EventCleaned:    "the second slot is clean",
+	}[e]
+}
+
+func (e Event) attributes(component string, before, after *componentRecord) []slog.Attr {
+	attrs := []slog.Attr{slog.String(EventKey, string(e)), slog.String("component", component)}
+	if img := e.image(before, after); img.Digest != "" || img.Version != (Version{}) {
+		attrs = append(attrs, slog.String("version", img.Version.String()))
+		if img.Digest != "" {
+			attrs = append(attrs, slog.String("digest", img.Digest))
+		}
+	}
+	if after.Error != Success {
+		attrs = append(attrs, slog.Int64("error", int64(after.Error)))
+	}
+	if after.Reason != "" {
+		attrs = append(attrs, slog.String("reason", string(after.Reason)), slog.String("text", after.Text))
+	}
+	return attrs
+}
+
+// image is the image that the event is about.
+func (e Event) image(before, after *componentRecord) *imageRecord {
+	switch e {
+	case EventTrial, EventAccepted:
+		return after.image()
+	case EventRejected, EventRolledBack:
+		if before.State != Staged {
+			return before.image()
+		}
+		return before.next()
+	case EventInstalled:
+		if before.Active != after.Active {
+			return after.image()
+		}
+	case EventCleaned:
+		return &imageRecord{}
+	}
+	if img := after.next(); img.Digest != "" {
+		return img
+	}
+	return before.next()
+}
+
+// refused logs that a manifest was refused that was to begin an update, and so left no trace in the record.
+func (s *Service) refused(component string, err error) {
+	s.log.Warn(EventRefused.message(), EventKey, string(EventRefused), "component", component, "reason", string(ReasonOf(err)), "text", err.Error())
+}
