@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -77,6 +78,7 @@ func (s *Service) installAll(ctx context.Context, inst *installation) (Status, e
 		}
 	}
 	if inst.live {
+		defer s.inhibit(ctx, "an update is being put into use")()
 		return s.installLive(ctx, inst)
 	}
 	for _, c := range inst.carried {
@@ -87,8 +89,28 @@ func (s *Service) installAll(ctx context.Context, inst *installation) (Status, e
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	defer s.inhibit(ctx, "an update is being armed")()
 	return s.installBank(ctx, inst)
 }
+
+// inhibit keeps the system up while something is committed, if that can be done. A shutdown in the middle does no harm; it only is one that nobody wanted.
+func (s *Service) inhibit(ctx context.Context, why string) (release func()) {
+	i, ok := s.cfg.System.(Inhibitor)
+	if !ok {
+		return func() {}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inhibitTimeout)
+	defer cancel()
+	release, err := i.Inhibit(ctx, why)
+	if err != nil {
+		s.log.Debug("shutdown and sleep are not inhibited", "err", err)
+		return func() {}
+	}
+	return release
+}
+
+// inhibitTimeout is how long logind may take: without an answer there is no inhibition, and everything else all the same.
+const inhibitTimeout = 2 * time.Second
 
 // holdCandidates finds what is to be installed and takes it. It waits for a candidate, and for nothing else.
 func (s *Service) holdCandidates(ctx context.Context) (*installation, error) {
@@ -542,6 +564,7 @@ func (s *Service) Accept(ctx context.Context) error {
 			undo: []effect{save{"TRIAL", func(r *record) { r.Trial.Accepting = false }}},
 		}
 	}
+	defer s.inhibit(ctx, "an update is being accepted")()
 	if err := s.run(ctx, p); err != nil {
 		return fmt.Errorf("accept: %w", err)
 	}
@@ -632,6 +655,7 @@ func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 	}
 	first := rejected[0]
 	_, status, _ := s.variant(first.Component).next(s.record().Components[first.Name].State, evReject)
+	defer s.inhibit(ctx, "an update is being rejected")()
 	if err := s.run(ctx, s.rejection(rejected, why)); err != nil {
 		return 0, fmt.Errorf("reject: %w", err)
 	}

@@ -245,6 +245,12 @@ type System interface {
 	Restart(ctx context.Context, unit string) error
 }
 
+// Inhibitor is a System that can be kept from going down or to sleep. It is asked to while a decision is committed, which takes moments: an install at its end, accept and reject.
+type Inhibitor interface {
+	// Inhibit does so until release is called.
+	Inhibit(ctx context.Context, why string) (release func(), err error)
+}
+
 // Boot is the evidence about the running system.
 type Boot struct {
 	ID   string // the kernel's boot id

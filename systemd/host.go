@@ -53,6 +53,17 @@ func (h Host) Reboot(ctx context.Context) error {
 	return fmt.Errorf("ask logind for a reboot: %w", err)
 }
 
+// Inhibit asks logind to keep the machine from going down and to sleep (org.freedesktop.login1(5), "Inhibit") until release is called, or this process ends.
+func (h Host) Inhibit(ctx context.Context, why string) (release func(), err error) {
+	var fd godbus.UnixFD
+	err = h.Bus.Object(logindName, logindPath).CallWithContext(ctx, "org.freedesktop.login1.Manager.Inhibit", 0, "shutdown:sleep", "fwu-ab", why, "block").Store(&fd)
+	if err != nil {
+		return nil, fmt.Errorf("ask logind to inhibit shutdown and sleep: %w", err)
+	}
+	lock := os.NewFile(uintptr(fd), "inhibitor")
+	return func() { _ = lock.Close() }, nil
+}
+
 // noKexecKernel refuses where a kexec kernel is loaded, or where that cannot be told.
 func (h Host) noKexecKernel() error {
 	file := filepath.Join("/", h.Root, "sys/kernel/kexec_loaded")

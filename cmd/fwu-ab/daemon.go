@@ -170,6 +170,15 @@ func (h *host) Reboot(ctx context.Context) error {
 	return s.Reboot(ctx)
 }
 
+// Inhibit asks logind.
+func (h *host) Inhibit(ctx context.Context, why string) (release func(), err error) {
+	s, err := h.host()
+	if err != nil {
+		return nil, err
+	}
+	return s.Inhibit(ctx, why)
+}
+
 // Restart asks the service manager.
 func (h *host) Restart(ctx context.Context, unit string) error {
 	s, err := h.host()
@@ -204,4 +213,7 @@ func (h *host) Link(ctx context.Context, name, device string) (changed bool, err
 	return true, nil
 }
 
-var _ fwu.System = (*host)(nil)
+var (
+	_ fwu.System    = (*host)(nil)
+	_ fwu.Inhibitor = (*host)(nil)
+)

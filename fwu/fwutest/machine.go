@@ -53,13 +53,32 @@ type System struct {
 	Links   map[string]string // component to device
 	Started []string          // units, in the order in which they were restarted
 	Failing string            // unit that does not start
+	Held    []string          // why shutdown was inhibited, and "" each time that it was not any longer
+	Free    bool              // there is nobody to inhibit it
 
 	// BeforeLink and BeforeRestart are called first, with the component or the unit. One that waits is a system that takes its time, one that panics ends the
 	// service there: see Kill. May be nil.
 	BeforeLink, BeforeRestart func(name string)
 }
 
-var _ fwu.System = (*System)(nil)
+var (
+	_ fwu.System    = (*System)(nil)
+	_ fwu.Inhibitor = (*System)(nil)
+)
+
+// Inhibit notes why.
+func (s *System) Inhibit(_ context.Context, why string) (func(), error) {
+	note := func(why string) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.Held = append(s.Held, why)
+	}
+	if s.Free {
+		return nil, errors.New("nobody answers")
+	}
+	note(why)
+	return func() { note("") }, nil
+}
 
 // Reboot counts.
 func (s *System) Reboot(context.Context) error {
