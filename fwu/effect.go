@@ -189,6 +189,8 @@ func (e reboot) apply(ctx context.Context, s *Service) error { return s.cfg.Syst
 // run applies a plan. It is not interrupted once it began: what it leaves behind is either the whole or what undo makes of it.
 func (s *Service) run(ctx context.Context, p plan) error {
 	ctx = context.WithoutCancel(ctx)
+	s.works(1)
+	defer s.works(-1)
 	err := s.applyAll(ctx, p.do)
 	if err == nil || len(p.undo) == 0 {
 		return err
@@ -202,6 +204,7 @@ func (s *Service) run(ctx context.Context, p plan) error {
 func (s *Service) applyAll(ctx context.Context, effects []effect) error {
 	for _, e := range effects {
 		s.log.Debug("effect", "do", e.String())
+		s.works(0)
 		if err := e.apply(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", e, err)
 		}

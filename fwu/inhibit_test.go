@@ -2,7 +2,9 @@ package fwu_test
 
 import (
 	"bytes"
+	"io"
 	"testing"
+	"time"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/google/go-cmp/cmp"
@@ -36,5 +38,42 @@ func TestInhibition(t *testing.T) {
 		if diff := cmp.Diff(want, d.System.Held); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+// A service that waits for its client does not work, one that writes does, and makes steps.
+func TestPulse(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	image := randomImage(10, 300000)
+	d.do(d.Start(t.Context(), 0, d.manifest("rootfs", image, "2.0.0", 2)))
+	before, working := d.Pulse()
+	if before == 0 || working {
+		t.Errorf("%d steps, working: %v", before, working)
+	}
+	r, w := io.Pipe()
+	done := make(chan error)
+	go func() {
+		_, err := d.WriteFrom(t.Context(), 0, 0, r, 0)
+		done <- err
+	}()
+	if _, err := w.Write(image[:1000]); err != nil { // the other side has taken them, and waits for more
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, working := d.Pulse(); !working {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it works while it waits")
+		}
+	}
+	if _, err := w.Write(image[1000:]); err != nil {
+		t.Fatal(err)
+	}
+	d.do(w.Close())
+	d.do(<-done)
+	d.do(d.Finish(t.Context(), 0))
+	if after, working := d.Pulse(); after <= before || working {
+		t.Errorf("%d steps after %d, working: %v", after, before, working)
 	}
 }

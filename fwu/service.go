@@ -48,7 +48,9 @@ type Service struct {
 	sel      Selection
 	degraded []problem
 	closed   bool
-	settled  bool // the selection was committed since Open
+	settled  bool   // the selection was committed since Open
+	working  int    // what runs and does not wait for a client
+	steps    uint64 // that were made
 }
 
 // component is a component at run time.
@@ -405,6 +407,7 @@ func (s *Service) begin(ctx context.Context, c *component, name string) (_ conte
 	ctx, cancel := context.WithCancelCause(ctx)
 	s.mu.Lock()
 	c.operation, c.done, c.total, c.interrupt = name, 0, 0, cancel
+	s.working++
 	switch { // they were faster than we
 	case c.cancels > 0:
 		cancel(errCancelled)
@@ -416,6 +419,7 @@ func (s *Service) begin(ctx context.Context, c *component, name string) (_ conte
 	return ctx, func() {
 		s.mu.Lock()
 		c.operation, c.done, c.total, c.interrupt = "", 0, 0, nil
+		s.working--
 		s.mu.Unlock()
 		cancel(nil)
 		s.cfg.Changed(c.ID)
@@ -435,6 +439,7 @@ func (s *Service) progress(c *component) func(done, total int64) {
 	return func(done, total int64) {
 		s.mu.Lock()
 		c.done, c.total = done, total
+		s.steps++
 		s.mu.Unlock()
 		s.cfg.Changed(c.ID)
 	}
@@ -445,6 +450,22 @@ func (s *Service) setWritten(c *component, n int64) {
 	c.written = n
 	s.mu.Unlock()
 	s.cfg.Changed(c.ID)
+}
+
+// Pulse tells whether the service works on something, and how many steps it has made since it was opened: blocks of an image, changes of the record or the selector. A service that works and
+// makes no step for long stands still. One that waits for a client does not work.
+func (s *Service) Pulse() (steps uint64, working bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.steps, s.working > 0
+}
+
+// works notes n more things that run, and a step.
+func (s *Service) works(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.working += n
+	s.steps++
 }
 
 func (s *Service) setSealed(id ID, sealed bool) {

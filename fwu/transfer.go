@@ -301,7 +301,9 @@ func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecor
 		if left := length - n; length > 0 && left < int64(len(buf)) {
 			chunk = buf[:left]
 		}
+		s.works(-1)
 		m, readErr := io.ReadFull(r, chunk)
+		s.works(1)
 		if err := ctx.Err(); err != nil {
 			return n, err
 		}
@@ -498,6 +500,7 @@ func (s *Service) putImage(ctx context.Context, c *component, off int64, p []byt
 		}
 	}
 	t.lost = false
+	s.works(0)
 	if err := t.image.WriteAt(ctx, p, off); err != nil {
 		return s.void(c, err)
 	}

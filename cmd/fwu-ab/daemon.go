@@ -98,7 +98,7 @@ func (d daemon) serve(ctx context.Context, server *dbus.Server, service *fwu.Ser
 	watched, stop := context.WithCancel(context.WithoutCancel(ctx)) // to the end of what is drained
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		w := systemd.Watchdog{Timeout: timeout, Progress: func() bool { service.System(); return true }}
+		w := systemd.Watchdog{Timeout: timeout, Progress: (&pulse{of: service.Pulse, now: time.Now}).beats}
 		if err := w.Run(watched); err != nil && watched.Err() == nil {
 			d.log.Warn("watchdog", "err", err)
 		}
@@ -110,6 +110,26 @@ func (d daemon) serve(ctx context.Context, server *dbus.Server, service *fwu.Ser
 		d.log.Warn("service manager not told of the end", "err", err)
 	}
 	return err
+}
+
+// standstill is how long the service may work without a step: longer than any medium takes for one that is not broken.
+const standstill = 5 * time.Minute
+
+// pulse tells whether a service is alive.
+type pulse struct {
+	of   func() (steps uint64, working bool)
+	now  func() time.Time
+	last uint64
+	at   time.Time // of the last step
+}
+
+// beats asks. It waits if the service does not even answer, and is not asked again then: the watchdog bites.
+func (p *pulse) beats() bool {
+	steps, working := p.of()
+	if !working || steps != p.last || p.at.IsZero() {
+		p.last, p.at = steps, p.now()
+	}
+	return p.now().Sub(p.at) < standstill
 }
 
 func connect(ctx context.Context, address string) (*godbus.Conn, error) {
