@@ -95,7 +95,7 @@ type machine struct {
 // learned is what the commands that ran have demanded.
 type learned struct {
 	out           []*outcome // by component; shared by clones, so that none is changed in place
-	came          []bool // by component: fetch or write ran in this section
+	came          []bool     // by component: fetch or write ran in this section
 	battery       uint64
 	vendor, class bool // the device was found to have them, in the shared sequence
 }
