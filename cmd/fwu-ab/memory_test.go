@@ -26,7 +26,7 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 	case os.Getenv("FWUAB_TEST_ALL") != "":
 		size = 1 << 30
 	}
-	for _, mode := range []string{"detached", "bundled"} {
+	for _, mode := range []string{"detached", "bundled", "compressed"} {
 		t.Run(mode, func(t *testing.T) {
 			rss := updateAndMeasure(t, mode, size)
 			t.Logf("image of %d MiB, %s: the service had %.1f MiB resident at most", size>>20, mode, float64(rss)/(1<<20))
@@ -42,7 +42,11 @@ func updateAndMeasure(t *testing.T, mode string, size int64) int64 {
 	ctx := t.Context()
 	bus := privatebus.ForTest(t)
 	dir := t.TempDir()
-	d, err := lab.New(dir, size+1<<20, 1<<20, mode)
+	manifest := mode
+	if mode == "compressed" {
+		manifest = "bundled"
+	}
+	d, err := lab.New(dir, size+1<<20, 1<<20, manifest)
 	check(t, err)
 	check(t, d.Booted(1, "fwu.bank=a"))
 	check(t, d.Write("usr/lib/fwu-ab/release", "[rootfs]\nversion = \"1.0.0\"\nsequence = 1\n"))
@@ -58,7 +62,10 @@ func updateAndMeasure(t *testing.T, mode string, size int64) int64 {
 	check(t, writeImage(image, size))
 	args := []string{"manifest", "create", "--component", "rootfs", "--image", image, "--version", "2.0.0", "--sequence", "2", "--vendor-name", "example.com", "--class-name", "demo board", "--key", key + ".key"}
 	update := []string{"--bus", bus, "update", "--quiet", filepath.Join(dir, "rootfs.suit")}
-	if mode == "bundled" {
+	if mode == "compressed" {
+		args = append(args, "--compression", "zstd", "--level", "better") // the largest frames
+	}
+	if manifest == "bundled" {
 		runFwu(t, append(args, "--bundle", "-o", filepath.Join(dir, "rootfs.suit"))...)
 		check(t, os.Remove(image))
 	} else {
