@@ -10,8 +10,9 @@ ARCHES = amd64 arm arm64 riscv64
 FUZZTIME ?= 10000x
 
 DEMO_PACKAGES = dbus-daemon e2fsprogs
-# gcc and libc6-dev: the race detector; the rest are the tools that tests compare with.
-TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup efibootmgr softhsm2 opensc zstd
+# gcc and libc6-dev: the race detector; libglib2.0-bin to shellcheck: the examples; the rest are the tools that tests compare with.
+TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup efibootmgr softhsm2 opensc zstd \
+	libglib2.0-bin libsystemd-dev pkg-config python3-jeepney shellcheck
 
 # Debian's U-Boot is built from source: for the PC that QEMU is, and as a Linux process.
 UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig xxd u-boot-tools

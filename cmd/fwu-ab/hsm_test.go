@@ -14,12 +14,18 @@ func needTools(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
-			if os.Getenv("FWUAB_TEST_ALL") == "" {
-				t.Skip(err)
-			}
-			t.Fatal(err)
+			missing(t, err)
 		}
 	}
+}
+
+// missing skips a test for which something is missing, unless all tests are demanded.
+func missing(t *testing.T, why ...any) {
+	t.Helper()
+	if os.Getenv("FWUAB_TEST_ALL") == "" {
+		t.Skip(why...)
+	}
+	t.Fatal(why...)
 }
 
 // bench is a directory in which the commands of the documentation are run.

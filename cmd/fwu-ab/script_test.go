@@ -23,17 +23,20 @@ func TestMain(m *testing.M) {
 }
 
 func TestScripts(t *testing.T) {
-	if _, err := exec.LookPath("dbus-daemon"); err != nil && os.Getenv("FWUAB_TEST_ALL") == "" {
-		t.Skip("dbus-daemon is missing")
-	}
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+	needTools(t, "dbus-daemon")
+	testscript.Run(t, scripts("testdata/script"))
+}
+
+// scripts are those of a directory, which run the program on devices without hardware.
+func scripts(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": codeCmd, "device": deviceCmd, "boot": bootCmd, "fill": fillCmd, "wipe": wipeCmd, "up": upCmd, "configure": configureCmd, "efivar": efivarCmd,
 		},
-	})
+	}
 }
 
 // code runs a command and compares its exit code: code N COMMAND ARGS...
