@@ -11,8 +11,8 @@ FUZZTIME ?= 10000x
 
 DEMO_PACKAGES = dbus-daemon e2fsprogs
 # gcc and libc6-dev: the race detector; libglib2.0-bin to shellcheck: the examples; the rest are the tools that tests compare with.
-TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup efibootmgr softhsm2 opensc zstd \
-	libglib2.0-bin libsystemd-dev pkg-config python3-jeepney shellcheck
+TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils man-db groff mandoc bash-completion u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup \
+	efibootmgr softhsm2 opensc zstd libglib2.0-bin libsystemd-dev pkg-config python3-jeepney shellcheck
 
 # Debian's U-Boot is built from source: for the PC that QEMU is, and as a Linux process.
 UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig xxd u-boot-tools
@@ -26,10 +26,16 @@ BUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 # Where make install puts things: below DESTDIR, as they will be found at PREFIX.
 DESTDIR ?=
 PREFIX ?= /usr
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+PROGRAM ?= build/fwu-ab
+# What pages and packages say of themselves: the commit, unless it is given.
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-/+/g' | grep . || git log -1 --date=format:%Y%m%d --format=0~git%cd.%h 2>/dev/null || echo 0)
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help build install units demo test check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages test-packages vm-packages
+.PHONY: help build generate install place units demo test check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages test-packages vm-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,13 +43,23 @@ help: ## list the targets
 build: ## build build/fwu-ab
 	$(BUILD) -o build/fwu-ab ./cmd/fwu-ab
 
-install: build ## install program, units, bus policy and examples below DESTDIR; enable the units with systemctl preset
-	install -D -m 755 build/fwu-ab $(DESTDIR)$(PREFIX)/bin/fwu-ab
+generate: ## man pages and completions in build/generated
+	rm -rf build/generated
+	$(GO) run -tags generate ./cmd/fwu-ab generate build/generated --version '$(VERSION)' --date $$(date -u -d @$(SOURCE_DATE_EPOCH) +%F)
+
+install: build generate place ## install program, units, bus policy, man pages, completions and examples below DESTDIR; enable the units with systemctl preset
+
+place:
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/fwu-ab
 	for u in $(UNITS); do \
-		install -d $(DESTDIR)$(PREFIX)/lib/systemd/system; \
-		sed 's#@bindir@#$(PREFIX)/bin#' systemd/units/$$u.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$u.service; \
+		install -d $(DESTDIR)$(UNITDIR); \
+		sed 's#@bindir@#$(PREFIX)/bin#' systemd/units/$$u.service > $(DESTDIR)$(UNITDIR)/$$u.service; \
 	done
-	$(INSTALL) systemd/units/90-fwu-ab.preset -t $(DESTDIR)$(PREFIX)/lib/systemd/system-preset
+	$(INSTALL) systemd/units/90-fwu-ab.preset -t $(DESTDIR)$(UNITDIR)-preset
+	for s in 1 5 8; do $(INSTALL) build/generated/man$$s/* -t $(DESTDIR)$(PREFIX)/share/man/man$$s; done
+	$(INSTALL) build/generated/completions/fwu-ab.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/fwu-ab
+	$(INSTALL) build/generated/completions/fwu-ab.zsh $(DESTDIR)$(ZSHDIR)/_fwu-ab
+	$(INSTALL) build/generated/completions/fwu-ab.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/fwu-ab.fish
 	$(INSTALL) share/dbus-1/system.d/*.conf -t $(DESTDIR)$(PREFIX)/share/dbus-1/system.d
 	$(INSTALL) share/dbus-1/system-services/*.service -t $(DESTDIR)$(PREFIX)/share/dbus-1/system-services
 	$(INSTALL) share/polkit-1/actions/*.policy -t $(DESTDIR)$(PREFIX)/share/polkit-1/actions

@@ -134,19 +134,25 @@ func TestTheExample(t *testing.T) {
 
 // What is commented out in the example must be right as well: with all of it, only what excludes each other may be wrong.
 func TestWhatTheExampleHasCommentedOut(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, VendorFile, wholeExample(t))
+	_, err := Load(root)
+	if err == nil {
+		t.Fatal("want the mistakes of what excludes each other")
+	}
+	golden(t, "example-all.txt", err.Error()+"\n", root)
+}
+
+// wholeExample is the example with all that is commented out.
+func wholeExample(t *testing.T) string {
+	t.Helper()
 	lines := strings.Split(readExample(t), "\n")
 	for i, line := range lines {
 		if len(line) > 1 && line[0] == '#' && line[1] != ' ' || strings.HasPrefix(line, "#  {") {
 			lines[i] = line[1:]
 		}
 	}
-	root := t.TempDir()
-	write(t, root, VendorFile, strings.Join(lines, "\n"))
-	_, err := Load(root)
-	if err == nil {
-		t.Fatal("want the mistakes of what excludes each other")
-	}
-	golden(t, "example-all.txt", err.Error()+"\n", root)
+	return strings.Join(lines, "\n")
 }
 
 // members are bank members, not in the order of their ids.

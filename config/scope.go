@@ -13,6 +13,7 @@ import (
 type reader struct {
 	errs     []*Error
 	settings []Setting
+	asked    []string // every key that can stand somewhere, dotted, as far as the file made it worth asking
 }
 
 func (r *reader) fail(at Pos, format string, args ...any) {
@@ -53,6 +54,7 @@ func (s *scope) name() string {
 // child returns the node of a key, nil if it is not set.
 func (s *scope) child(key string) *node {
 	s.known = append(s.known, key)
+	s.asked = append(s.asked, s.path+key)
 	if s.table == nil {
 		return nil
 	}

@@ -84,7 +84,7 @@ func (s *scope) copies() []EnvCopy {
 		// A reader of its own: the report has the copies as one value.
 		sub := &scope{reader: &reader{}, table: e, at: e.at, path: s.path + item + "."}
 		list = append(list, sub.envCopy())
-		s.errs = append(s.errs, sub.errs...)
+		s.errs, s.asked = append(s.errs, sub.errs...), append(s.asked, sub.asked...)
 	}
 	if len(list) == 2 && list[0].Size != list[1].Size {
 		s.fail(n.at, "%scopies differ in size: %#x and %#x", s.path, list[0].Size, list[1].Size)

@@ -71,6 +71,15 @@ func statusTable() []statusRow {
 	}
 }
 
+// Statuses are the codes of the specification, successes first.
+func Statuses() []Status {
+	var list []Status
+	for _, r := range statusTable() {
+		list = append(list, r.status)
+	}
+	return list
+}
+
 func (s Status) row() (statusRow, bool) {
 	for _, r := range statusTable() {
 		if r.status == s {

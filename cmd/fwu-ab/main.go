@@ -86,6 +86,7 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 veri
 	add("psa", newStepCommands(g)...)
 	add("device", newDaemonCommand(g), newBootCheckCommand(g), newConfigCommand(g), newDoctorCommand(g), newProvisionCommand(g), newResetCommand(g))
 	add("creator", newKeyCommand(), newManifestCommand(), newBundleCommand())
+	addGenerate(root)
 	return root
 }
 
