@@ -87,6 +87,7 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 veri
 	add("device", newDaemonCommand(g), newBootCheckCommand(g), newConfigCommand(g), newDoctorCommand(g), newProvisionCommand(g), newResetCommand(g))
 	add("creator", newKeyCommand(), newManifestCommand(), newBundleCommand())
 	addGenerate(root)
+	g.complete(root)
 	return root
 }
 
