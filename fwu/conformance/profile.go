@@ -32,6 +32,8 @@ type Profile struct {
 	// Gapless: where no manifest names a digest, nothing would find what a restart has lost. So write after one is INVALID_ARGUMENT if it would leave a gap behind what
 	// is left. It takes Progress: else nobody knows what is left.
 	Gapless bool
+	// Names: an error DEPENDENCY_NEEDED comes with the components that stand in the way. (The C interface has no room for them.)
+	Names bool
 	// MaxTrials is after how many lost trials start of an image is NOT_PERMITTED: a firmware update policy. 0: never.
 	MaxTrials int
 	// Unused is the status of accept, and of reject, where no component has a state for it (section 5.2.1): BAD_STATE or NOT_SUPPORTED.
@@ -45,7 +47,7 @@ type Profile struct {
 // DefaultProfile is that of this project's service.
 func DefaultProfile() Profile {
 	return Profile{
-		Sealed: true, Bank: true, Bypass: true, Location: true, Contiguous: true, Reasons: true, Progress: true, Gapless: true, MaxTrials: 3,
+		Sealed: true, Bank: true, Bypass: true, Location: true, Contiguous: true, Reasons: true, Progress: true, Gapless: true, Names: true, MaxTrials: 3,
 		Unused: fwu.BadState, CancelError: fwu.Success, LostError: fwu.GenericError,
 		Alignment: fwu.WriteAlignment, MaxWrite: fwu.MaxWriteSize,
 	}

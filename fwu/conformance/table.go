@@ -256,7 +256,7 @@ func parsePlaces(s string) ([]place, error) {
 
 // checkNamed: the components that the last error names are these.
 func (b *bench) checkNamed(names string) error {
-	if names == "" {
+	if names == "" || !b.Names {
 		return nil
 	}
 	got := slices.Clone(b.named)

@@ -210,7 +210,7 @@ func (w *walker) judge(c call, status fwu.Status, named []fwu.ID, infos map[fwu.
 	var wrongs []error
 	for _, out := range w.sys.next(c) {
 		err := must(c.event, status, out.status)
-		if err == nil && out.status == fwu.DependencyNeeded {
+		if err == nil && out.status == fwu.DependencyNeeded && w.sys.Names {
 			err = within(named, out.named)
 		}
 		if err == nil {
