@@ -77,7 +77,7 @@ func Strict() []string { return []string{"-pedantic", "-Wall", "-Wextra", "-Wcon
 func (l *Library) Program(t TB, source string) string {
 	t.Helper()
 	path := filepath.Join(l.Dir, strings.TrimSuffix(filepath.Base(source), ".c"))
-	args := append([]string{"-std=c11", "-g", "-pthread", "-I", filepath.Join(l.Root, "psa/include")}, Strict()...)
+	args := append([]string{"-std=c11", "-D_DEFAULT_SOURCE", "-g", "-pthread", "-I", filepath.Join(l.Root, "psa/include")}, Strict()...)
 	args = append(append(args, l.CFlags...), "-o", path, filepath.Join(l.Root, source), "-L", l.Dir, "-Wl,-rpath,"+l.Dir, "-lpsa_fwu")
 	cmd := exec.Command(l.CC, args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
