@@ -12,7 +12,9 @@ FUZZTIME ?= 10000x
 DEMO_PACKAGES = dbus-daemon e2fsprogs
 # gcc and libc6-dev: the race detector; libglib2.0-bin to shellcheck: the examples; the rest are the tools that tests compare with.
 TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils man-db groff mandoc bash-completion u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup \
-	efibootmgr softhsm2 opensc zstd libglib2.0-bin libsystemd-dev pkg-config python3-jeepney shellcheck
+	efibootmgr softhsm2 opensc zstd libglib2.0-bin libsystemd-dev pkg-config python3-jeepney shellcheck $(C_PACKAGES)
+# The C library is tried with two compilers, for three architectures, and under valgrind.
+C_PACKAGES = make g++ clang valgrind gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
 # Debian's U-Boot is built from source: for the PC that QEMU is, and as a Linux process.
 UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig xxd u-boot-tools
@@ -32,10 +34,13 @@ PROGRAM ?= build/fwu-ab
 # What pages and packages say of themselves: the commit, unless it is given.
 VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-/+/g' | grep . || git log -1 --date=format:%Y%m%d --format=0~git%cd.%h 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+# Whether the C library is installed too: yes or no, else if libsystemd is there.
+PKG_CONFIG ?= pkg-config
+CAPI ?= $(if $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo yes),yes,missing)
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help build generate install place units demo test check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages test-packages vm-packages
+.PHONY: help build generate install place capi install-capi units demo test check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages test-packages vm-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,7 +72,18 @@ place:
 	$(INSTALL) share/uboot/* -t $(DESTDIR)$(PREFIX)/share/fwu-ab/uboot
 	$(INSTALL) share/efi/* -t $(DESTDIR)$(PREFIX)/share/fwu-ab/efi
 	$(INSTALL) README.md docs/*.md share/fwu-ab.toml.example -t $(DESTDIR)$(PREFIX)/share/doc/fwu-ab
+	@case "$(CAPI)" in \
+	yes) $(MAKE) install-capi;; \
+	no) ;; \
+	*) echo "without the C library: libsystemd was not found by $(PKG_CONFIG)";; \
+	esac
 	install -d $(DESTDIR)$(PREFIX)/lib/fwu-ab/check.d/required.d $(DESTDIR)$(PREFIX)/lib/fwu-ab/check.d/wanted.d
+
+capi: ## build the C library, build/psa; needs a C compiler and libsystemd
+	$(MAKE) -C psa O=$(CURDIR)/build/psa
+
+install-capi: ## install the C library below DESTDIR: header, libraries, psa_fwu.pc; LIBDIR is the compiler's multiarch folder
+	$(MAKE) -C psa install O=$(CURDIR)/build/psa DESTDIR=$(abspath $(DESTDIR)) PREFIX=$(PREFIX)
 
 units: ## the units as they are installed: no mistake, and an exposure below 3.0
 	rm -rf build/root

@@ -88,7 +88,11 @@ func (f *fake) Finish(map[string]godbus.Variant) *godbus.Error {
 
 func (f *fake) Cancel() *godbus.Error { return nil }
 
-func (f *fake) Install(map[string]godbus.Variant) (int32, *godbus.Error) { return f.installed, nil }
+func (f *fake) Install(map[string]godbus.Variant) (int32, *godbus.Error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.installed, nil
+}
 
 // serve has the name of the service on a bus until it is told to stop.
 func (f *fake) serve(t *testing.T, bus string) (stop func()) {
