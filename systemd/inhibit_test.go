@@ -18,10 +18,11 @@ func TestInhibit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ours.Close()
+	fd := godbus.UnixFD(theirs.Fd())
 	serve(t, connect(t, address), logindName, logindPath, "org.freedesktop.login1.Manager", map[string]any{
 		"Inhibit": func(what, who, why, mode string) (godbus.UnixFD, *godbus.Error) {
 			l.called("Inhibit(%s, %s, %s, %s)", what, who, why, mode)
-			return godbus.UnixFD(theirs.Fd()), nil
+			return fd, nil
 		},
 	})
 	release, err := (Host{Bus: connect(t, address)}).Inhibit(t.Context(), "a test")
