@@ -89,7 +89,7 @@ func FuzzRoundTrip(f *testing.F) {
 		if len(part) == 0 {
 			return
 		}
-		image := bytes.Repeat(part, min(int(times), 3*mib/len(part)+1))
+		image := bytes.Repeat(part, min(int(times), (mib+mib/4)/len(part)+1))
 		stream := mustCompress(t, image, levels()[level%4])
 		got := decode(stream, int64(len(image)), 1+len(part))
 		if got.err != nil || !bytes.Equal(got.Image, image) || got.Encoded != int64(len(stream)) {

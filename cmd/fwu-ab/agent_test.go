@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,9 @@ import (
 
 // TestAgents runs each agent of examples against the service, with the same scripts: what one does in a state and prints, all do.
 func TestAgents(t *testing.T) {
+	if os.Getenv("FWUAB_TEST_ALL") == "" {
+		t.Skip("takes a minute: set FWUAB_TEST_ALL")
+	}
 	for name, build := range map[string]func(*testing.T) string{"shell": shellAgent, "python": pythonAgent, "c": cAgent, "go": goAgent} {
 		t.Run(name, func(t *testing.T) {
 			needTools(t, "dbus-daemon")
