@@ -38,6 +38,7 @@
 // A variable is replaced by one call of the firmware, which promises the old or the new one after a power cut, and is read back. Each commit changes the selection with one of them:
 //
 //  1. The entry of the default bank is made if there is none, under a number that nothing uses or refers to: neither a variable nor BootOrder, BootNext or BootCurrent.
+//     Numbers begin at 0080: firmware gives the lowest that BootOrder does not have to what it finds, whatever variable is there, and writes BootOrder before the entry.
 //     If it is there but damaged it is replaced in one write, by what starts the same bank.
 //  2. BootOrder, if it has to change. That is what commits a default bank.
 //  3. Without a trial: BootNext is deleted if it names an entry of ours. That is what disarms. Where the default changes in the same commit, BootOrder was first, and names the bank

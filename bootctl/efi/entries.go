@@ -132,15 +132,19 @@ func (st state) ours(bank fwu.Bank, wanted LoadOption) []entry {
 	return out
 }
 
-// free is the lowest number that nothing uses or refers to: a new entry must not be what an old reference means.
+// firstNumber is where the numbers of our entries begin. Firmware that adds an entry for a device takes the lowest number that BootOrder does not have, writes BootOrder first
+// (BmLoadOption.c of EDK II), and may be cut there, or fail to write the entry: under a low number it would be one of ours that it put into BootOrder.
+const firstNumber = 0x80
+
+// free is the lowest of our numbers that nothing uses or refers to: a new entry must not be what an old reference means.
 func (st state) free() (uint16, error) {
-	for n := range 1 << 16 {
+	for n := firstNumber; n < 1<<16; n++ {
 		n := uint16(n)
 		if _, used := st.entries[n]; !used && !slices.Contains(st.order, n) && !slices.Contains(st.next, n) && !slices.Contains(st.current, n) {
 			return n, nil
 		}
 	}
-	return 0, errors.New("every number of a boot entry is in use")
+	return 0, fmt.Errorf("every number of a boot entry from %04X on is in use", firstNumber)
 }
 
 // newOrder is BootOrder with n at its head, without other entries of ours, and with those of others as they are.

@@ -113,7 +113,7 @@ func numbers(t testing.TB, text string) []uint16 {
 // describe is the text for firmware.
 func describe(m *model.Memory, current []uint16) string {
 	var entries []string
-	for n := range 0x20 {
+	for n := range 0x100 {
 		v, ok := m.Content[efi.EntryName(uint16(n))]
 		if !ok {
 			continue
@@ -139,26 +139,26 @@ func describe(m *model.Memory, current []uint16) string {
 // The cases are named after the state that the firmware is in.
 func commits() []struct{ name, before, commit, after, writes string } {
 	return []struct{ name, before, commit, after, writes string }{
-		{"no variables at all", "| | |", "a", "0=a | 0 | | ", "Boot0000 BootOrder"},
-		{"no variables at all, and a trial is armed", "| | |", "a b", "0=a 1=b | 0 | 1 | ", "Boot0000 BootOrder Boot0001 BootNext"},
-		{"entries of the firmware only", "0=usb 1=net | 1 0 | | 1", "a", "0=usb 1=net 2=a | 2 1 0 | | 1", "Boot0002 BootOrder"},
+		{"no variables at all", "| | |", "a", "80=a | 80 | | ", "Boot0080 BootOrder"},
+		{"no variables at all, and a trial is armed", "| | |", "a b", "80=a 81=b | 80 | 81 | ", "Boot0080 BootOrder Boot0081 BootNext"},
+		{"entries of the firmware only", "0=usb 1=net | 1 0 | | 1", "a", "0=usb 1=net 80=a | 80 1 0 | | 1", "Boot0080 BootOrder"},
 		{"a is the default", "0=usb 1=a | 1 0 | | 1", "a", "0=usb 1=a | 1 0 | | 1", ""},
-		{"a is the default, b was never armed", "0=usb 1=a | 1 0 | | 1", "a b", "0=usb 1=a 2=b | 1 0 | 2 | 1", "Boot0002 BootNext"},
+		{"a is the default, b was never armed", "0=usb 1=a | 1 0 | | 1", "a b", "0=usb 1=a 80=b | 1 0 | 80 | 1", "Boot0080 BootNext"},
 		{"a is the default, b was the default before", "0=usb 1=a 2=b | 1 0 | | 1", "a b", "0=usb 1=a 2=b | 1 0 | 2 | 1", "BootNext"},
 		{"b is armed", "1=a 2=b | 1 | 2 | 1", "a b", "1=a 2=b | 1 | 2 | 1", ""},
 		{"b is armed, and rejected", "1=a 2=b | 1 | 2 | 1", "a", "1=a 2=b | 1 | | 1", "BootNext"},
 		{"b is armed, and was started some other way", "1=a 2=b | 1 | 2 | 1", "b", "1=a 2=b | 2 | | 1", "BootOrder BootNext"},
 		{"b runs on trial", "0=usb 1=a 2=b | 1 0 | | 2", "a", "0=usb 1=a 2=b | 1 0 | | 2", ""},
 		{"b runs on trial, and is accepted", "0=usb 1=a 2=b | 1 0 | | 2", "b", "0=usb 1=a 2=b | 2 0 | | 2", "BootOrder"},
-		{"b runs on trial, and the firmware lost the entry of a", "0=usb 2=b | 0 | | 2", "a", "0=usb 1=a 2=b | 1 0 | | 2", "Boot0001 BootOrder"},
+		{"b runs on trial, and the firmware lost the entry of a", "0=usb 2=b | 0 | | 2", "a", "0=usb 2=b 80=a | 80 0 | | 2", "Boot0080 BootOrder"},
 		{"the firmware put its own to the head", "0=usb 1=a 3=net | 3 1 0 | | 1", "a", "0=usb 1=a 3=net | 1 3 0 | | 1", "BootOrder"},
 		{"both banks are in BootOrder", "1=a 2=b 3=net | 1 2 3 | | 1", "a", "1=a 2=b 3=net | 1 3 | | 1", "BootOrder"},
 		{"both banks are in BootOrder, the other one at the head", "1=a 2=b | 2 1 | | 1", "a", "1=a 2=b | 1 | | 1", "BootOrder"},
-		{"the firmware gave the number of b to a device", "0=a 1=usb | 0 1 | | 0", "a b", "0=a 1=usb 2=b | 0 1 | 2 | 0", "Boot0002 BootNext"},
-		{"BootOrder has numbers without entries", "1=a | 1 0 2 | | 1", "a b", "1=a 3=b | 1 0 2 | 3 | 1", "Boot0003 BootNext"},
+		{"the firmware gave the number of b to a device", "0=a 1=usb | 0 1 | | 0", "a b", "0=a 1=usb 80=b | 0 1 | 80 | 0", "Boot0080 BootNext"},
+		{"BootOrder has numbers without entries", "1=a | 1 0 80 | | 1", "a b", "1=a 81=b | 1 0 80 | 81 | 1", "Boot0081 BootNext"},
 		{"BootOrder has numbers without entries, and has to change", "1=a 4=usb | 0 2 1 4 4 | | 1", "a", "1=a 4=usb | 1 4 | | 1", "BootOrder"},
-		{"BootNext has a number without an entry", "1=a | 1 | 0 | 1", "a b", "1=a 2=b | 1 | 2 | 1", "Boot0002 BootNext"},
-		{"BootCurrent has a number without an entry", "0=net | 0 | | 1", "a", "0=net 2=a | 2 0 | | 1", "Boot0002 BootOrder"},
+		{"BootNext has a number without an entry", "1=a | 1 | 80 | 1", "a b", "1=a 81=b | 1 | 81 | 1", "Boot0081 BootNext"},
+		{"BootCurrent has a number without an entry", "0=net | 0 | | 80", "a", "0=net 81=a | 81 0 | | 80", "Boot0081 BootOrder"},
 		{"a person chose a stick for once", "0=usb 1=a | 1 0 | 0 | 1", "a", "0=usb 1=a | 1 0 | 0 | 1", ""},
 		{"a person chose a stick for once, and a trial is armed", "0=usb 1=a 2=b | 1 0 | 0 | 1", "a b", "0=usb 1=a 2=b | 1 0 | 2 | 1", "BootNext"},
 		{"BootNext names the default bank", "1=a 2=b | 1 | 1 | 1", "a", "1=a 2=b | 1 | | 1", "BootNext"},
@@ -392,7 +392,7 @@ func TestOddVariables(t *testing.T) {
 	if got := m.Content[efi.BootOrder].Data; string(got) != "\x01\x00\x02\x00" {
 		t.Errorf("BootOrder is %v", got)
 	}
-	if got := m.Content[efi.BootNext].Data; string(got) != "\x00\x00" {
+	if got := m.Content[efi.BootNext].Data; string(got) != "\x80\x00" {
 		t.Errorf("BootNext is %v", got)
 	}
 }
@@ -419,7 +419,7 @@ func (l liar) Delete(name string) error {
 
 func TestFirmwareThatDoesNotDoWhatItSays(t *testing.T) {
 	tests := []struct{ name, firmware, commit, about string }{
-		{"an entry is not written", "0=usb | 0 | |", "a", efi.EntryName(1)},
+		{"an entry is not written", "0=usb | 0 | |", "a", efi.EntryName(0x80)},
 		{"an entry is not replaced", "0=a+stripped | 0 | |", "a", efi.EntryName(0)},
 		{"BootOrder is not written", "1=a 2=b | 1 | |", "b", efi.BootOrder},
 		{"BootNext is not written", "1=a 2=b | 1 | |", "a b", efi.BootNext},

@@ -6,7 +6,7 @@
 //   - BootNext is deleted before what it names is started. Where it cannot be deleted, that is started all the same.
 //   - It starts what BootNext names even if the entry is not active.
 //   - It adds an entry of its own for a device that is there, and takes it away when the device is gone. The new entry gets the lowest number that neither BootOrder nor BootNext has,
-//     whatever variable has it.
+//     whatever variable has it; BootOrder is written first, then the entry, and where that fails BootOrder stays.
 //   - It takes numbers out of BootOrder that have no variable.
 //   - Where nothing in BootOrder can be started, it starts a shell on the shared boot partition, whose script (share/efi/startup.nsh) tries bank a, then bank b.
 package model
@@ -135,28 +135,31 @@ func (f Firmware) refresh(next []uint16) error {
 			fresh = append(fresh, n)
 		}
 	}
-	if f.Plugged {
-		if len(own) == 0 {
-			own = []uint16{unused(order, next)}
-			o := efi.LoadOption{Attributes: efi.Active, Description: removable, Path: []byte{0x7f, 0xff, 4, 0}}
-			if err := f.write(efi.EntryName(own[0]), o.Append(nil)); err != nil {
+	add := f.Plugged && len(own) == 0
+	if add {
+		own = []uint16{unused(order, next)}
+	}
+	found := fresh
+	switch {
+	case f.Plugged && f.First:
+		found = append(slices.Clone(own), fresh...)
+	case f.Plugged:
+		found = append(slices.Clone(fresh), own...)
+	}
+	if !slices.Equal(found, order) {
+		if err := f.write(efi.BootOrder, efi.AppendNumbers(nil, found...)); err != nil {
+			return err
+		}
+	}
+	if add {
+		o := efi.LoadOption{Attributes: efi.Active, Description: removable, Path: []byte{0x7f, 0xff, 4, 0}}
+		return f.write(efi.EntryName(own[0]), o.Append(nil))
+	}
+	if !f.Plugged {
+		for _, n := range own {
+			if err := f.Variables.Delete(efi.EntryName(n)); errors.Is(err, ErrPowerCut) {
 				return err
 			}
-		}
-		fresh = append(fresh, own...)
-		if f.First {
-			fresh = append(slices.Clone(own), fresh[:len(fresh)-len(own)]...)
-		}
-		own = nil
-	}
-	if !slices.Equal(fresh, order) {
-		if err := f.write(efi.BootOrder, efi.AppendNumbers(nil, fresh...)); err != nil {
-			return err
-		}
-	}
-	for _, n := range own {
-		if err := f.Variables.Delete(efi.EntryName(n)); errors.Is(err, ErrPowerCut) {
-			return err
 		}
 	}
 	return nil
