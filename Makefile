@@ -124,7 +124,7 @@ cross: ## static programs for every architecture
 	done
 
 crash: ## power cuts at every write, and media that fail
-	FWUAB_CRASH=full $(GO) test -count=1 -v -timeout 40m ./test/crash/... | grep -vE '^(=== (RUN|PAUSE|CONT)|    --- PASS)'
+	FWUAB_CRASH=full GOGC=400 $(GO) test -count=1 -v -timeout 40m ./test/crash/... | grep -vE '^(=== (RUN|PAUSE|CONT)|    --- PASS)'
 
 conformance: ## the tables and the walk of the specification, against the service in process and over D-Bus
 	@mkdir -p build
