@@ -202,7 +202,8 @@ func recordLostInTrial(s *story) {
 	s.staged(s.client())
 	r := s.on("")
 	s.wants(r, "booted b, default a, trial b: "+s.in("TRIAL 2.0.0"))
-	s.sh(r, "systemctl stop fwu-ab && dd if=/dev/zero of=/dev/disk/by-partlabel/fwu-store bs=1M count=1 conv=fsync,notrunc && systemctl start --no-block fwu-ab")
+	// Masked, or whoever calls it would have it started again.
+	s.sh(r, "systemctl mask --runtime --now fwu-ab && dd if=/dev/zero of=/dev/disk/by-partlabel/fwu-store bs=1M count=1 conv=fsync,notrunc && systemctl unmask --runtime fwu-ab && systemctl start --no-block fwu-ab")
 	s.ends(r, Reset)
 	const lost = "FAILED 1.0.0 (record-lost: the record was lost while this bank was not the default)"
 	r = s.on("")
