@@ -233,11 +233,17 @@ func (b *bed) reboot(n int, bank string) {
 	b.start()
 }
 
+// manifest makes a signed manifest for an image.
+func (b *bed) manifest(component, image, version, sequence string, more ...string) string {
+	b.Helper()
+	name := component + "-" + version + ".suit"
+	b.run(append([]string{b.program, "manifest", "create", "--component", component, "--image", image, "--version", version, "--sequence", sequence,
+		"--vendor-name", "example.com", "--class-name", "demo board", "--key", "release.key", "-o", name}, more...)...)
+	return name
+}
+
 // bundle makes a signed bundle of an image.
 func (b *bed) bundle(component, image, version, sequence string) string {
 	b.Helper()
-	name := component + "-" + version + ".suit"
-	b.run(b.program, "manifest", "create", "--component", component, "--image", image, "--version", version, "--sequence", sequence,
-		"--vendor-name", "example.com", "--class-name", "demo board", "--key", "release.key", "--bundle", "-o", name)
-	return name
+	return b.manifest(component, image, version, sequence, "--bundle")
 }

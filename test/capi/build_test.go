@@ -174,7 +174,7 @@ func small(t *testing.T, prefix, shared string) {
 	}
 }
 
-// TestInstall: what was installed is found by pkg-config below another root, and a program is made with it.
+// TestInstall: what was installed is found by pkg-config below another root, and the examples are made with it.
 func TestInstall(t *testing.T) {
 	library := capi.Build(t, root, "gcc")
 	dest := t.TempDir()
@@ -186,11 +186,11 @@ func TestInstall(t *testing.T) {
 		}
 	}
 	system := strings.TrimSpace(run(t, "pkg-config", "--variable=pc_path", "pkg-config")) // where libsystemd is found
-	cmd := exec.Command("pkg-config", "--cflags", "--libs", "psa_fwu")
-	cmd.Env = append(os.Environ(), "PKG_CONFIG_SYSROOT_DIR="+dest, "PKG_CONFIG_LIBDIR="+filepath.Join(dest, "usr", lib, "pkgconfig")+":"+system)
-	flags, err := cmd.Output()
+	t.Setenv("PKG_CONFIG_SYSROOT_DIR", dest)
+	t.Setenv("PKG_CONFIG_LIBDIR", filepath.Join(dest, "usr", lib, "pkgconfig")+":"+system)
+	examples, err := filepath.Abs(root + "/examples/c-api")
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, append([]string{"gcc", "-o", filepath.Join(dest, "versions"), root + "/examples/c-api/versions.c"}, strings.Fields(string(flags))...)...)
+	run(t, "make", "-C", dest, "-f", examples+"/Makefile", "VPATH="+examples, "CC="+library.CC)
 }

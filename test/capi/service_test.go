@@ -85,6 +85,12 @@ func TestExamples(t *testing.T) {
 		b.run(examples["clean-all"])
 		state(b, d, 0, fwu.Ready)
 	})
+	t.Run("many blocks, detached manifest", func(t *testing.T) {
+		b := newBed(t, fwuab, "detached")
+		b.run(examples["many-blocks"], "0", "large.img", b.manifest("rootfs", "large.img", "2.3.4", "2"))
+		<-b.reboots
+		state(b, drive(b), 0, fwu.Staged)
+	})
 	t.Run("together", func(t *testing.T) {
 		b := newBed(t, fwuab, "bundled", "none")
 		d := drive(b)
