@@ -34,8 +34,11 @@ static void disconnect(struct connection *c)
 
 static void thread_ends(void *connection)
 {
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before); /* or a cancel that is pending ends it at the first close */
     disconnect(connection);
     free(connection);
+    pthread_setcancelstate(before, NULL);
 }
 
 static void make_key(void)
@@ -243,7 +246,7 @@ static psa_status_t find_service(struct connection *c)
     return status;
 }
 
-psa_status_t fwuab_ask(const struct fwuab_call *call, sd_bus_message **answer)
+static psa_status_t ask(const struct fwuab_call *call, sd_bus_message **answer)
 {
     struct connection *c = of_thread();
     if (c == NULL) {
@@ -271,4 +274,13 @@ psa_status_t fwuab_ask(const struct fwuab_call *call, sd_bus_message **answer)
         }
         known = 0;
     }
+}
+
+psa_status_t fwuab_ask(const struct fwuab_call *call, sd_bus_message **answer)
+{
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before); /* what was allocated for a call would be lost */
+    psa_status_t status = ask(call, answer);
+    pthread_setcancelstate(before, NULL);
+    return status;
 }

@@ -1,5 +1,5 @@
 /*
- * Many threads that come and go, signals that interrupt what they wait for, and a child of fork: threads ID, of a component that is READY and has no manifest.
+ * Many threads that come and go, signals that interrupt what they wait for, pthread_cancel, and a child of fork: threads ID, of a component that is READY and has no manifest.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -63,6 +63,27 @@ static void all_threads(void)
     }
 }
 
+/* A thread that is to end has its answer first. */
+static void *to_end(void *answered)
+{
+    psa_fwu_component_info_t info;
+    pthread_cancel(pthread_self());
+    is("query of a thread that is to end", psa_fwu_query(id, &info), PSA_SUCCESS);
+    *(int *)answered = 1;
+    return NULL;
+}
+
+static void thread_to_end(void)
+{
+    pthread_t thread;
+    int answered = 0;
+    if (pthread_create(&thread, NULL, to_end, &answered) != 0) {
+        abort();
+    }
+    pthread_join(thread, NULL);
+    is("a thread that is to end has its answer", answered, 1);
+}
+
 /* A child has a connection of its own, and takes nothing from that of its parent. */
 static void child(void)
 {
@@ -93,6 +114,7 @@ int main(int argc, char **argv)
         all_threads();
         child();
     }
+    thread_to_end();
     is("cancel", psa_fwu_cancel(id), PSA_SUCCESS);
     is("clean", psa_fwu_clean(id), PSA_SUCCESS);
     if (interruptions == 0) {

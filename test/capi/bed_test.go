@@ -1,9 +1,11 @@
 package capi_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/dbus/privatebus"
+	"github.com/fwu-ab/fwu-ab/test/capi"
 	"github.com/fwu-ab/fwu-ab/test/lab"
 )
 
@@ -43,9 +46,15 @@ func program(t *testing.T) string {
 // newBed makes a device that was booted from bank a, whose components take manifests in these modes, and starts the service.
 func newBed(t *testing.T, fwuab string, modes ...string) *bed {
 	t.Helper()
-	b := &bed{T: t, dir: t.TempDir(), program: fwuab, bus: privatebus.ForTest(t), reboots: make(chan struct{}, 1)}
+	return newBedOn(t, privatebus.ForTest(t), fwuab, 4<<20, modes...)
+}
+
+// newBedOn does so on a bus that runs, with slots of that size for component 0.
+func newBedOn(t *testing.T, bus, fwuab string, size int64, modes ...string) *bed {
+	t.Helper()
+	b := &bed{T: t, dir: t.TempDir(), program: fwuab, bus: bus, reboots: make(chan struct{}, 1)}
 	var err error
-	if b.device, err = lab.New(b.dir, 4<<20, 4<<20, "bundled"); err != nil {
+	if b.device, err = lab.New(b.dir, size, 4<<20, "bundled"); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(b.device.Root, "etc/fwu-ab/fwu-ab.toml")
@@ -73,6 +82,49 @@ func newBed(t *testing.T, fwuab string, modes ...string) *bed {
 		}
 	})
 	return b
+}
+
+// systemBus runs a bus that everybody may connect to, with the policy for the service as it is installed.
+func systemBus(t *testing.T) (address string) {
+	t.Helper()
+	capi.Need(t, "dbus-daemon", "setpriv")
+	if os.Getuid() != 0 {
+		capi.Missing(t, "only root can call as another user")
+	}
+	dir, err := os.MkdirTemp("", "bus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	policy, err := filepath.Abs(root + "/share/dbus-1/system.d/" + dbus.Name + ".conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf(`<busconfig>
+  <listen>unix:path=%s/bus</listen> <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/> <deny own="*"/> <deny send_type="method_call"/> <allow send_type="signal"/> <allow send_destination="org.freedesktop.DBus"/>
+    <allow send_requested_reply="true" send_type="method_return"/> <allow send_requested_reply="true" send_type="error"/> <allow receive_sender="*"/>
+  </policy>
+  <policy user="root"> <allow own="*"/> <allow send_destination="*"/> </policy>
+  <include>%s</include>
+</busconfig>`, dir, policy)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/bus.conf", []byte(config), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("dbus-daemon", "--nofork", "--nopidfile", "--nosyslog", "--print-address=1", "--config-file="+dir+"/bus.conf")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
+	if address, err = bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(address)
 }
 
 func pattern(n int) []byte {
@@ -181,11 +233,17 @@ func (b *bed) reboot(n int, bank string) {
 	b.start()
 }
 
+// manifest makes a signed manifest for an image.
+func (b *bed) manifest(component, image, version, sequence string, more ...string) string {
+	b.Helper()
+	name := component + "-" + version + ".suit"
+	b.run(append([]string{b.program, "manifest", "create", "--component", component, "--image", image, "--version", version, "--sequence", sequence,
+		"--vendor-name", "example.com", "--class-name", "demo board", "--key", "release.key", "-o", name}, more...)...)
+	return name
+}
+
 // bundle makes a signed bundle of an image.
 func (b *bed) bundle(component, image, version, sequence string) string {
 	b.Helper()
-	name := component + "-" + version + ".suit"
-	b.run(b.program, "manifest", "create", "--component", component, "--image", image, "--version", version, "--sequence", sequence,
-		"--vendor-name", "example.com", "--class-name", "demo board", "--key", "release.key", "--bundle", "-o", name)
-	return name
+	return b.manifest(component, image, version, sequence, "--bundle")
 }

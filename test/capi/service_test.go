@@ -1,11 +1,17 @@
 package capi_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/fwu-ab/fwu-ab/dbus"
+	"github.com/fwu-ab/fwu-ab/dbus/privatebus"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/test/capi"
 )
@@ -79,6 +85,12 @@ func TestExamples(t *testing.T) {
 		b.run(examples["clean-all"])
 		state(b, d, 0, fwu.Ready)
 	})
+	t.Run("many blocks, detached manifest", func(t *testing.T) {
+		b := newBed(t, fwuab, "detached")
+		b.run(examples["many-blocks"], "0", "large.img", b.manifest("rootfs", "large.img", "2.3.4", "2"))
+		<-b.reboots
+		state(b, drive(b), 0, fwu.Staged)
+	})
 	t.Run("together", func(t *testing.T) {
 		b := newBed(t, fwuab, "bundled", "none")
 		d := drive(b)
@@ -113,21 +125,27 @@ func TestLibrary(t *testing.T) {
 			capi.Need(t, append([]string{how.cc}, how.under...)[:min(1+len(how.under), 2)]...)
 			library := capi.Build(t, root, how.cc, how.flags...)
 			b := newBed(t, fwuab, "none", "bundled")
-			for _, name := range []string{"arguments", "threads"} {
-				if out := b.run(append(how.under, library.Program(t, "psa/tests/"+name+".c"), "0")...); out != "" {
-					t.Errorf("%s: %s", name, out)
-				}
-			}
-			d, err := capi.Drive(b.bus, append(how.under, library.Program(t, "psa/tests/driver.c"))...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			anyOrder(b, d)
-			inOrder(b, d)
-			if err := d.Close(); err != nil {
-				t.Error(err)
-			}
+			exercise(b, library, how.under...)
 		})
+	}
+}
+
+// exercise runs the programs, under another one that is given, on a device whose component 0 has no manifest and whose component 1 has bundles.
+func exercise(b *bed, library *capi.Library, under ...string) {
+	b.Helper()
+	for _, name := range []string{"arguments", "threads"} {
+		if out := b.run(append(slices.Clone(under), library.Program(b, "psa/tests/"+name+".c"), "0")...); out != "" {
+			b.Errorf("%s: %s", name, out)
+		}
+	}
+	d, err := capi.Drive(b.bus, append(slices.Clone(under), library.Program(b, "psa/tests/driver.c"))...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	anyOrder(b, d)
+	inOrder(b, d)
+	if err := d.Close(); err != nil {
+		b.Error(err)
 	}
 }
 
@@ -188,5 +206,89 @@ func inOrder(b *bed, d *capi.Driver) {
 	}
 	if i, err := d.Query(ctx, 1); err != nil || i.State != fwu.Candidate || !strings.HasPrefix(i.Impl.ManifestDigest, "sha256:") {
 		b.Fatalf("%+v, %v", i, err)
+	}
+}
+
+// TestCancelInAnotherThread: the finish that it ends reads an image that is large, and nearly all of it a hole.
+func TestCancelInAnotherThread(t *testing.T) {
+	library := capi.Build(t, root, "gcc")
+	const size = 1 << 30
+	b := newBedOn(t, privatebus.ForTest(t), program(t), size, "none")
+	d := drive(t, b.bus)
+	ctx := t.Context()
+	if err := errors.Join(d.Start(ctx, 0, nil), d.Write(ctx, 0, 0, pattern(4096)), d.Write(ctx, 0, size-4096, pattern(4096))); err != nil {
+		t.Fatal(err)
+	}
+	client, err := dbus.Dial(ctx, b.bus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	events, err := client.Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := b.command(library.Program(t, "psa/tests/cancel.c"), "0")
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	finished := false
+	for e := range events {
+		if finished = e.Finished == fwu.OpFinish; finished {
+			if e.Status != fwu.BadState || e.Reason != fwu.ReasonCancelled {
+				t.Errorf("the finish ended with %v, %q, %s", e.Status, e.Reason, e.Text)
+			}
+			break
+		}
+		if e.Component == 0 && e.Info.Impl.Operation == fwu.OpFinish {
+			_ = in.Close() // now it cancels
+		}
+	}
+	_ = in.Close()
+	if err := cmd.Wait(); err != nil || said.Len() > 0 || !finished {
+		t.Fatalf("%v, finished: %v\n%s", err, finished, &said)
+	}
+	if i, err := d.Query(ctx, 0); err != nil || i.State != fwu.Failed || i.Impl.Reason != fwu.ReasonCancelled {
+		t.Errorf("%v, %q, %v", i.State, i.Impl.Reason, err)
+	}
+}
+
+// TestOrdinaryUser: who is neither root nor known to polkit may query.
+func TestOrdinaryUser(t *testing.T) {
+	library := capi.Build(t, root, "gcc")
+	b := newBedOn(t, systemBus(t), program(t), 4<<20, "none")
+	driver := library.Program(t, "psa/tests/driver.c")
+	if err := errors.Join(os.Chmod(library.Dir, 0o755), os.Chmod(filepath.Dir(library.Dir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	user, err := capi.Drive(b.bus, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", driver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	if i, err := user.Query(ctx, 0); err != nil || i.State != fwu.Ready {
+		t.Errorf("query: %v, %v", i.State, err)
+	}
+	_, install := user.Install(ctx)
+	_, reject := user.Reject(ctx, fwu.Rejection{})
+	for name, err := range map[string]error{
+		"start": user.Start(ctx, 0, nil), "write": user.Write(ctx, 0, 0, pattern(100)), "finish": user.Finish(ctx, 0), "cancel": user.Cancel(ctx, 0), "clean": user.Clean(ctx, 0),
+		"install": install, "reject": reject, "accept": user.Accept(ctx), "request_reboot": user.RequestReboot(ctx),
+	} {
+		if fwu.StatusOf(err) != fwu.NotPermitted {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := user.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := drive(t, b.bus).Start(ctx, 0, nil); err != nil {
+		t.Errorf("start by root: %v", err)
 	}
 }

@@ -118,7 +118,7 @@ psa_status_t psa_fwu_write(psa_fwu_component_t component,
 /* Declares the image complete; it is verified. May take long. */
 psa_status_t psa_fwu_finish(psa_fwu_component_t component);
 
-/* Ends the preparation of an image, and a psa_fwu_finish that is under way. */
+/* Ends the preparation of an image, and a psa_fwu_finish that is under way, which returns PSA_ERROR_BAD_STATE. */
 psa_status_t psa_fwu_cancel(psa_fwu_component_t component);
 
 /* Makes a component ready for the next image. May take long. */
