@@ -16,6 +16,8 @@ TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils man-db groff mandoc bash
 # The C library is tried with two compilers, for three architectures, two of them emulated, and under valgrind.
 C_PACKAGES = make g++ clang valgrind qemu-user gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
+DEB_PACKAGES = binutils git lintian mmdebstrap
+
 # Debian's U-Boot is built from source: for the PC that QEMU is, and as a Linux process.
 UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig xxd u-boot-tools
 VM_PACKAGES = $(UBOOT_PACKAGES) qemu-system-x86 ovmf mmdebstrap mtools dosfstools e2fsprogs kmod systemd cpio
@@ -31,8 +33,8 @@ PREFIX ?= /usr
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 PROGRAM ?= build/fwu-ab
-# What pages and packages say of themselves: the commit, unless it is given.
-VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-/+/g' | grep . || git log -1 --date=format:%Y%m%d --format=0~git%cd.%h 2>/dev/null || echo 0)
+# What pages and packages say of themselves: the commit, unless it is given. To Debian, ~ is before a version and + is after it.
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-rc/~rc/; s/-/+/g' | grep . || git log -1 --date=format:%Y%m%d --format=0~git%cd.%h 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 # Whether the C library is installed too: yes or no, else if libsystemd is there.
 PKG_CONFIG ?= pkg-config
@@ -40,7 +42,7 @@ CAPI ?= $(if $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo yes),
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help build generate install place capi install-capi units demo test check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages test-packages vm-packages
+.PHONY: help build generate install place capi install-capi units deb deb-test demo test check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -98,7 +100,7 @@ demo: demo-packages build ## a device goes through updates, a broken one, a powe
 	$(BUILD) -o build/demo ./test/demo
 	./build/demo -fwu-ab build/fwu-ab
 
-test: test-packages check units unit race 386 cross crash conformance fuzz vm demo ## everything
+test: test-packages check units unit race 386 cross crash conformance fuzz deb-test vm demo ## everything
 	@echo "make test: passed"
 
 check: ## formatting and static analysis
@@ -122,6 +124,19 @@ cross: ## static programs for every architecture
 		if readelf -l build/fwu-ab-$$a | grep -q INTERP; then echo "build/fwu-ab-$$a is not static"; exit 1; fi; \
 		echo "fwu-ab-$$a: static, $$(stat -c %s build/fwu-ab-$$a) bytes"; \
 	done
+
+# Debian's names of architectures, and Go's.
+DEBS = amd64:amd64 armhf:arm arm64:arm64 riscv64:riscv64
+
+deb: cross generate ## build Debian packages, build/deb/*.deb
+	rm -rf build/deb
+	@for d in $(DEBS); do \
+		$(MAKE) -s place DESTDIR=build/deb/$${d%:*} PROGRAM=build/fwu-ab-$${d#*:} ZSHDIR=/usr/share/zsh/vendor-completions CAPI=no; \
+		packaging/deb/build build/deb/$${d%:*} $${d%:*} '$(VERSION)' build/deb; \
+	done
+
+deb-test: deb-packages deb ## lintian, reproducibility, and an installation from first to last in a Debian root; needs root
+	packaging/deb/test build/deb '$(VERSION)' $(filter $(shell dpkg --print-architecture):%,$(DEBS))
 
 crash: ## power cuts at every write, and media that fail
 	FWUAB_CRASH=full GOGC=400 $(GO) test -count=1 -v -timeout 40m ./test/crash/... | grep -vE '^(=== (RUN|PAUSE|CONT)|    --- PASS)'
@@ -173,6 +188,9 @@ demo-packages:
 
 vm-packages:
 	$(call need,$(VM_PACKAGES))
+
+deb-packages:
+	$(call need,$(DEB_PACKAGES))
 
 test-packages:
 	$(call need,$(TEST_PACKAGES))

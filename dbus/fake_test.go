@@ -86,6 +86,13 @@ func (f *fake) recorded() []string {
 	return append([]string(nil), f.calls...)
 }
 
+// forget gives up what was written.
+func (f *fake) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.images, f.calls = map[fwu.ID][]byte{}, nil
+}
+
 // hold makes Finish, Install and Clean wait until the returned function is called.
 func (f *fake) hold() (release func()) {
 	block := make(chan struct{})

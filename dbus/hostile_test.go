@@ -3,9 +3,11 @@ package dbus
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"net"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,22 +17,73 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// descriptors counts those of this process, which is the service's as well.
-func descriptors(t *testing.T) int {
+// use is what a caller could make the service keep. The service is in this process.
+type use struct {
+	descriptors, goroutines, peers int
+	heap                           uint64
+}
+
+func (s *service) use(t *testing.T) use {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(all)
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what was in pools goes the second time
+	runtime.ReadMemStats(&m)
+	ss := s.server.current.Load()
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return use{len(all), runtime.NumGoroutine(), len(ss.peers), m.HeapAlloc}
 }
 
-// steady checks that as many descriptors are open after f as before.
-func steady(t *testing.T, f func()) {
+// heapMargin is what the runtime keeps of goroutines that have ended, and the tests of their connections. Of ten thousand calls it is a hundred bytes each. They are sent by
+// a crafted caller: the library has a goroutine for each call that waits.
+const heapMargin = 1 << 20
+
+// caller is a connection that the test closes.
+func (s *service) caller(t *testing.T) *godbus.Conn {
 	t.Helper()
-	before := descriptors(t)
+	c, err := godbus.Connect(s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// known is a connection that the service knows of.
+func (s *service) known(t *testing.T) *godbus.Conn {
+	t.Helper()
+	c := s.raw(t)
+	ping(t, c)
+	return c
+}
+
+func ping(t *testing.T, c *godbus.Conn) {
+	t.Helper()
+	if err := c.Object(Name, Path).Call("org.freedesktop.DBus.Peer.Ping", 0).Err; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// steady checks that the service holds no more after f than before, and that it answers. Connections are made before, known ones, or closed by f.
+func (s *service) steady(t *testing.T, f func()) {
+	t.Helper()
+	before := s.use(t)
 	f()
-	eventually(t, fmt.Sprintf("%d descriptors again", before), func() bool { return descriptors(t) <= before })
+	c := s.caller(t)
+	err := c.Object(Name, componentFolder+"/0").Call(ComponentInterface+".Query", 0).Err
+	if err := errors.Join(err, c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var after use
+	defer func() { t.Logf("before %+v, after %+v", before, after) }()
+	eventually(t, "the service holds as much as before", func() bool {
+		after = s.use(t)
+		return after.descriptors <= before.descriptors && after.goroutines <= before.goroutines && after.peers <= before.peers && after.heap <= before.heap+heapMargin
+	})
 }
 
 func null(t *testing.T) godbus.UnixFD {
@@ -43,38 +96,105 @@ func null(t *testing.T) godbus.UnixFD {
 	return godbus.UnixFD(fd)
 }
 
+// sample is an argument of one complete type.
+type sample struct {
+	signature string
+	v         any
+}
+
+// samples are one of each type that there is, and of some that are made of them. Whatever can carry a descriptor does.
+func samples(fd godbus.UnixFD) []sample {
+	var all []sample
+	for _, v := range []any{
+		map[string]godbus.Variant{"fd": godbus.MakeVariant(fd)}, map[string]string{}, []byte{1}, []string{}, []godbus.UnixFD{fd, fd, fd}, [][]byte{},
+		struct{ A, B int32 }{}, byte(0), true, int16(0), uint16(0), int32(fd), uint32(fd), int64(0), uint64(0), 0.0, fd, "x", godbus.ObjectPath("/"),
+		godbus.ParseSignatureMust("h"), godbus.MakeVariant(fd),
+	} {
+		all = append(all, sample{godbus.SignatureOf(v).String(), v})
+	}
+	return all
+}
+
+// arguments are what a method takes, by its signature.
+func arguments(t *testing.T, signature string, known []sample) []any {
+	var args []any
+	for signature != "" {
+		i := slices.IndexFunc(known, func(v sample) bool { return strings.HasPrefix(signature, v.signature) })
+		if i < 0 {
+			t.Fatalf("no value for %q", signature)
+		}
+		args, signature = append(args, known[i].v), signature[len(known[i].signature):]
+	}
+	return args
+}
+
+// mistakes are the ways to get arguments wrong by one: left out, of another type, too many.
+func mistakes(right []any, known []sample) [][]any {
+	var all [][]any
+	for i := range len(right) + 1 {
+		for _, v := range known {
+			all = append(all, slices.Concat(right[:i], []any{v.v}, right[i:]))
+			if i < len(right) {
+				all = append(all, slices.Concat(right[:i], []any{v.v}, right[i+1:]))
+			}
+		}
+		if i < len(right) {
+			all = append(all, slices.Concat(right[:i], right[i+1:]))
+		}
+	}
+	return append(all, nil, []any{"a", "b", "c", "d"})
+}
+
 func TestWrongSignaturesOfEveryMethod(t *testing.T) {
 	s := serve(t, Options{})
-	c := s.raw(t)
-	fd := null(t)
-	wrong := [][]any{
-		{},
-		{int32(0)}, {uint64(0)}, {fd}, {"x"}, {[]byte{1}}, {options()},
-		{int32(0), options()}, {[]byte{1}, options()}, {uint64(0), []byte{1}}, {uint64(0), "x"}, {uint32(0), []byte{1}},
-		{uint64(0), int32(1), uint64(0), options()},
-		{uint64(0), uint32(1), uint64(0), options()},
-		{uint64(0), int32(fd), uint64(0), options()},
-		{uint64(0), []godbus.UnixFD{fd}, uint64(0), options()},
-		{uint64(0), godbus.MakeVariant(fd), uint64(0), options()},
-		{uint64(0), fd, int64(0), options()},
-		{uint64(0), fd, uint64(0), options(), fd},
-		{uint64(0), fd, uint64(0), map[string]string{}},
-		{[]godbus.UnixFD{fd, fd, fd}},
-		{map[string]godbus.Variant{"x": godbus.MakeVariant(fd)}, "x"},
-		{"a", "b", "c", "d"},
-	}
-	steady(t, func() {
+	c := s.known(t)
+	known := samples(null(t))
+	sent := 0
+	s.steady(t, func() {
 		for _, o := range newTree(s.Components()) {
 			for _, i := range o.interfaces {
 				for _, m := range i.methods {
-					for _, args := range wrong {
-						if len(args) == 0 && m.in == "" || len(args) > 0 && godbus.SignatureOf(args...).String() == m.in {
-							continue
+					done := make(chan *godbus.Call, 1000)
+					waiting := 0
+					for _, args := range mistakes(arguments(t, m.in, known), known) {
+						if godbus.SignatureOf(args...).String() != m.in {
+							c.Object(Name, o.path).Go(i.name+"."+m.name, 0, done, args...)
+							waiting++
 						}
-						err := c.Object(Name, o.path).Call(i.name+"."+m.name, 0, args...).Err
-						if errorName(err) != busErrorPrefix+"InvalidArgs" {
-							t.Errorf("%s %s(%v): %v", o.path, m.name, args, err)
+					}
+					sent += waiting
+					for range waiting {
+						if call := <-done; errorName(call.Err) != busErrorPrefix+"InvalidArgs" {
+							t.Errorf("%s %s(%v): %v", o.path, m.name, call.Args, call.Err)
 						}
+					}
+				}
+			}
+		}
+	})
+	t.Logf("%d calls", sent)
+	if calls := s.recorded(); len(calls) > 0 {
+		t.Errorf("the service did %v", calls)
+	}
+}
+
+func TestEveryMethodOfWhatIsNotThere(t *testing.T) {
+	s := serve(t, Options{})
+	c := s.known(t)
+	known := samples(null(t))
+	want := map[string]string{
+		"/org/fwuab/Other": busErrorPrefix + "UnknownObject", Path + "/x": busErrorPrefix + "UnknownObject", "/": busErrorPrefix + "UnknownInterface", componentFolder: busErrorPrefix + "UnknownInterface",
+	}
+	for _, id := range []string{"1", "255", "256", "4294967296", "18446744073709551616", "00", "07", "0x0", "0/0", "_", strings.Repeat("7", 30000)} {
+		want[componentFolder+"/"+id] = errorPrefix + "DoesNotExist"
+	}
+	s.steady(t, func() {
+		for path, want := range want {
+			for _, i := range []iface{managerInterface(), componentInterface()} {
+				for _, m := range i.methods {
+					err := c.Object(Name, godbus.ObjectPath(path)).Call(i.name+"."+m.name, 0, arguments(t, m.in, known)...).Err
+					if errorName(err) != want {
+						t.Errorf("%.60s %s: %v, want %s", path, m.name, err, want)
 					}
 				}
 			}
@@ -87,7 +207,7 @@ func TestWrongSignaturesOfEveryMethod(t *testing.T) {
 
 func TestRefusedArguments(t *testing.T) {
 	s := serve(t, Options{})
-	c := s.raw(t)
+	c := s.known(t)
 	fd := null(t)
 	option := map[string]godbus.Variant{"force": godbus.MakeVariant(true)}
 	fdOption := map[string]godbus.Variant{"fd": godbus.MakeVariant(fd)}
@@ -125,7 +245,7 @@ func TestRefusedArguments(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			steady(t, func() {
+			s.steady(t, func() {
 				err := c.Object(Name, godbus.ObjectPath(test.path)).Call(Name+"."+test.method, 0, test.args...).Err
 				if errorName(err) != test.want {
 					t.Errorf("got %s (%v), want %s", errorName(err), err, test.want)
@@ -157,17 +277,19 @@ func TestMethodWithoutInterface(t *testing.T) {
 // crafted is a connection that sends messages which no library makes.
 type crafted struct {
 	socket  *net.UnixConn
-	answers chan *godbus.Message
+	serial  uint32
+	answers chan string // the names of errors, empty where there is none
 }
 
 func (s *service) crafted(t *testing.T) *crafted {
 	t.Helper()
-	c := &crafted{answers: make(chan *godbus.Message, 100)}
+	c := &crafted{serial: craftedSerial, answers: make(chan string, many)}
 	conn, err := connect(t.Context(), s.address, func(socket *net.UnixConn) (*godbus.Conn, error) {
 		c.socket = socket
 		return godbus.DialUnix(socket, godbus.WithIncomingInterceptor(func(m *godbus.Message) {
-			if m.Headers[godbus.FieldReplySerial].Value() == uint32(craftedSerial) {
-				c.answers <- m
+			if n, _ := m.Headers[godbus.FieldReplySerial].Value().(uint32); n > craftedSerial {
+				name, _ := m.Headers[godbus.FieldErrorName].Value().(string)
+				c.answers <- name
 			}
 		}))
 	})
@@ -175,10 +297,12 @@ func (s *service) crafted(t *testing.T) *crafted {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
+	ping(t, conn)
 	return c
 }
 
-const craftedSerial = 7777
+// craftedSerial is beyond what the library counts to.
+const craftedSerial = 1 << 20
 
 // send sends a message with a body as it is on the wire, and descriptors.
 func (c *crafted) send(t *testing.T, kind godbus.Type, flags godbus.Flags, headers map[godbus.HeaderField]any, signature string, body []byte, fds ...int) {
@@ -199,7 +323,8 @@ func (c *crafted) send(t *testing.T, kind godbus.Type, flags godbus.Flags, heade
 	}
 	frame := append(buf.Bytes(), body...)
 	binary.LittleEndian.PutUint32(frame[4:], uint32(len(body)))
-	binary.LittleEndian.PutUint32(frame[8:], craftedSerial)
+	c.serial++
+	binary.LittleEndian.PutUint32(frame[8:], c.serial)
 	n, _, err := c.socket.WriteMsgUnix(frame, unix.UnixRights(fds...), nil)
 	for ; err == nil && n < len(frame); frame = frame[n:] {
 		n, err = c.socket.Write(frame[n:])
@@ -241,19 +366,67 @@ func TestSizesOfBlocks(t *testing.T) {
 		{"largest block", "Write", "tay", encoded(uint64(0), make([]byte, fwu.MaxWriteSize)), ""},
 		{"a byte more", "Write", "tay", encoded(uint64(0), make([]byte, fwu.MaxWriteSize+1)), errorPrefix + "InvalidArgument"},
 		{"far more", "Write", "tay", encoded(uint64(0), make([]byte, 20<<20)), errorPrefix + "InvalidArgument"},
+		{"nearly all that the bus lets through", "Write", "tay", encoded(uint64(0), make([]byte, 32<<20-4096)), errorPrefix + "InvalidArgument"},
 		{"large manifest", "Start", "aya{sv}", encoded(make([]byte, 1<<20), nil), ""},
 		{"manifest that is far too large", "Start", "aya{sv}", encoded(make([]byte, 20<<20), nil), busErrorPrefix + "LimitsExceeded"},
 		{"far too much of what nobody asked for", "Query", "ay", encoded(make([]byte, 20<<20)), busErrorPrefix + "InvalidArgs"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			c.send(t, godbus.TypeMethodCall, 0, map[godbus.HeaderField]any{godbus.FieldMember: test.member}, test.signature, test.body)
-			answer := <-c.answers
-			if got, _ := answer.Headers[godbus.FieldErrorName].Value().(string); got != test.want {
-				t.Errorf("answered %v", answer)
-			}
+			s.steady(t, func() {
+				c.send(t, godbus.TypeMethodCall, 0, map[godbus.HeaderField]any{godbus.FieldMember: test.member}, test.signature, test.body)
+				if got := <-c.answers; got != test.want {
+					t.Errorf("answered %q", got)
+				}
+				s.forget()
+			})
 		})
 	}
+}
+
+// A header as large as no call has is skipped: who sent it is not known.
+func TestHugeHeader(t *testing.T) {
+	s := serve(t, Options{})
+	c := s.crafted(t)
+	fd := int(null(t))
+	s.steady(t, func() {
+		path := godbus.ObjectPath(componentFolder + "/" + strings.Repeat("7", 20<<20))
+		c.send(t, godbus.TypeMethodCall, 0, map[godbus.HeaderField]any{godbus.FieldPath: path}, "ay", encoded(make([]byte, 1<<20)), fd)
+	})
+	if calls := s.recorded(); len(calls) > 0 {
+		t.Errorf("the service did %v", calls)
+	}
+}
+
+func TestBlocksThatWaitAreBounded(t *testing.T) {
+	s := serve(t, Options{})
+	release := s.hold()
+	c, other := s.crafted(t), s.known(t)
+	body := encoded(uint64(0), make([]byte, fwu.MaxWriteSize))
+	const sent = maxPendingBytes/fwu.MaxWriteSize + 10
+	s.steady(t, func() {
+		finish := other.Object(Name, componentFolder+"/0").Go(ComponentInterface+".Finish", 0, make(chan *godbus.Call, 1), options())
+		s.began(t)
+		for range sent {
+			c.send(t, godbus.TypeMethodCall, 0, map[godbus.HeaderField]any{godbus.FieldMember: "Write"}, "tay", body)
+		}
+		taken := maxPendingBytes / len(body)
+		for range sent - taken {
+			if answer := <-c.answers; answer != busErrorPrefix+"LimitsExceeded" {
+				t.Fatalf("answered while Finish runs: %q", answer)
+			}
+		}
+		release()
+		for range taken {
+			if answer := <-c.answers; answer != "" {
+				t.Errorf("answered %q", answer)
+			}
+		}
+		if err := (<-finish.Done).Err; err != nil {
+			t.Error(err)
+		}
+		s.forget()
+	})
 }
 
 func TestDescriptorsThatTheMessageDoesNotReferTo(t *testing.T) {
@@ -265,8 +438,15 @@ func TestDescriptorsThatTheMessageDoesNotReferTo(t *testing.T) {
 	send := func(kind godbus.Type, headers map[godbus.HeaderField]any, signature string, body []byte, fds ...int) {
 		c.send(t, kind, godbus.FlagNoReplyExpected, headers, signature, body, fds...)
 	}
-	settled := s.raw(t)
-	steady(t, func() {
+	settled := s.known(t)
+	s.steady(t, func() {
+		// An index is none of our own descriptors, and neither is a number.
+		for i := range uint32(100) {
+			send(godbus.TypeMethodCall, nil, "thta{sv}", encoded(uint64(0), i+1, uint64(0), nil), fd)
+			send(godbus.TypeMethodCall, nil, "thta{sv}", encoded(uint64(0), i, uint64(0), nil))
+			send(godbus.TypeMethodCall, nil, "tita{sv}", encoded(uint64(0), i, uint64(0), nil), fd)
+			send(godbus.TypeMethodCall, nil, "tita{sv}", encoded(uint64(0), i, uint64(0), nil))
+		}
 		for range 20 {
 			send(godbus.TypeMethodCall, nil, "", nil, ten...)
 			send(godbus.TypeMethodCall, field(godbus.FieldMember, "Nothing"), "", nil, ten...)
@@ -278,9 +458,7 @@ func TestDescriptorsThatTheMessageDoesNotReferTo(t *testing.T) {
 			send(godbus.TypeMethodReply, field(godbus.FieldReplySerial, uint32(2)), "h", encoded(uint32(5)), ten...)
 		}
 		// The service answers still, after all of them.
-		if err := settled.Object(Name, Path).Call("org.freedesktop.DBus.Peer.Ping", 0).Err; err != nil {
-			t.Fatal(err)
-		}
+		ping(t, settled)
 	})
 	if calls := s.recorded(); len(calls) > 0 {
 		t.Errorf("the service did %v", calls)
@@ -315,25 +493,22 @@ func TestNobodyIsAnsweredWhoDoesNotWantIt(t *testing.T) {
 	}
 }
 
-func TestAThousandCallsAtOnce(t *testing.T) {
+const many = 10000
+
+func TestTenThousandCallsAtOnce(t *testing.T) {
 	s := serve(t, Options{})
 	release := s.hold()
-	c, other := s.raw(t), s.raw(t)
-	fd := null(t)
-	o := c.Object(Name, componentFolder+"/0")
-	steady(t, func() {
-		done := make(chan *godbus.Call, 1001)
-		o.Go(ComponentInterface+".Finish", 0, done, options())
+	c, other := s.crafted(t), s.known(t)
+	fd := int(null(t))
+	s.steady(t, func() {
+		finish := other.Object(Name, componentFolder+"/0").Go(ComponentInterface+".Finish", 0, make(chan *godbus.Call, 1), options())
 		s.began(t)
-		for range 1000 {
-			o.Go(ComponentInterface+".WriteFile", 0, done, uint64(0), fd, uint64(0), options())
+		for range many {
+			c.send(t, godbus.TypeMethodCall, 0, nil, "thta{sv}", encoded(uint64(0), uint32(0), uint64(0), nil), fd)
 		}
-		refused := 0
-		for range 1001 - maxPendingOfPeer {
-			if call := <-done; errorName(call.Err) == busErrorPrefix+"LimitsExceeded" {
-				refused++
-			} else {
-				t.Fatalf("answered while Finish runs: %v", call.Err)
+		for range many - maxPendingOfPeer {
+			if answer := <-c.answers; answer != busErrorPrefix+"LimitsExceeded" {
+				t.Fatalf("answered while Finish runs: %q", answer)
 			}
 		}
 		// Another caller is served meanwhile.
@@ -341,29 +516,134 @@ func TestAThousandCallsAtOnce(t *testing.T) {
 			t.Error(err)
 		}
 		release()
-		go func() {
-			for range maxPendingOfPeer - 1 {
-				<-s.begun
-			}
-		}()
 		for range maxPendingOfPeer {
-			if call := <-done; call.Err != nil {
-				t.Error(call.Err)
+			s.began(t)
+			if answer := <-c.answers; answer != "" {
+				t.Errorf("answered %q", answer)
+			}
+		}
+		if err := (<-finish.Done).Err; err != nil {
+			t.Error(err)
+		}
+		s.forget()
+	})
+}
+
+func TestTenThousandQueriesAtOnce(t *testing.T) {
+	s := serve(t, Options{})
+	c := s.crafted(t)
+	s.steady(t, func() {
+		for range many {
+			c.send(t, godbus.TypeMethodCall, 0, map[godbus.HeaderField]any{godbus.FieldMember: "Query"}, "", nil)
+		}
+		for range many {
+			if answer := <-c.answers; answer != "" && answer != busErrorPrefix+"LimitsExceeded" {
+				t.Fatalf("answered %q", answer)
 			}
 		}
 	})
 }
 
-func TestAThousandQueriesAtOnce(t *testing.T) {
+// pipe is a file that nothing comes from, and its other end.
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	return r, w
+}
+
+func TestCallersThatVanishInTheMiddle(t *testing.T) {
 	s := serve(t, Options{})
-	c := s.raw(t)
-	done := make(chan *godbus.Call, 1000)
-	for range 1000 {
-		c.Object(Name, componentFolder+"/0").Go(ComponentInterface+".Query", 0, done)
-	}
-	for range 1000 {
-		if call := <-done; call.Err != nil && errorName(call.Err) != busErrorPrefix+"LimitsExceeded" {
-			t.Fatal(call.Err)
+	r, _ := pipe(t)
+	file := godbus.UnixFD(r.Fd())
+	s.steady(t, func() {
+		for range 50 {
+			c := s.caller(t)
+			done := make(chan *godbus.Call, 1000)
+			for _, path := range []godbus.ObjectPath{componentFolder + "/0", componentFolder + "/7"} {
+				for range 3 {
+					c.Object(Name, path).Go(ComponentInterface+".WriteFile", 0, done, uint64(0), file, uint64(0), options())
+				}
+				c.Object(Name, path).Go(ComponentInterface+".Finish", 0, done, options())
+			}
+			for range 100 {
+				c.Object(Name, Path).Go("org.freedesktop.DBus.ObjectManager.GetManagedObjects", 0, done)
+			}
+			s.began(t) // at least one transfer of it runs
+			_ = c.Close()
+			eventually(t, "its transfers end", func() bool {
+				for len(s.begun) > 0 {
+					<-s.begun
+				}
+				return !s.server.Busy()
+			})
 		}
-	}
+		s.forget()
+	})
+}
+
+func TestTwoTransfersAndACancel(t *testing.T) {
+	s := serve(t, Options{})
+	third := s.known(t)
+	s.steady(t, func() {
+		type transfer struct {
+			conn *godbus.Conn
+			w    *os.File
+			done *godbus.Call
+		}
+		begin := func(path godbus.ObjectPath) transfer {
+			c := s.caller(t)
+			r, w := pipe(t)
+			done := c.Object(Name, path).Go(ComponentInterface+".WriteFile", 0, make(chan *godbus.Call, 1), uint64(0), godbus.UnixFD(r.Fd()), uint64(0), options())
+			s.began(t)
+			_ = r.Close()
+			return transfer{c, w, done}
+		}
+		write := func(w *os.File, what string) {
+			if _, err := w.WriteString(what); err != nil {
+				t.Fatal(err)
+			}
+		}
+		arrived := func(id fwu.ID, what string) {
+			eventually(t, what+" arrives", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return string(s.images[id]) == what })
+		}
+		// The one dies in the middle, the other gets to its end.
+		dies, lives := begin(componentFolder+"/0"), begin(componentFolder+"/7")
+		write(dies.w, "half an im")
+		write(lives.w, "the image")
+		arrived(0, "half an im")
+		arrived(7, "the image")
+		_ = dies.conn.Close()
+		eventually(t, "the transfer ends", func() bool { i, _ := s.Query(t.Context(), 0); return i.Impl.Operation == "" })
+		if i, _ := s.Query(t.Context(), 7); i.Impl.Operation != fwu.OpWrite {
+			t.Error("that of the other ended too")
+		}
+		if _, err := dies.w.WriteString("x"); !errors.Is(err, unix.EPIPE) {
+			t.Errorf("somebody still has the file of the one who died: %v", err)
+		}
+		write(lives.w, ", all of it")
+		_, _ = dies.w.Close(), lives.w.Close()
+		var written uint64
+		if err := (<-lives.done.Done).Store(&written); err != nil || written != uint64(len("the image, all of it")) {
+			t.Errorf("%d bytes, %v", written, err)
+		}
+		arrived(7, "the image, all of it")
+		// A third one ends what is stalled, and what waits behind it goes on.
+		stalled := begin(componentFolder + "/0")
+		next := lives.conn.Object(Name, componentFolder+"/0").Go(ComponentInterface+".Clean", 0, make(chan *godbus.Call, 1), options())
+		if err := third.Object(Name, componentFolder+"/0").Call(ComponentInterface+".Cancel", 0).Err; err != nil {
+			t.Error(err)
+		}
+		if err := (<-stalled.done.Done).Err; errorName(err) != errorPrefix+"BadState" {
+			t.Errorf("the transfer ended with %v", err)
+		}
+		if err := (<-next.Done).Err; err != nil {
+			t.Error(err)
+		}
+		_, _, _ = stalled.w.Close(), stalled.conn.Close(), lives.conn.Close()
+		s.forget()
+	})
 }

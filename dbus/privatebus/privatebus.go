@@ -18,7 +18,8 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// config lets everybody who can connect do everything; the kernel says who connects, and only the user that runs the bus may.
+// config lets everybody who can connect do everything; the kernel says who connects, and only the user that runs the bus may. The service is sent more descriptors than one
+// caller may have under way, so that the bus refuses nobody on account of another.
 const config = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -30,6 +31,7 @@ const config = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Config
     <allow own="*"/>
   </policy>
   <limit name="max_replies_per_connection">50000</limit>
+  <limit name="max_outgoing_unix_fds">1024</limit>
 </busconfig>
 `
 
