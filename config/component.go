@@ -70,6 +70,8 @@ func (s *scope) component(name string, d defaults, trial bool, devices, ids plac
 	c.Live = sub.choice("kind", "bank", "live") == "live"
 	c.Manifest = fwu.ManifestMode(sub.choice("manifest", string(fwu.Detached), string(fwu.Bundled), string(fwu.None)))
 	c.VolatileStaging = sub.boolean("volatile-staging", false)
+	c.Discard = sub.boolean("discard", false)
+	c.ReadBack = sub.boolean("read-back", true)
 	c.Slots = sub.slots(devices)
 	sub.ofLive(&c, trial)
 	sub.authority(&c, d)

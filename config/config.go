@@ -114,6 +114,10 @@ type Component struct {
 	Slots           [2]string
 	Manifest        fwu.ManifestMode
 	VolatileStaging bool
+	// Discard has Clean discard the slot. Else what it holds is kept, and blocks that the next image has, too, are not written again.
+	Discard bool
+	// ReadBack has what was written read back from the medium before the image counts.
+	ReadBack bool
 	// Unit is restarted when the image of a live component changes; may be empty.
 	Unit string
 	// Device is what a manifest must be for; zero where Manifest is fwu.None and nothing is configured.

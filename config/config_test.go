@@ -92,7 +92,7 @@ func TestTheSmallestConfiguration(t *testing.T) {
 		Trial: true, MaxTrials: 3, BootCheck: DefaultBootCheck(),
 		Store: Store{Device: "PARTLABEL=fwu-store"},
 		Components: []Component{{
-			ID: 3, Name: "radio", Live: true, Trial: true, Manifest: fwu.None,
+			ID: 3, Name: "radio", Live: true, Trial: true, Manifest: fwu.None, ReadBack: true,
 			Slots: [2]string{"/dev/mtd1", "/dev/mtd2"},
 		}},
 		Report: got.Report,
@@ -118,11 +118,11 @@ func TestTheExample(t *testing.T) {
 		}},
 		Components: []Component{
 			{ID: 0, Name: "rootfs", Trial: true, Slots: [2]string{"PARTLABEL=rootfs_a", "PARTLABEL=rootfs_b"},
-				Manifest: fwu.Detached, Device: example, Keys: []string{"/etc/fwu-ab/keys"}},
+				Manifest: fwu.Detached, ReadBack: true, Device: example, Keys: []string{"/etc/fwu-ab/keys"}},
 			{ID: 1, Name: "boot", Trial: true, Slots: [2]string{"PARTLABEL=boot_a", "PARTLABEL=boot_b"},
-				Manifest: fwu.Detached, Device: example, Keys: []string{"/etc/fwu-ab/keys"}},
+				Manifest: fwu.Detached, ReadBack: true, Device: example, Keys: []string{"/etc/fwu-ab/keys"}},
 			{ID: 16, Name: "radio", Live: true, Trial: true, Slots: [2]string{"PARTLABEL=radio_a", "PARTLABEL=radio_b"},
-				Manifest: fwu.Bundled, Unit: "radio.service", Keys: []string{"/etc/fwu-ab/radio.pem"},
+				Manifest: fwu.Bundled, ReadBack: true, Unit: "radio.service", Keys: []string{"/etc/fwu-ab/radio.pem"},
 				Device: suit.Device{Vendor: suit.VendorID("radio.example"), Class: suit.ClassID(suit.VendorID("radio.example"), "modem 7")}},
 		},
 		Report: got.Report,

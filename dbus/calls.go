@@ -127,6 +127,11 @@ func query(ctx context.Context, r *request) ([]any, error) {
 		"second_slot":     godbus.MakeVariant(clean(i.Impl.SecondSlot)),
 		"sequence":        godbus.MakeVariant(i.Impl.Sequence),
 		"since":           godbus.MakeVariant(uint64(max(i.Impl.Since, 0))),
+		"received":        godbus.MakeVariant(uint64(i.Impl.Counts.Received)),
+		"equal":           godbus.MakeVariant(uint64(i.Impl.Counts.Equal)),
+		"zeroed":          godbus.MakeVariant(uint64(i.Impl.Counts.Zeroed)),
+		"stored":          godbus.MakeVariant(uint64(i.Impl.Counts.Written)),
+		"read_back":       godbus.MakeVariant(uint64(i.Impl.Counts.ReadBack)),
 		"reason":          godbus.MakeVariant(reasonOf(i.Impl.Reason, i.Impl.Text)),
 	}}, nil
 }

@@ -161,6 +161,13 @@ func (c *Client) Query(ctx context.Context, id fwu.ID) (fwu.Info, error) {
 		SecondSlot:     value[string](impl, "second_slot"),
 		Sequence:       value[uint64](impl, "sequence"),
 		Since:          int64(value[uint64](impl, "since")),
+		Counts: fwu.Counts{
+			Received: int64(value[uint64](impl, "received")),
+			Equal:    int64(value[uint64](impl, "equal")),
+			Zeroed:   int64(value[uint64](impl, "zeroed")),
+			Written:  int64(value[uint64](impl, "stored")),
+			ReadBack: int64(value[uint64](impl, "read_back")),
+		},
 	}
 	i.Impl.Reason, i.Impl.Text = reasonPair(impl["reason"].Value())
 	p, err := c.getAll(ctx, componentPath(id), ComponentInterface)

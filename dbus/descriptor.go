@@ -15,6 +15,10 @@ import (
 type descriptor struct {
 	fd, wake int
 
+	// Of a regular file: what was read up to pos, and up to dropped is not needed in the page cache any more.
+	regular      bool
+	pos, dropped int64
+
 	mu       sync.Mutex
 	deadline time.Time
 	closed   bool
@@ -27,7 +31,24 @@ func newDescriptor(fd int) (*descriptor, error) {
 		closeAll([]int{fd})
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	return &descriptor{fd: fd, wake: wake}, nil
+	d := &descriptor{fd: fd, wake: wake}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		d.pos, err = unix.Seek(fd, 0, io.SeekCurrent)
+		d.regular, d.dropped = err == nil, d.pos
+	}
+	return d, nil
+}
+
+// dropInterval is how much of a file is read before its pages are given back: an image is read once, and a small device has other uses for its memory.
+const dropInterval = 4 << 20
+
+// read counts what was read.
+func (d *descriptor) read(n int) {
+	if d.pos += int64(n); d.regular && d.pos-d.dropped >= dropInterval {
+		_ = unix.Fadvise(d.fd, d.dropped, d.pos-d.dropped, unix.FADV_DONTNEED)
+		d.dropped = d.pos
+	}
 }
 
 // Read waits until there is something to read, the end is reached, or the deadline has passed.
@@ -47,6 +68,7 @@ func (d *descriptor) Read(p []byte) (int, error) {
 		case n == 0:
 			return 0, io.EOF
 		default:
+			d.read(n)
 			return n, nil
 		}
 	}

@@ -104,9 +104,20 @@ func (s *Service) tell(before, after *record) {
 			continue
 		}
 		if e := eventOf(b, a); e != "" {
-			s.log.LogAttrs(context.Background(), e.level(), e.message(), e.attributes(c.Name, b, a)...)
+			attrs := e.attributes(c.Name, b, a)
+			if e == EventCandidate {
+				attrs = append(attrs, s.countAttributes(c)...)
+			}
+			s.log.LogAttrs(context.Background(), e.level(), e.message(), attrs...)
 		}
 	}
+}
+
+func (s *Service) countAttributes(c *component) []slog.Attr {
+	s.mu.Lock()
+	n := c.counted()
+	s.mu.Unlock()
+	return []slog.Attr{slog.Int64("received", n.Received), slog.Int64("equal", n.Equal), slog.Int64("zeroed", n.Zeroed), slog.Int64("stored", n.Written), slog.Int64("read_back", n.ReadBack)}
 }
 
 // level is how much an operator should care.

@@ -365,26 +365,31 @@ func (s *Service) copySlot(ctx context.Context, c *component, cr *componentRecor
 }
 
 // copyImage writes size bytes of src to img, as an image that a client would have written.
-func copyImage(ctx context.Context, img Image, src io.ReaderAt, d suit.Digest, size int64, progress func(done, total int64)) (Head, []byte, error) {
+func copyImage(ctx context.Context, img Image, src Source, d suit.Digest, size int64, progress func(done, total int64)) (Head, []byte, error) {
 	if err := img.Destroy(ctx); err != nil {
 		return Head{}, nil, err
 	}
 	if err := img.Resume(ctx, d.New(), 0); err != nil {
 		return Head{}, nil, err
 	}
-	buf := make([]byte, MaxWriteSize)
+	var abort func()
+	if src.Parallel() {
+		abort = func() {} // reads of a medium end by themselves
+	}
+	in := newIntake(io.NewSectionReader(src, 0, size), size, abort)
+	defer in.stop()
 	for off, dirty := int64(0), 0; off < size; {
-		n := int(min(size-off, int64(len(buf))))
-		if m, err := src.ReadAt(buf[:n], off); m < n {
-			return Head{}, nil, errors.Join(io.ErrUnexpectedEOF, err)
+		p, err := in.next()
+		if err != nil && (err != io.EOF || off+int64(len(p)) < size) {
+			return Head{}, nil, fmt.Errorf("read at %d: %w", off, errors.Join(io.ErrUnexpectedEOF, err))
 		}
-		if err := img.WriteAt(ctx, buf[:n], off); err != nil {
+		if err := img.WriteAt(ctx, p, off); err != nil {
 			return Head{}, nil, err
 		}
-		off += int64(n)
-		if dirty += n; dirty >= CheckpointInterval {
+		off += int64(len(p))
+		if dirty += len(p); dirty >= CheckpointInterval {
 			dirty = 0
-			if _, err := img.Sync(ctx); err != nil {
+			if _, err := img.Checkpoint(ctx); err != nil {
 				return Head{}, nil, err
 			}
 		}

@@ -64,6 +64,8 @@ type component struct {
 	interrupt   context.CancelCauseFunc // ends the running operation; nil if it is not to be ended
 	cancels     int                     // calls of Cancel that wait for the running operation, or for one that is about to begin
 	written     int64                   // durable bytes of the image in preparation
+	counts      Counts                  // of the image in preparation; without what writing has
+	writing     Image                   // what it is written to, nil if nothing is
 	sealed      bool                    // the head of the second slot is known to be destroyed
 
 	// Owned by the holder of op.
@@ -159,7 +161,7 @@ func (s *Service) Close() error {
 		c.op.force()
 		s.bank.force()
 		if c.transfer != nil {
-			errs = append(errs, s.checkpoint(context.Background(), c))
+			errs = append(errs, s.checkpoint(context.Background(), c, Image.Sync))
 		}
 		errs = append(errs, s.release(c))
 		s.bank.give()
@@ -178,6 +180,7 @@ func (s *Service) release(c *component) error {
 		c.held = nil
 	}
 	if c.transfer != nil {
+		s.counting(c, nil)
 		errs = append(errs, c.transfer.image.Close())
 		c.transfer.close()
 		c.transfer = nil
@@ -361,7 +364,7 @@ func (s *Service) Query(_ context.Context, id ID) (Info, error) {
 	i.Digest, i.Sequence, i.Since, i.Reason, i.Text = active.Digest, cr.Floor, cr.Since, cr.Reason, cr.Text
 	i.ActiveSlot, i.SecondSlot = c.Slots[cr.Active].Info().Path, c.Slots[1-cr.Active].Info().Path
 	if cr.State == Writing || cr.State == Candidate {
-		i.ManifestDigest, i.ImageSize, i.Written = next.Manifest, next.Size, continueAt(c.written, next)
+		i.ManifestDigest, i.ImageSize, i.Written, i.Counts = next.Manifest, next.Size, continueAt(c.written, next), c.counted()
 	}
 	return info, nil
 }
@@ -443,6 +446,28 @@ func (s *Service) progress(c *component) func(done, total int64) {
 		s.mu.Unlock()
 		s.cfg.Changed(c.ID)
 	}
+}
+
+// counted is what became of the bytes of the image in preparation. The caller holds s.mu.
+func (c *component) counted() Counts {
+	n := c.counts
+	if c.writing != nil {
+		n = c.writing.Counts()
+		n.Received = c.counts.Received
+	}
+	return n
+}
+
+// counting has the bytes counted that are written to img; nil ends that, and keeps what was counted.
+func (s *Service) counting(c *component, img Image) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if img != nil {
+		c.counts = Counts{}
+	} else {
+		c.counts = c.counted()
+	}
+	c.writing = img
 }
 
 func (s *Service) setWritten(c *component, n int64) {

@@ -31,6 +31,7 @@ type transfer struct {
 	end     int64              // highest byte of the image that was written, plus one
 	dirty   int64              // bytes of the image since the last checkpoint
 	resumed bool               // it goes on after an interruption, which may have voided what the client believes to be written
+	marks   []mark             // of a compressed image: what is not on record yet
 	lost    bool               // without a manifest: it has, and the client did not write again since
 }
 
@@ -224,6 +225,7 @@ func (s *Service) openTransfer(ctx context.Context, c *component, img *imageReco
 		return s.slotError(c, 1-cr.Active, err)
 	}
 	c.transfer = t
+	s.counting(c, t.image)
 	return nil
 }
 
@@ -276,12 +278,14 @@ func (s *Service) WriteFrom(ctx context.Context, id ID, off int64, r io.Reader, 
 	}
 	ctx, end := s.begin(ctx, c, OpWrite)
 	defer end()
-	if d, ok := r.(interface{ SetReadDeadline(time.Time) error }); ok {
-		defer context.AfterFunc(ctx, func() { _ = d.SetReadDeadline(time.Unix(1, 0)) })() // a file that cannot be interrupted does not block either
+	var abort func()
+	if d, ok := r.(deadliner); ok {
+		abort = func() { interrupt(d) }
+		defer context.AfterFunc(ctx, abort)()
 	}
-	n, err := s.copyFrom(ctx, c, cr, off, r, length)
+	n, err := s.copyFrom(ctx, c, cr, off, r, length, abort)
 	if c.transfer != nil && n > 0 {
-		err = errors.Join(err, s.checkpoint(context.WithoutCancel(ctx), c))
+		err = errors.Join(err, s.checkpoint(context.WithoutCancel(ctx), c, Image.Sync))
 	}
 	if err == nil && n == 0 {
 		err = refuse(InvalidArgument, ReasonSize, "write: nothing to read")
@@ -289,46 +293,44 @@ func (s *Service) WriteFrom(ctx context.Context, id ID, off int64, r io.Reader, 
 	return n, s.ended(ctx, err)
 }
 
-func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecord, off int64, r io.Reader, length int64) (n int64, err error) {
-	buf := make([]byte, MaxWriteSize)
-	total := length
+func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecord, off int64, r io.Reader, length int64, abort func()) (n int64, err error) {
+	total, limit := length, length
+	if limit == 0 {
+		limit = -1
+	}
 	if total == 0 && cr.next().Size > 0 && cr.next().Compression == "" {
 		total = cr.next().Payload + cr.next().Size - off
 	}
 	report := s.progress(c)
-	for length == 0 || n < length {
-		chunk := buf
-		if left := length - n; length > 0 && left < int64(len(buf)) {
-			chunk = buf[:left]
-		}
+	in := newIntake(r, limit, abort)
+	defer in.stop()
+	for {
 		s.works(-1)
-		m, readErr := io.ReadFull(r, chunk)
+		p, readErr := in.next()
 		s.works(1)
 		if err := ctx.Err(); err != nil {
 			return n, err
 		}
-		if m > 0 {
+		if len(p) > 0 {
 			if err := s.resume(ctx, c, cr); err != nil {
 				return n, fmt.Errorf("write: %w", err)
 			}
 			// A block that has come is stored, whoever has gone meanwhile: to stop in the middle would void the ones before it.
-			if err := s.put(context.WithoutCancel(ctx), c, cr, off+n, chunk[:m]); err != nil {
+			if err := s.put(context.WithoutCancel(ctx), c, cr, off+n, p); err != nil {
 				return n, err
 			}
-			n += int64(m)
+			n += int64(len(p))
 			report(n, total)
 		}
 		switch {
-		case errors.Is(readErr, io.EOF), errors.Is(readErr, io.ErrUnexpectedEOF):
-			if length > 0 && n < length {
-				return n, refuse(CommunicationFailure, ReasonSize, "write: the data ended after %d of %d bytes", n, length)
-			}
+		case errors.Is(readErr, io.EOF) && length > 0 && n < length:
+			return n, refuse(CommunicationFailure, ReasonSize, "write: the data ended after %d of %d bytes", n, length)
+		case errors.Is(readErr, io.EOF):
 			return n, nil
 		case readErr != nil:
 			return n, &Error{Status: CommunicationFailure, Text: "write: read from the caller's descriptor", Err: readErr}
 		}
 	}
-	return n, nil
 }
 
 // ended gives the error of an operation that was interrupted its reason.
@@ -356,6 +358,9 @@ func (s *Service) put(ctx context.Context, c *component, cr *componentRecord, of
 		return fmt.Errorf("write: %w", err)
 	}
 	t := c.transfer
+	s.mu.Lock()
+	c.counts.Received += int64(len(p))
+	s.mu.Unlock()
 	limit := maxSize(c)
 	if t.known {
 		limit = t.size
@@ -412,6 +417,35 @@ func (s *Service) restart(ctx context.Context, c *component) error {
 	return s.readOn(ctx, c)
 }
 
+// mark is a place in what is compressed where a frame ends: how much of the stream that is, and of the image.
+type mark struct{ encoded, decoded int64 }
+
+// markDistance is how far marks are apart, in bytes of the image.
+const markDistance = 1 << 20
+
+// mark remembers where the last frame ended, if that is far enough from where the last one did.
+func (t *transfer) mark() {
+	encoded, decoded := t.decoder.Position()
+	if n := len(t.marks); n == 0 || decoded-t.marks[n-1].decoded >= markDistance {
+		t.marks = append(t.marks, mark{encoded, decoded})
+	}
+}
+
+// reached returns the last mark that is in the first prefix bytes of the image, and forgets those before.
+func (t *transfer) reached(prefix int64) (m mark, ok bool) {
+	if encoded, decoded := t.decoder.Position(); decoded <= prefix {
+		t.marks = t.marks[:0]
+		return mark{encoded, decoded}, decoded > 0
+	}
+	i := 0
+	for i < len(t.marks) && t.marks[i].decoded <= prefix {
+		m = t.marks[i]
+		i++
+	}
+	t.marks = slices.Delete(t.marks, 0, i)
+	return m, m.decoded > 0
+}
+
 // close frees what a transfer holds beside its slot.
 func (t *transfer) close() {
 	if t.decoder != nil {
@@ -426,6 +460,7 @@ func (s *Service) putPayload(ctx context.Context, c *component, p []byte) error 
 		return s.putImage(ctx, c, t.end, p)
 	}
 	err := t.decoder.Write(p, func(frame []byte) error {
+		t.mark()
 		for block := range slices.Chunk(frame, MaxWriteSize) {
 			if err := s.putImage(ctx, c, t.end, block); err != nil {
 				return err
@@ -508,7 +543,7 @@ func (s *Service) putImage(ctx context.Context, c *component, off int64, p []byt
 	if t.dirty += int64(len(p)); t.dirty < CheckpointInterval {
 		return nil
 	}
-	return s.checkpoint(ctx, c)
+	return s.checkpoint(ctx, c, Image.Checkpoint)
 }
 
 // void gives up a transfer whose medium failed. What is durable stays, and the next call goes on from there.
@@ -517,18 +552,21 @@ func (s *Service) void(c *component, err error) error {
 	return s.slotError(c, second, errors.Join(err, s.release(c)))
 }
 
-// checkpoint makes what was written durable, and records how far that is. What was durable before and was not written over still is, though a prefix that was
-// hashed begins anew after a block was written again.
-func (s *Service) checkpoint(ctx context.Context, c *component) error {
+// checkpoint makes what was written durable, and records how far that is: all with Image.Sync, what the checkpoint before flushed with Image.Checkpoint. What was durable before and was not
+// written over still is, though a prefix that was hashed begins anew after a block was written again.
+func (s *Service) checkpoint(ctx context.Context, c *component, durable func(Image, context.Context) (int64, error)) error {
 	t := c.transfer
-	prefix, err := t.image.Sync(ctx)
+	if c.Manifest == None { // without a digest there is no telling what of the rest is durable
+		durable = Image.Sync
+	}
+	prefix, err := durable(t.image, ctx)
 	if err != nil {
 		return s.void(c, err)
 	}
 	t.dirty = 0
 	if t.decoder != nil {
-		if encoded, decoded := t.decoder.Position(); prefix >= decoded && decoded > 0 {
-			return s.promiseFrames(c, t.payload+encoded, decoded)
+		if m, ok := t.reached(prefix); ok {
+			return s.promiseFrames(c, t.payload+m.encoded, m.decoded)
 		}
 		return nil
 	}
@@ -693,6 +731,7 @@ func (s *Service) verifyWritten(ctx context.Context, c *component) error {
 		return err
 	}
 	t.close()
+	s.counting(c, nil)
 	c.held, c.transfer = t.image, nil
 	s.setWritten(c, written)
 	return nil

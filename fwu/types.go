@@ -48,7 +48,7 @@ type Version = suit.Version
 const (
 	WriteAlignment = 4096
 	MaxWriteSize   = 1 << 20
-	// CheckpointInterval is how much of an image an interruption can cost at most.
+	// CheckpointInterval is how much of an image is written between two checkpoints. An interruption costs twice as much at most: the last checkpoint is not read back yet.
 	CheckpointInterval = 16 << 20
 )
 
@@ -165,6 +165,8 @@ type Source interface {
 	io.ReaderAt
 	// Frozen returns nil while nobody can change the slot: it is not mounted, or mounted read-only. Else the error says why not.
 	Frozen() error
+	// Parallel tells whether it may be read from another goroutine while the copy is written.
+	Parallel() bool
 	Close() error
 }
 
@@ -203,8 +205,19 @@ type Image interface {
 	// Erase destroys the head, then the rest: by discard where the device offers it, and in any case so that the old image cannot be mounted.
 	// It is idempotent. progress may be nil.
 	Erase(ctx context.Context, progress func(done, total int64)) error
+	// Counts tells what became of the bytes of the image since the slot was opened. It may be called at any time.
+	Counts() Counts
 	// Close gives the slot up. What was not synced is lost.
 	Close() error
+}
+
+// Counts are bytes of an image that is being written: what became of them since its slot was opened. After an interruption they begin anew.
+type Counts struct {
+	Received int64 // taken from the client, of what it writes; an Image does not know
+	Equal    int64 // not written, as the medium has them
+	Zeroed   int64 // zeroes that the medium was told to have
+	Written  int64 // written
+	ReadBack int64 // read back and compared with what was written
 }
 
 // Writer writes an image and believes nothing that the medium did not return.
@@ -218,6 +231,9 @@ type Writer interface {
 	// Sync makes everything written durable and reads it back from the medium: ErrReadBack if that differs. It returns the length of the prefix
 	// of the image that is durable, read back and hashed. After an error everything since the last good Sync is void: the caller goes on from that prefix, after Resume.
 	Sync(ctx context.Context) (prefix int64, err error)
+	// Checkpoint makes durable what was stored, and leaves it to the writes that follow to have it read back. The prefix is that of the Checkpoint before: read back meanwhile.
+	// What is buffered is not stored.
+	Checkpoint(ctx context.Context) (prefix int64, err error)
 	// Sum syncs, and returns the digest of the first size bytes as the medium returns them, with what identifies their head.
 	// Parts that were read back and hashed in order since Resume are not read again.
 	Sum(ctx context.Context, size int64, progress func(done, total int64)) (digest []byte, head Head, err error)

@@ -16,7 +16,7 @@ func (s *Slot) Bootable(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	defer dev.Close()
-	head := alignedBuffer(int(min(fwu.HeadSize, size)))
+	head := fwu.Buffer(int(min(fwu.HeadSize, size)))
 	if err := readFull(dev, s.info.Path, head, 0); err != nil {
 		return false, err
 	}

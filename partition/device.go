@@ -11,13 +11,13 @@ import (
 const (
 	// blockSize is what every access to a Device is a multiple of: offset, length and address. No medium wants more of O_DIRECT.
 	blockSize = fwu.WriteAlignment
-	// bufferSize is the largest access to a Device.
-	bufferSize = 1 << 20
+	// bufferSize is how much of an image is stored at once.
+	bufferSize = 512 << 10
 )
 
 // Device is a raw medium of fixed size.
 //
-// An Image accesses it in multiples of 4096 bytes, from memory with that alignment, from one goroutine. A write is durable, and may be relied upon, after
+// An Image accesses it in multiples of 4096 bytes, from memory with that alignment. A write is durable, and may be relied upon, after
 // the Sync that follows it returned nil, and not if it returned an error, whatever a later Sync returns. ReadAt reads the medium, not a cache of what was written, as far as the system allows.
 type Device interface {
 	io.ReaderAt
@@ -25,6 +25,16 @@ type Device interface {
 	Sync() error
 	Size() int64
 	Close() error
+}
+
+// Parallel is a Device that can be read while it is written, from another goroutine, elsewhere. Any other is accessed by one goroutine, in an order that depends on nothing but the calls.
+type Parallel interface {
+	Parallel() bool
+}
+
+// Zeroer is a Device that can be told to have zeroes in a range. It must then return zeroes, whatever it has on the medium; an error means that it did nothing.
+type Zeroer interface {
+	WriteZeroes(off, n int64) error
 }
 
 // Discarder is a Device that can be told that a range is no longer needed. What is read there afterwards is not defined.
@@ -45,13 +55,6 @@ const (
 
 // Opener opens a medium. It fails with an error that wraps fwu.ErrSlotBusy if mode is Exclusive and somebody else uses it.
 type Opener func(ctx context.Context, mode Mode) (Device, error)
-
-// alignedBuffer returns n bytes whose address is a multiple of blockSize. Memory of Go does not move.
-func alignedBuffer(n int) []byte {
-	b := make([]byte, n+blockSize)
-	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % blockSize)
-	return b[skip : skip+n : skip+n]
-}
 
 func isAligned(b []byte) bool {
 	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))%blockSize == 0

@@ -2,10 +2,11 @@
 //
 // # What it promises
 //
-//   - Only what the medium returned after a flush counts. Every byte that is written is read back and compared; every digest is of bytes that were read.
+//   - Only what the medium returned after a flush counts. Every byte that is written is read back and compared with what was hashed. A block that the medium has already is not
+//     written; to be compared it was read.
 //   - A flush that fails voids everything since the last good one, whatever a later flush says.
 //   - A slot that somebody else uses is refused, and by whom is said.
-//   - Memory is constant: two blocks of 1 MiB, or of the size of the slot if that is less, and a copy of the head per open image.
+//   - Memory is constant: while an image is written or read four pieces of 512 KiB, or of the size of the slot if that is less, and always a copy of its head.
 //
 // # How an image lies in a slot
 //

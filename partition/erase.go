@@ -3,24 +3,26 @@ package partition
 import (
 	"context"
 	"fmt"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
 // discardSize is how much is discarded at a time, so that Erase can be cancelled.
 const discardSize = 64 << 20
 
-// Erase destroys the head, discards everything where the medium offers that, and overwrites the first and the last MiB with zeroes in any case: a discard is a hint,
-// whatever the medium says of it. A slot whose medium takes no discard keeps the rest of what it held. The Writer has to be resumed afterwards.
+// Erase destroys the head, discards everything where that is wanted and the medium offers it, and overwrites the first and the last MiB with zeroes in any case: a discard is a hint,
+// whatever the medium says of it. Without one the slot keeps the rest of what it held, and the next image is compared with that. The Writer has to be resumed afterwards.
 func (m *image) Erase(ctx context.Context, progress func(done, total int64)) error {
 	if err := m.Destroy(ctx); err != nil {
 		return err
 	}
-	if err := m.discard(ctx, progress); err != nil {
+	if err := m.discardAll(ctx, progress); err != nil {
 		return fmt.Errorf("erase %s: %w", m.name, err)
 	}
-	zeroes := m.buf[:min(bufferSize, m.size)]
-	clear(zeroes)
-	for _, off := range []int64{0, m.size - int64(len(zeroes))} {
-		if err := m.replace(zeroes, off); err != nil {
+	zeroes := fwu.Buffer(int(min(bufferSize, m.size)))
+	n := int64(len(zeroes))
+	for _, off := range []int64{0, n, m.size - 2*n, m.size - n} {
+		if err := m.replace(zeroes, max(0, min(off, m.size-n))); err != nil {
 			return fmt.Errorf("erase: %w", err)
 		}
 	}
@@ -30,9 +32,10 @@ func (m *image) Erase(ctx context.Context, progress func(done, total int64)) err
 	return nil
 }
 
-// discard gives up at the first range that the medium does not take: nothing depends on it.
-func (m *image) discard(ctx context.Context, progress func(done, total int64)) error {
+// discardAll gives up at the first range that the medium does not take: nothing depends on it.
+func (m *image) discardAll(ctx context.Context, progress func(done, total int64)) error {
 	d, ok := m.dev.(Discarder)
+	ok = ok && m.options.Discard
 	for off := int64(0); ok && off < m.size; {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,14 +23,17 @@ type file struct {
 	base, size int64
 	block      bool
 
-	mu     sync.Mutex
-	direct bool
-	bounce []byte // nil until it is needed
+	direct atomic.Bool
+
+	mu     sync.Mutex // of what follows
+	bounce []byte     // nil until it is needed
 }
 
 var (
 	_ Device    = (*file)(nil)
 	_ Discarder = (*file)(nil)
+	_ Zeroer    = (*file)(nil)
+	_ Parallel  = (*file)(nil)
 )
 
 // openTarget opens t, and in Exclusive mode makes sure that nobody else uses it.
@@ -139,8 +143,8 @@ func cause(err error) error {
 // goDirect bypasses the page cache if the medium takes a block that way.
 func (d *file) goDirect() error {
 	d.setDirect(true)
-	block := alignedBuffer(blockSize)[:min(blockSize, roundDown(d.size))]
-	err := d.try(func() error { _, err := d.f.ReadAt(block, d.base); return err })
+	block := fwu.Buffer(blockSize)[:min(blockSize, roundDown(d.size))]
+	_, err := d.pread(block, 0)
 	d.drop()
 	return cause(err)
 }
@@ -155,22 +159,37 @@ func (d *file) setDirect(on bool) {
 		}
 		_, err = unix.FcntlInt(d.f.Fd(), unix.F_SETFL, flags)
 	}
-	d.direct = on && err == nil
+	d.direct.Store(on && err == nil)
 }
 
-// try does it again without O_DIRECT if the medium turns out not to take that, for instance because a window begins at an odd sector.
-func (d *file) try(access func() error) error {
-	err := access()
-	if d.direct && errors.Is(err, unix.EINVAL) {
-		d.setDirect(false)
-		err = access()
+// refused tells whether the medium turns out not to take O_DIRECT, for instance because a window begins at an odd sector, and does without from now on.
+func (d *file) refused(err error) bool {
+	if err == nil || !d.direct.Load() || !errors.Is(err, unix.EINVAL) {
+		return false
+	}
+	d.setDirect(false)
+	return true
+}
+
+func (d *file) pread(p []byte, off int64) (int, error) {
+	n, err := d.f.ReadAt(p, d.base+off)
+	if d.refused(err) {
+		n, err = d.f.ReadAt(p, d.base+off)
+	}
+	return n, err
+}
+
+func (d *file) pwrite(p []byte, off int64) error {
+	_, err := d.f.WriteAt(p, d.base+off)
+	if d.refused(err) {
+		_, err = d.f.WriteAt(p, d.base+off)
 	}
 	return err
 }
 
 // drop makes the next read reach the medium. All is dropped, as a range would keep the pages that it has only a part of.
 func (d *file) drop() {
-	if !d.direct {
+	if !d.direct.Load() {
 		unix.Fadvise(int(d.f.Fd()), 0, 0, unix.FADV_DONTNEED)
 	}
 }
@@ -180,8 +199,6 @@ func (d *file) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("negative offset")
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	done := 0
 	for done < len(p) {
 		pos := off + int64(done)
@@ -200,12 +217,14 @@ func (d *file) ReadAt(p []byte, off int64) (int, error) {
 // readSome reads p, or the first part of it: through the bounce buffer unless O_DIRECT takes it as it is.
 func (d *file) readSome(p []byte, off int64) (int, error) {
 	if n := len(p) &^ (blockSize - 1); n > 0 && off%blockSize == 0 && isAligned(p) {
-		return n, d.try(func() error { _, err := d.f.ReadAt(p[:n], d.base+off); return err })
+		_, err := d.pread(p[:n], off)
+		return n, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	start := roundDown(off)
 	b := d.bounceBuffer()[:min(roundUp(off+int64(len(p)))-start, bufferSize)]
-	n := 0
-	err := d.try(func() (err error) { n, err = d.f.ReadAt(b, d.base+start); return err })
+	n, err := d.pread(b, start)
 	// A read may end short at the end of a medium that is no multiple of 4096.
 	got := copy(p, b[min(off-start, int64(n)):n])
 	if got > 0 {
@@ -219,19 +238,19 @@ func (d *file) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 || off > d.size || int64(len(p)) > d.size-off {
 		return 0, fmt.Errorf("%d bytes are outside of %d", len(p), d.size)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if isAligned(p) {
-		if err := d.try(func() error { _, err := d.f.WriteAt(p, d.base+off); return err }); err != nil {
+		if err := d.pwrite(p, off); err != nil {
 			return 0, cause(err)
 		}
 		return len(p), nil
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	done := 0
 	for done < len(p) {
 		b := d.bounceBuffer()
 		b = b[:copy(b, p[done:])]
-		if err := d.try(func() error { _, err := d.f.WriteAt(b, d.base+off+int64(done)); return err }); err != nil {
+		if err := d.pwrite(b, off+int64(done)); err != nil {
 			return done, cause(err)
 		}
 		done += len(b)
@@ -241,15 +260,16 @@ func (d *file) WriteAt(p []byte, off int64) (int, error) {
 
 func (d *file) bounceBuffer() []byte {
 	if d.bounce == nil {
-		d.bounce = alignedBuffer(bufferSize)
+		d.bounce = fwu.Buffer(bufferSize)
 	}
 	return d.bounce
 }
 
+// Parallel is true: reads and writes do not wait for each other.
+func (d *file) Parallel() bool { return true }
+
 // Sync makes everything written durable, and what was cached forgotten.
 func (d *file) Sync() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	err := d.f.Sync()
 	d.drop()
 	return cause(err)
@@ -266,8 +286,24 @@ func (d *file) Discard(off, n int64) error {
 	if !d.block {
 		return unix.Fallocate(int(d.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, d.base+off, n)
 	}
+	return d.rangeCommand(unix.BLKDISCARD, off, n)
+}
+
+// WriteZeroes has the kernel write zeroes, by a command of the medium or by writes: it promises that they are read afterwards.
+func (d *file) WriteZeroes(off, n int64) error {
+	if off < 0 || n <= 0 || off > d.size || n > d.size-off {
+		return fmt.Errorf("%d bytes at %d are outside of %d", n, off, d.size)
+	}
+	if !d.block {
+		return unix.Fallocate(int(d.f.Fd()), unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, d.base+off, n)
+	}
+	return d.rangeCommand(unix.BLKZEROOUT, off, n)
+}
+
+// rangeCommand gives the block device a command for a range.
+func (d *file) rangeCommand(request uintptr, off, n int64) error {
 	bounds := [2]uint64{uint64(d.base + off), uint64(n)}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&bounds))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), request, uintptr(unsafe.Pointer(&bounds))); errno != 0 {
 		return errno
 	}
 	return nil

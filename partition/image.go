@@ -3,51 +3,64 @@ package partition
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
-	"hash/crc32"
+	"hash/maphash"
+	"sync/atomic"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// maxExtents bounds what is remembered of writes that do not follow each other. One more and they are read back first.
-const maxExtents = 256
+// maxExtents bounds what is remembered of writes that were not read back. Where one more store could exceed it they are read back first.
+const maxExtents = 1024
 
-// image is an open slot. Bytes in buf and on the medium are stored bytes: those of the head are masked. Everything else is of the image.
+// image is an open slot. What lies on the medium are stored bytes: those of the head are masked. In memory everything is of the image.
+//
+// A store is a piece of the image that goes to the medium at once: bufferSize bytes at most, which lie between two multiples of it. While it is written, it is hashed by another
+// goroutine; and while it is written, a part of what the last flush made durable is read back. See store.
 type image struct {
-	dev  Device
-	name string
-	size int64
-	crc  *crc32.Table
+	dev      Device
+	name     string
+	size     int64
+	options  Options
+	distrust *atomic.Bool // set by a failure: what the medium shows may be what it will lose
+	seed     maphash.Seed
+	work     *work  // nil unless it is needed
+	rest     []byte // what was in the buffer when work was given up
 
-	// The bytes that are to be written next: buf[:n] belongs at off, a multiple of blockSize. The medium has buf[:clean] already: the beginning of an incomplete block.
-	buf      []byte
+	// The bytes that are to be stored next: work.buf[:n] belongs at off, a multiple of blockSize. The medium has work.buf[:clean] already: the beginning of an incomplete block.
 	off      int64
 	n, clean int
 
-	extents  []extent // written, but not yet read back
-	readback []byte
+	written []extent // and not flushed
+	flushed []extent // and not read back, from checked on
+	checked int
+	skipped bool // since the last flush: a block was not written, as the medium has it
 
-	// What was read back in order: [0,hashed) went into h, whole blocks only, so that a client may write the last one again; Sum takes the rest. h is nil until Resume.
+	// [0,hashed) went into h, whole blocks only, so that a client may write the last one again; Sum takes the rest. h is nil until Resume.
 	h      hash.Hash
 	hashed int64
+	firm   int64  // the part of hashed that the last flush made durable
 	head   []byte // the head as it went into h, and the rest of its last block
-	prefix int64  // what was written and read back in order: hashed, and the incomplete block behind it
+	odd    int64  // end of the last incomplete block that was read back
+	prefix int64  // what is durable, read back, and hashed but for an incomplete block at its end
 	failed bool   // what is behind prefix is void
+
+	// Where few blocks of a store are what the medium has, the next pause stores are not compared.
+	pause, interval int
+
+	equal, zeroed, stored, readBack atomic.Int64 // see fwu.Counts
 }
 
 // extent is a contiguous part of the image that was written to the medium. It begins at a block; the medium has zeroes from its end to the next one.
 type extent struct {
 	off, end int64
-	crc      uint32 // of the stored bytes, the zeroes included
+	sum      uint64 // of the stored bytes, the zeroes included
 }
 
 func newImage(dev Device, name string, size int64) *image {
-	n := int(min(bufferSize, size))
-	return &image{
-		dev: dev, name: name, size: size, crc: crc32.MakeTable(crc32.Castagnoli),
-		buf: alignedBuffer(n), readback: alignedBuffer(n), head: make([]byte, fwu.HeadSize),
-	}
+	return &image{dev: dev, name: name, size: size, distrust: &atomic.Bool{}, seed: maphash.MakeSeed(), head: make([]byte, fwu.HeadSize)}
 }
 
 // mask inverts what of b, the bytes at off, belongs to the head.
@@ -80,7 +93,7 @@ func (m *image) Resume(ctx context.Context, h hash.Hash, n int64) error {
 		m.stop()
 		return fmt.Errorf("resume %s at %d: %w", m.name, n, err)
 	}
-	m.prefix, m.failed = n, false
+	m.prefix, m.firm, m.failed = n, m.hashed, false
 	return nil
 }
 
@@ -89,27 +102,36 @@ func (m *image) resume(ctx context.Context, n int64) error {
 	if err := m.hashTo(ctx, m.off, nil); err != nil || m.off == n {
 		return err
 	}
-	if err := readFull(m.dev, m.name, m.buf[:blockSize], m.off); err != nil {
+	m.begin()
+	if err := readFull(m.dev, m.name, m.work.buf[:blockSize], m.off); err != nil {
 		return err
 	}
+	mask(m.work.buf[:blockSize], m.off)
 	m.n, m.clean = int(n-m.off), int(n-m.off)
 	return nil
 }
 
 // stop forgets what is not on the medium. Resume has to come next.
 func (m *image) stop() {
-	m.h = nil
+	m.end()
+	m.h, m.rest = nil, nil
 	m.off, m.n, m.clean = 0, 0, 0
-	m.extents = m.extents[:0]
+	m.written, m.flushed, m.checked, m.skipped = m.written[:0], m.flushed[:0], 0, false
+	m.firm, m.odd = 0, 0
 }
 
 // fail voids what came after the last good Sync.
-func (m *image) fail() {
+func (m *image) fail(err error) {
 	m.stop()
 	m.failed = true
+	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		m.distrust.Store(true)
+	}
 }
 
-func (m *image) pending() bool { return m.n > m.clean || len(m.extents) > 0 }
+func (m *image) pending() bool {
+	return m.n > m.clean || len(m.written) > 0 || m.checked < len(m.flushed) || m.skipped
+}
 
 // inside checks that [off, off+n) lies in the slot.
 func (m *image) inside(off, n int64) error {
@@ -127,8 +149,8 @@ func (m *image) ready(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// WriteAt stores p at off, a multiple of 4096 or the end of the write before it (or what was given to Resume). It buffers up to 1 MiB. An error voids what Sync
-// did not confirm, unless it says that the arguments are wrong.
+// WriteAt stores p at off, a multiple of 4096 or the end of the write before it (or what was given to Resume). It buffers up to 512 KiB; what is aligned in memory (fwu.Buffer) and on
+// the medium it does not copy. An error voids what Sync did not confirm, unless it says that the arguments are wrong.
 func (m *image) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := m.ready(ctx); err != nil {
 		return err
@@ -139,29 +161,39 @@ func (m *image) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if len(p) == 0 {
 		return nil
 	}
+	m.begin()
 	if off != m.off+int64(m.n) {
 		if off%blockSize != 0 {
 			return fmt.Errorf("write %s at %d: neither a multiple of %d nor the end of the write before", m.name, off, blockSize)
 		}
 		if err := m.drain(ctx); err != nil {
-			m.fail()
+			m.fail(err)
 			return err
 		}
 		m.off, m.n, m.clean = off, 0, 0
 	}
 	if err := m.fill(ctx, p); err != nil {
-		m.fail()
+		m.fail(err)
 		return err
 	}
 	return nil
 }
 
-// fill appends p to the buffer, and drains it each time it reaches a multiple of its size on the medium.
+// fill stores what of p makes a whole store, and keeps the rest in the buffer.
 func (m *image) fill(ctx context.Context, p []byte) error {
 	for len(p) > 0 {
-		limit := min(bufferSize-int(m.off%bufferSize), len(m.buf))
-		k := copy(m.buf[m.n:limit], p)
-		mask(m.buf[m.n:m.n+k], m.off+int64(m.n))
+		limit := min(bufferSize-int(m.off%bufferSize), len(m.work.buf))
+		if m.n == 0 && len(p) >= limit && m.off >= fwu.HeadSize && isAligned(p) {
+			err := m.store(ctx, p[:limit], m.off+int64(limit))
+			m.work.hash.wait()
+			if err != nil {
+				return err
+			}
+			m.off += int64(limit)
+			p = p[limit:]
+			continue
+		}
+		k := copy(m.work.buf[m.n:limit], p)
 		m.n += k
 		p = p[k:]
 		if m.n < limit {
@@ -174,56 +206,90 @@ func (m *image) fill(ctx context.Context, p []byte) error {
 	return nil
 }
 
-// drain writes the buffer to the medium, its last block filled with zeroes. The buffer keeps that block if it is incomplete.
+// drain stores the buffer, its last block filled with zeroes. The buffer keeps that block if it is incomplete.
 func (m *image) drain(ctx context.Context) error {
 	if m.n == m.clean {
 		return nil
 	}
+	m.begin()
+	p := m.work.buf[:roundUp(int64(m.n))]
+	clear(p[m.n:])
 	end := m.off + int64(m.n)
-	stored := m.buf[:roundUp(int64(m.n))]
-	clear(stored[m.n:])
-	mask(stored[m.n:], end)
-	if m.collides(m.off, roundUp(end)) {
+	if err := m.store(ctx, p, end); err != nil {
+		return err
+	}
+	m.work.swap() // it may still be hashed
+	tail := m.n % blockSize
+	copy(m.work.buf, p[m.n-tail:m.n])
+	m.off, m.n, m.clean = end-int64(tail), tail, tail
+	return nil
+}
+
+// store brings p to the medium: whole blocks of the image at off, with zeroes from end on. The hasher may use p until it has been waited for.
+func (m *image) store(ctx context.Context, p []byte, end int64) error {
+	off := m.off
+	if m.collides(off, off+int64(len(p))) {
 		if err := m.verify(ctx); err != nil {
 			return err
 		}
 	}
-	if m.off < m.hashed { // what was hashed is about to change
-		m.h.Reset()
-		m.hashed, m.prefix = 0, 0
+	if off < m.hashed { // what was hashed is about to change
+		m.rehash()
 	}
-	m.prefix = min(m.prefix, m.off+int64(m.clean))
+	m.prefix = min(m.prefix, off+int64(m.clean))
+	if last := roundDown(m.odd); off <= last && last < off+int64(len(p)) {
+		m.odd = 0
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := writeFull(m.dev, m.name, stored, m.off); err != nil {
-		return err
+	m.feed(p, off, roundDown(end))
+	if off < fwu.HeadSize {
+		m.work.hash.wait()
+		mask(p, off)
+		defer mask(p, off)
 	}
-	m.note(stored, end)
-	tail := m.n % blockSize
-	copy(m.buf, m.buf[m.n-tail:m.n])
-	m.off, m.n, m.clean = end-int64(tail), tail, tail
+	runs := m.differing(p, off)
+	m.readAhead()
+	for _, r := range runs {
+		if err := m.write(p[r.from:r.to], off+int64(r.from), end, r.zeroes); err != nil {
+			return err
+		}
+	}
+	return m.readBackSome(ctx, len(p))
+}
+
+// write writes stored bytes at off, and notes them.
+func (m *image) write(stored []byte, off, end int64, zeroes bool) error {
+	n := int64(len(stored))
+	switch z, ok := m.dev.(Zeroer); {
+	case zeroes && ok && z.WriteZeroes(off, n) == nil:
+		m.zeroed.Add(n)
+	default: // zeroes, too, if the medium only takes them as they are
+		if err := writeFull(m.dev, m.name, stored, off); err != nil {
+			return err
+		}
+		m.stored.Add(n)
+	}
+	m.written = append(m.written, extent{off, min(off+n, end), maphash.Bytes(m.seed, stored)})
 	return nil
 }
 
 // collides tells whether [off,end) has to wait until what was written before is read back.
 func (m *image) collides(off, end int64) bool {
-	for _, e := range m.extents {
-		if off < roundUp(e.end) && e.off < end {
-			return true
+	for _, list := range [2][]extent{m.written, m.flushed[m.checked:]} {
+		for _, e := range list {
+			if off < roundUp(e.end) && e.off < end {
+				return true
+			}
 		}
 	}
-	return len(m.extents) == maxExtents && m.extents[maxExtents-1].end != off
+	return len(m.written)+len(m.flushed)-m.checked > maxExtents-bufferSize/blockSize/2
 }
 
-// note remembers what has just been written.
-func (m *image) note(stored []byte, end int64) {
-	if last := len(m.extents) - 1; last >= 0 && m.extents[last].end == m.off {
-		e := &m.extents[last]
-		e.end, e.crc = end, crc32.Update(e.crc, m.crc, stored)
-		return
-	}
-	m.extents = append(m.extents, extent{off: m.off, end: end, crc: crc32.Checksum(stored, m.crc)})
+// Counts tells what became of the bytes of the image since the slot was opened.
+func (m *image) Counts() fwu.Counts {
+	return fwu.Counts{Equal: m.equal.Load(), Zeroed: m.zeroed.Load(), Written: m.stored.Load(), ReadBack: m.readBack.Load()}
 }
 
 // Close gives the slot up. What was not synced is lost.

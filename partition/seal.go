@@ -15,8 +15,7 @@ func (m *image) Destroy(ctx context.Context) error {
 		return err
 	}
 	m.stop()
-	zeroes := m.buf[:min(fwu.HeadSize, m.size)]
-	clear(zeroes)
+	zeroes := fwu.Buffer(int(min(fwu.HeadSize, m.size)))
 	if err := m.replace(zeroes, 0); err != nil {
 		return fmt.Errorf("destroy head: %w", err)
 	}
@@ -48,12 +47,11 @@ func (m *image) seal(ctx context.Context, h fwu.Head, verb string, masked bool) 
 	if !isHead(plain, h) {
 		return fmt.Errorf("%s %s: the head is not the one that was recorded: %w", verb, m.name, fwu.ErrReadBack)
 	}
-	head := m.buf[:copy(m.buf, plain)]
 	if masked {
-		mask(head, 0)
+		mask(plain, 0)
 	}
 	// Even what seems to be done is written: what was read may be of a write whose flush failed.
-	if err := m.replace(head, 0); err != nil {
+	if err := m.replace(plain, 0); err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
 	return nil
@@ -85,7 +83,7 @@ func (m *image) plainHead(h fwu.Head) (head []byte, masked int, err error) {
 		return nil, 0, fmt.Errorf("record of a head of %d sectors, %d bytes of bits and a digest of %d bytes does not fit %s",
 			h.Sectors, len(h.Bits), len(h.SHA256), m.name)
 	}
-	head = m.readback[:h.Sectors*fwu.SectorSize]
+	head = fwu.Buffer(h.Sectors * fwu.SectorSize)
 	if len(head) == 0 {
 		return head, 0, nil
 	}
@@ -118,7 +116,7 @@ func (m *image) replace(stored []byte, off int64) error {
 	if err := flush(m.dev, m.name); err != nil {
 		return err
 	}
-	got := m.readback[:len(stored)]
+	got := fwu.Buffer(len(stored))
 	if err := readFull(m.dev, m.name, got, off); err != nil {
 		return err
 	}

@@ -215,28 +215,36 @@ func TestSealWithUnsyncedWrites(t *testing.T) {
 
 func TestErase(t *testing.T) {
 	for name, size := range map[string]int{"large": 66 * mib, "small": 65536, "odd": 3*mib + 5000} {
-		t.Run(name, func(t *testing.T) {
-			dev := newSim(t, size)
-			copy(dev.medium, content(size))
-			var done []int64
-			m := dev.open()
-			for range 2 {
-				check(t, m.Erase(t.Context(), func(d, total int64) {
-					equal(t, "total", total, roundDown(int64(size)))
-					done = append(done, d)
-				}))
-			}
-			if dev.discards == 0 || done[len(done)-1] != roundDown(int64(size)) {
-				t.Errorf("%d discards, progress %v", dev.discards, done)
-			}
-			n := min(mib, int(roundDown(int64(size))))
-			equal(t, "zeroes at the start", bytes.Count(dev.medium[:n], []byte{0}), n)
-			end := int(roundDown(int64(size)))
-			equal(t, "zeroes at the end", bytes.Count(dev.medium[end-n:end], []byte{0}), n)
-			if m.WriteAt(t.Context(), make([]byte, 4096), 0) == nil {
-				t.Error("a write without resuming")
-			}
-		})
+		for _, discard := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, discard), func(t *testing.T) {
+				dev := newSim(t, size)
+				copy(dev.medium, content(size))
+				var done []int64
+				s := dev.slot()
+				s.Set(Options{Discard: discard})
+				m, err := s.Open(t.Context())
+				check(t, err)
+				for range 2 {
+					check(t, m.Erase(t.Context(), func(d, total int64) {
+						equal(t, "total", total, roundDown(int64(size)))
+						done = append(done, d)
+					}))
+				}
+				if (dev.discards > 0) != discard || done[len(done)-1] != roundDown(int64(size)) {
+					t.Errorf("%d discards, progress %v", dev.discards, done)
+				}
+				n := min(mib, int(roundDown(int64(size))))
+				equal(t, "zeroes at the start", bytes.Count(dev.medium[:n], []byte{0}), n)
+				end := int(roundDown(int64(size)))
+				equal(t, "zeroes at the end", bytes.Count(dev.medium[end-n:end], []byte{0}), n)
+				if !discard && end > 2*n {
+					sameBytes(t, "what is between", dev.medium[n:end-n], content(size)[n:end-n])
+				}
+				if m.WriteAt(t.Context(), make([]byte, 4096), 0) == nil {
+					t.Error("a write without resuming")
+				}
+			})
+		}
 	}
 }
 

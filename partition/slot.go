@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
@@ -21,12 +22,24 @@ type Slot struct {
 	open   Opener
 	frozen func() error
 	used   func() error
+
+	options  Options
+	distrust atomic.Bool // an image of it failed
+}
+
+// Options are what a user may want of a slot.
+type Options struct {
+	Discard    bool // Erase discards the whole slot, and does not keep what the next image could have in common with it
+	NoReadBack bool // what was written is flushed, and not read back
 }
 
 // NewSlot makes a slot of anything that open opens. frozen answers Source.Frozen; nil means that nobody else can change the medium.
 func NewSlot(info fwu.SlotInfo, open Opener, frozen func() error) *Slot {
 	return &Slot{info: info, open: open, frozen: frozen}
 }
+
+// Set sets the options, before the slot is used.
+func (s *Slot) Set(o Options) { s.options = o }
 
 // Info identifies the slot.
 func (s *Slot) Info() fwu.SlotInfo { return s.info }
@@ -45,7 +58,9 @@ func (s *Slot) Open(ctx context.Context) (fwu.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newImage(dev, s.info.Path, size), nil
+	m := newImage(dev, s.info.Path, size)
+	m.options, m.distrust = s.options, &s.distrust
+	return m, nil
 }
 
 // Source opens the slot to copy the image that it holds, unsealed, from it. The slot may be mounted: see Frozen.
@@ -54,7 +69,7 @@ func (s *Slot) Source(ctx context.Context) (fwu.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &source{dev: dev, name: s.info.Path, size: size, frozen: s.frozen, buf: alignedBuffer(bufferSize)}, nil
+	return &source{dev: dev, name: s.info.Path, size: size, frozen: s.frozen}, nil
 }
 
 // device opens the medium, and returns its size as far as it consists of whole blocks.
@@ -78,30 +93,50 @@ type source struct {
 	frozen func() error
 
 	mu  sync.Mutex
-	buf []byte
+	buf []byte // nil until it is needed
 }
 
-// ReadAt reads through an aligned buffer, so that p and off may be anything. It is safe for concurrent use.
+// ReadAt reads p, if it is aligned in memory and in the slot, else through a buffer that is. It is safe for concurrent use.
 func (s *source) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read %s at %d: negative offset", s.name, off)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	done := 0
 	for done < len(p) {
 		pos := off + int64(done)
 		if pos >= s.size {
 			return done, io.EOF
 		}
-		start := roundDown(pos)
-		want := min(roundUp(pos+int64(len(p)-done))-start, s.size-start, int64(len(s.buf)))
-		if err := readFull(s.dev, s.name, s.buf[:want], start); err != nil {
+		n, err := s.readSome(p[done:], pos)
+		done += n
+		if err != nil {
 			return done, err
 		}
-		done += copy(p[done:], s.buf[pos-start:want])
 	}
 	return done, nil
+}
+
+func (s *source) readSome(p []byte, pos int64) (int, error) {
+	if n := min(roundDown(int64(len(p))), s.size-pos, bufferSize); n > 0 && pos%blockSize == 0 && isAligned(p) {
+		return int(n), readFull(s.dev, s.name, p[:n], pos)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.buf == nil {
+		s.buf = fwu.Buffer(bufferSize)
+	}
+	start := roundDown(pos)
+	want := min(roundUp(pos+int64(len(p)))-start, s.size-start, int64(len(s.buf)))
+	if err := readFull(s.dev, s.name, s.buf[:want], start); err != nil {
+		return 0, err
+	}
+	return copy(p, s.buf[pos-start:want]), nil
+}
+
+// Parallel tells whether the medium takes reads beside writes.
+func (s *source) Parallel() bool {
+	p, ok := s.dev.(Parallel)
+	return ok && p.Parallel()
 }
 
 // Frozen returns nil while nobody can change the slot.

@@ -1,120 +1,291 @@
 package partition
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
-	"hash/crc32"
+	"hash/maphash"
+	"math"
 	"slices"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
+// span is a part of a store that is written in one access.
+type span struct {
+	from, to int
+	zeroes   bool
+}
+
+// zeroRun is the least that is written by Zeroer.
+const zeroRun = 64 << 10
+
+// differing lists what of p, stored bytes at off, has to be written: all, or what differs from what the medium has. A block that is equal has been read back with that.
+func (m *image) differing(p []byte, off int64) []span {
+	old := m.oldContent(off, len(p))
+	_, zeroer := m.dev.(Zeroer)
+	runs := m.work.runs[:0]
+	equal := 0
+	for i, n := 0, 0; i < len(p); i += n {
+		n = blockSize
+		r := span{zeroes: zeroer && i%zeroRun == 0 && len(p)-i >= zeroRun && isZero(p[i:i+zeroRun])}
+		if r.zeroes {
+			n = zeroRun
+		}
+		if old != nil && bytes.Equal(p[i:i+n], old[i:i+n]) {
+			equal += n
+			continue
+		}
+		r.from, r.to = i, i+n
+		if last := len(runs) - 1; last >= 0 && runs[last].to == i && runs[last].zeroes == r.zeroes {
+			runs[last].to = r.to
+			continue
+		}
+		runs = append(runs, r)
+	}
+	if old == nil {
+		return runs
+	}
+	m.equal.Add(int64(equal))
+	m.skipped = m.skipped || equal > 0
+	if equal < len(p)/8 {
+		m.interval = min(max(1, 2*m.interval), 32)
+		m.pause = m.interval
+		return runs
+	}
+	m.interval = 0
+	if next := off + int64(len(p)); next < m.size {
+		m.read(&m.work.old, next, int(min(bufferSize-next%bufferSize, m.size-next)))
+	}
+	return runs
+}
+
+// isZero tells whether b, whose length is a multiple of 8, is all zeroes.
+func isZero(b []byte) bool {
+	for ; len(b) > 0; b = b[8:] {
+		if binary.NativeEndian.Uint64(b) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// oldContent is what the medium has, nil if that is not to be compared. Nothing depends on it: what cannot be read is written.
+func (m *image) oldContent(off int64, n int) []byte {
+	a := &m.work.old
+	switch {
+	case m.distrust.Load():
+		return nil
+	case m.pause > 0:
+		m.pause--
+		return nil
+	case a.n < n || a.off != off:
+		m.read(a, off, n)
+	}
+	b, err := a.wait()
+	if err != nil {
+		return nil
+	}
+	return b[:n]
+}
+
 // Sync makes everything written durable and reads it back. The prefix that it returns counts bytes of the image: it is no multiple of 4096 after a write that
 // did not end at one. With an error it returns the prefix of the last good Sync, or 0 if something below that was rewritten since; Resume has to come next.
 func (m *image) Sync(ctx context.Context) (int64, error) {
-	if err := m.ready(ctx); err != nil {
-		return m.prefix, err
+	err := m.ready(ctx)
+	if err == nil {
+		err = m.voiding(m.sync(ctx))
 	}
-	if err := m.sync(ctx); err != nil {
-		return m.prefix, err
-	}
-	return m.prefix, nil
+	return m.prefix, err
 }
 
-func (m *image) sync(ctx context.Context) error {
-	err := m.drain(ctx)
+// Checkpoint makes durable what was stored, and has it read back while the image goes on. The prefix that it returns is of what the Checkpoint before made durable: that is read back
+// by now. An error is as of Sync.
+func (m *image) Checkpoint(ctx context.Context) (int64, error) {
+	err := m.ready(ctx)
 	if err == nil {
-		err = m.verify(ctx)
+		err = m.voiding(m.checkpoint(ctx))
 	}
+	return m.prefix, err
+}
+
+func (m *image) checkpoint(ctx context.Context) error {
+	if err := m.readBackSome(ctx, math.MaxInt); err != nil {
+		return err
+	}
+	m.advance()
+	return m.flush()
+}
+
+// voiding gives up what an error of the medium voids.
+func (m *image) voiding(err error) error {
 	if err != nil {
-		m.fail()
+		m.fail(err)
 	}
 	return err
 }
 
-// verify flushes, and reads back every extent.
-func (m *image) verify(ctx context.Context) error {
-	if len(m.extents) == 0 {
-		return nil
-	}
-	if err := flush(m.dev, m.name); err != nil {
+func (m *image) sync(ctx context.Context) error {
+	if err := m.drain(ctx); err != nil {
 		return err
 	}
-	slices.SortFunc(m.extents, func(a, b extent) int { return cmp.Compare(a.off, b.off) })
-	prefix := m.prefix
-	for _, e := range m.extents {
-		follows := e.off <= m.hashed
-		if err := m.verifyExtent(ctx, e); err != nil {
-			return err
-		}
-		if follows {
-			prefix = max(prefix, e.end)
-		}
+	return m.verify(ctx)
+}
+
+// verify flushes, and reads back everything that was written.
+func (m *image) verify(ctx context.Context) error {
+	if err := m.flush(); err != nil {
+		return err
 	}
-	m.extents, m.prefix = m.extents[:0], prefix
+	if err := m.readBackSome(ctx, math.MaxInt); err != nil {
+		return err
+	}
+	if m.work != nil {
+		m.work.hash.wait()
+	}
+	m.firm = m.hashed
+	m.advance()
 	return nil
 }
 
-func (m *image) verifyExtent(ctx context.Context, e extent) error {
-	crc := uint32(0)
-	for pos := e.off; pos < e.end; {
-		b, err := m.read(ctx, pos, e.end)
+// flush makes what was written durable, and what was equal: who wrote that may not have.
+func (m *image) flush() error {
+	if len(m.written) > 0 || m.skipped {
+		if err := flush(m.dev, m.name); err != nil {
+			return err
+		}
+	}
+	m.firm = m.hashed
+	slices.SortFunc(m.written, func(a, b extent) int { return cmp.Compare(a.off, b.off) })
+	m.flushed = append(append(m.flushed[:0], m.flushed[m.checked:]...), m.written...)
+	m.checked, m.written, m.skipped = 0, m.written[:0], false
+	if !m.options.NoReadBack {
+		return nil
+	}
+	for _, e := range m.flushed {
+		m.checkedTo(e)
+	}
+	return nil
+}
+
+// advance computes the prefix, when everything flushed is read back.
+func (m *image) advance() {
+	known := min(m.firm, m.hashed)
+	m.prefix = max(m.prefix, known)
+	if roundDown(m.odd) == known {
+		m.prefix = max(m.prefix, m.odd)
+	}
+}
+
+// readAhead begins to read back what comes next.
+func (m *image) readAhead() {
+	if m.checked == len(m.flushed) {
+		return
+	}
+	e := m.flushed[m.checked]
+	if n := int(roundUp(e.end) - e.off); m.work.back.n != n || m.work.back.off != e.off {
+		m.read(&m.work.back, e.off, n)
+	}
+}
+
+// readBackSome reads back n bytes or more of what was flushed, if there is as much.
+func (m *image) readBackSome(ctx context.Context, n int) error {
+	for n > 0 && m.checked < len(m.flushed) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		m.begin()
+		m.readAhead()
+		e := m.flushed[m.checked]
+		b, err := m.work.back.wait()
 		if err != nil {
 			return err
 		}
-		crc = crc32.Update(crc, m.crc, b)
-		m.feed(b, pos, roundDown(e.end))
-		pos += int64(len(b))
-	}
-	if crc != e.crc {
-		return fmt.Errorf("read back %s from %d to %d: %w", m.name, e.off, e.end, fwu.ErrReadBack)
+		if maphash.Bytes(m.seed, b) != e.sum {
+			return fmt.Errorf("read back %s from %d to %d: %w", m.name, e.off, e.end, fwu.ErrReadBack)
+		}
+		if m.hashed < roundDown(e.end) { // it did not come in order
+			mask(b, e.off)
+			m.feed(b, e.off, roundDown(e.end))
+			m.work.hash.wait()
+		}
+		m.readBack.Add(int64(len(b)))
+		m.checkedTo(e)
+		n -= len(b)
 	}
 	return nil
 }
 
-// read reads from pos, a multiple of blockSize, what is needed to reach end, up to the next multiple of bufferSize.
-func (m *image) read(ctx context.Context, pos, end int64) ([]byte, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+// checkedTo notes that the next extent is known to be on the medium.
+func (m *image) checkedTo(e extent) {
+	if e.end%blockSize != 0 {
+		m.odd = e.end
 	}
-	b := m.readback[:min(roundUp(end)-pos, bufferSize-pos%bufferSize)]
-	return b, readFull(m.dev, m.name, b, pos)
+	m.checked++
 }
 
-// feed unmasks b, what the medium returned at pos, and gives to the hash what of it continues what that has seen and lies below end.
+// feed gives to the hash what of b, plain bytes at pos, continues what that has seen and lies below end. b must not change until it is hashed.
 func (m *image) feed(b []byte, pos, end int64) {
-	mask(b, pos)
 	from, to := m.hashed-pos, min(end-pos, int64(len(b)))
 	if from < 0 || from >= to {
 		return
 	}
-	m.h.Write(b[from:to])
 	if m.hashed < fwu.HeadSize {
 		copy(m.head[m.hashed:], b[from:])
 	}
+	m.work.hash.write(m.h, b[from:to])
 	m.hashed = pos + to
+}
+
+// rehash has the hash begin anew.
+func (m *image) rehash() {
+	if m.work != nil {
+		m.work.hash.wait()
+	}
+	m.h.Reset()
+	m.hashed, m.firm, m.prefix = 0, 0, 0
 }
 
 // hashTo reads the medium from what is hashed to end.
 func (m *image) hashTo(ctx context.Context, end int64, progress func(done, total int64)) error {
+	if m.hashed >= end {
+		return nil
+	}
+	m.begin()
+	w := m.work
+	read := func(a *ahead, pos int64) { m.read(a, pos, int(min(roundUp(end)-pos, bufferSize-pos%bufferSize))) }
+	this, next := &w.old, &w.back
+	pos := roundDown(m.hashed)
+	read(this, pos)
 	for m.hashed < end {
-		pos := roundDown(m.hashed)
-		b, err := m.read(ctx, pos, end)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b, err := this.wait()
 		if err != nil {
 			return err
 		}
+		w.hash.wait() // what is in the other buffer
+		if to := pos + int64(len(b)); to < end {
+			read(next, to)
+		}
+		mask(b, pos)
 		m.feed(b, pos, end)
+		pos += int64(len(b))
+		this, next = next, this
 		if progress != nil {
 			progress(m.hashed, end)
 		}
 	}
+	w.hash.wait()
 	return nil
 }
 
 // Sum syncs, and returns the digest of the first size bytes as the medium returns them, with what identifies their head. It reads what was not read back and
-// hashed in order before; everything, if size is less than that.
+// hashed in order before; everything, if size is less than that. Of memory and goroutines nothing is left.
 func (m *image) Sum(ctx context.Context, size int64, progress func(done, total int64)) ([]byte, fwu.Head, error) {
 	if err := m.ready(ctx); err != nil {
 		return nil, fwu.Head{}, err
@@ -122,16 +293,16 @@ func (m *image) Sum(ctx context.Context, size int64, progress func(done, total i
 	if err := m.inside(0, size); err != nil {
 		return nil, fwu.Head{}, fmt.Errorf("hash %s: %w", m.name, err)
 	}
-	if err := m.sync(ctx); err != nil {
+	if err := m.voiding(m.sync(ctx)); err != nil {
 		return nil, fwu.Head{}, err
 	}
 	if size < m.hashed {
-		m.h.Reset()
-		m.hashed, m.prefix = 0, 0
+		m.rehash()
 	}
 	if err := m.hashTo(ctx, size, progress); err != nil {
 		return nil, fwu.Head{}, err
 	}
+	m.end()
 	m.prefix = m.hashed
 	return m.h.Sum(nil), newHead(m.head[:roundUp(min(size, fwu.HeadSize))]), nil
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -53,7 +54,14 @@ type daemon struct {
 	log  *slog.Logger
 }
 
+// gcPercent is how much garbage may come on top of what is in use before it is collected. The service has few objects and large buffers that it keeps: to collect often costs nothing
+// that can be measured, and an update takes two MiB less than with Go's 100. GOGC in the environment wins.
+const gcPercent = 30
+
 func (d daemon) run(ctx context.Context) (err error) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	m, err := loadMachine(d.g.root)
 	if err != nil {
 		return err

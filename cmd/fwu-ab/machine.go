@@ -57,6 +57,7 @@ func (m *machine) component(ctx context.Context, c config.Component) (fwu.Compon
 		if err != nil {
 			return out, fmt.Errorf("component %s, slot %s: %w", c.Name, fwu.BankOf(i), err)
 		}
+		slot.Set(partition.Options{Discard: c.Discard, NoReadBack: !c.ReadBack})
 		e, err := m.finder.Locate(ctx, spec)
 		if err == nil && c.Live && e.Start != 0 && !m.build { // units open it by the path of a link
 			err = errors.New("a live component needs a partition with a device node, or a file of its own")

@@ -41,6 +41,11 @@ type componentStatus struct {
 	ImageSize      int64            `json:"image_size"`
 	ManifestDigest string           `json:"manifest_digest"`
 	Digest         string           `json:"digest"`
+	Received       int64            `json:"received"`
+	Equal          int64            `json:"equal"`
+	Zeroed         int64            `json:"zeroed"`
+	Stored         int64            `json:"stored"`
+	ReadBack       int64            `json:"read_back"`
 	Sequence       uint64           `json:"sequence"`
 	ActiveSlot     string           `json:"active_slot"`
 	SecondSlot     string           `json:"second_slot"`
@@ -60,6 +65,7 @@ func componentStatusOf(ctx context.Context, c *dbus.Client, info fwu.ComponentIn
 	return componentStatus{ID: info.ID, Name: info.Name, Activation: info.Activation(), ManifestMode: info.Manifest,
 		State: q.State.String(), Since: timeOf(i.Since), Error: int32(q.Error), Reason: i.Reason, Text: i.Text, Version: q.Version.String(), Active: fwu.BankOf(int(q.Location & 1)),
 		MaxSize: q.MaxSize, Volatile: q.Flags&fwu.FlagVolatileStaging != 0, Written: i.Written, ImageSize: i.ImageSize, ManifestDigest: i.ManifestDigest,
+		Received: i.Counts.Received, Equal: i.Counts.Equal, Zeroed: i.Counts.Zeroed, Stored: i.Counts.Written, ReadBack: i.Counts.ReadBack,
 		Digest: i.Digest, Sequence: i.Sequence, ActiveSlot: i.ActiveSlot, SecondSlot: i.SecondSlot, Operation: i.Operation, Done: i.Done, Total: i.Total, state: q.State}, nil
 }
 
