@@ -35,13 +35,17 @@ func interrupt(r deadliner) { _ = r.SetReadDeadline(time.Unix(1, 0)) }
 // newIntake returns an intake of limit bytes of r, or of all if limit is negative. abort ends a read that waits; nil: it cannot be ended, and nothing is read ahead.
 func newIntake(r io.Reader, limit int64, abort func()) *intake {
 	in := &intake{r: r, limit: limit, abort: abort}
+	size := intakeSize
+	if limit >= 0 {
+		size = int(min(limit, intakeSize))
+	}
 	if abort == nil {
-		in.buf = Buffer(intakeSize)
+		in.buf = Buffer(size)
 		return in
 	}
 	in.ahead, in.free = make(chan portion, 1), make(chan []byte, 2)
-	in.free <- Buffer(intakeSize)
-	in.free <- Buffer(intakeSize)
+	in.free <- Buffer(size)
+	in.free <- Buffer(size)
 	go func() {
 		defer close(in.ahead)
 		for b := range in.free {

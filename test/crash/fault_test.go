@@ -24,24 +24,25 @@ type flaw struct {
 	name string
 	kind sim.Kind
 	sim.Fault
+	twin bool // it differs from the one before in the number of the error only
 }
 
 func flaws() []flaw {
 	return []flaw{
-		{"read-eio", sim.Read, sim.Fault{Err: unix.EIO}},
-		{"read-short", sim.Read, sim.Fault{Err: unix.EIO, Half: true}},
-		{"read-eof", sim.Read, sim.Fault{Err: io.EOF, Half: true}},
-		{"write-eio", sim.Write, sim.Fault{Err: unix.EIO}},
-		{"write-erofs", sim.Write, sim.Fault{Err: unix.EROFS}},
-		{"write-enospc", sim.Write, sim.Fault{Err: unix.ENOSPC, Half: true}},
-		{"write-short", sim.Write, sim.Fault{Half: true}}, // and no error, which no medium should do
-		{"write-lost", sim.Write, sim.Fault{Lie: true}},
-		{"write-half-lost", sim.Write, sim.Fault{Half: true, Lie: true}},
-		{"flush-gone", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Gone}},
-		{"flush-doomed", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Doomed}}, // the next flush claims success
-		{"flush-landed", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Landed}},
-		{"flush-enospc", sim.Flush, sim.Fault{Err: unix.ENOSPC, Lose: sim.Gone}},
-		{"flush-erofs", sim.Flush, sim.Fault{Err: unix.EROFS, Lose: sim.Doomed}},
+		{"read-eio", sim.Read, sim.Fault{Err: unix.EIO}, false},
+		{"read-short", sim.Read, sim.Fault{Err: unix.EIO, Half: true}, true},
+		{"read-eof", sim.Read, sim.Fault{Err: io.EOF, Half: true}, false},
+		{"write-eio", sim.Write, sim.Fault{Err: unix.EIO}, false},
+		{"write-erofs", sim.Write, sim.Fault{Err: unix.EROFS}, true},
+		{"write-enospc", sim.Write, sim.Fault{Err: unix.ENOSPC, Half: true}, false},
+		{"write-short", sim.Write, sim.Fault{Half: true}, false}, // and no error, which no medium should do
+		{"write-lost", sim.Write, sim.Fault{Lie: true}, false},
+		{"write-half-lost", sim.Write, sim.Fault{Half: true, Lie: true}, false},
+		{"flush-gone", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Gone}, false},
+		{"flush-enospc", sim.Flush, sim.Fault{Err: unix.ENOSPC, Lose: sim.Gone}, true},
+		{"flush-doomed", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Doomed}, false}, // the next flush claims success
+		{"flush-erofs", sim.Flush, sim.Fault{Err: unix.EROFS, Lose: sim.Doomed}, true},
+		{"flush-landed", sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Landed}, false},
 	}
 }
 
@@ -251,7 +252,11 @@ func (s *suite) mishaps(st story, accesses []sim.Access) {
 				continue
 			}
 			for then := goOn; then <= retry; then++ {
-				if i++; i%one(97) == 0 {
+				n := st.thin(one(97))
+				if f.twin {
+					n *= 5
+				}
+				if i++; i%n == 0 {
 					s.tried, s.unique = s.tried+1, s.unique+1
 					work <- mishap{st, a.N, f, then, policy(a.N) % 2}
 				}
