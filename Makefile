@@ -22,6 +22,9 @@ DEB_PACKAGES = binutils git lintian mmdebstrap
 UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig xxd u-boot-tools
 VM_PACKAGES = $(UBOOT_PACKAGES) qemu-system-x86 ovmf mmdebstrap mtools dosfstools e2fsprogs kmod systemd cpio
 
+BENCH_PACKAGES = dbus-daemon e2fsprogs util-linux mount coreutils diffutils openssl zstd cpio squashfs-tools rauc swupdate mender-client mender-artifact
+BENCH ?=
+
 LDFLAGS = -s -w
 # What of the output of go test -v says how the stories went.
 STORIES = grep --line-buffered -vE '^ *=== (RUN|PAUSE|CONT|NAME)'
@@ -42,7 +45,7 @@ CAPI ?= $(if $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo yes),
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help build generate install place capi install-capi units deb deb-test demo test check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages
+.PHONY: help build generate install place capi install-capi units deb deb-test demo test check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -162,8 +165,9 @@ fuzz: ## every fuzz target for FUZZTIME
 		done; \
 	done
 
-bench: ## benchmarks with allocations
+bench: bench-packages build ## benchmarks, and a comparison with dd, RAUC, SWUpdate and Mender; needs root; BENCH="-write" for docs/performance.md
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) run ./bench $(BENCH)
 
 audit: ## known vulnerabilities; needs a network
 	$(GO) run $(GOVULNCHECK) ./...
@@ -185,6 +189,9 @@ endef
 
 demo-packages:
 	$(call need,$(DEMO_PACKAGES))
+
+bench-packages:
+	$(call need,$(BENCH_PACKAGES))
 
 vm-packages:
 	$(call need,$(VM_PACKAGES))

@@ -33,12 +33,21 @@ func newDescriptor(fd int) (*descriptor, error) {
 	}
 	d := &descriptor{fd: fd, wake: wake}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+	if err := unix.Fstat(fd, &st); err != nil {
+		return d, nil // which a read will tell
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
 		d.pos, err = unix.Seek(fd, 0, io.SeekCurrent)
 		d.regular, d.dropped = err == nil, d.pos
+	case unix.S_IFIFO:
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize)
 	}
 	return d, nil
 }
+
+// pipeSize is what a pipe should hold, so that not each 64 KiB wake somebody.
+const pipeSize = 1 << 20
 
 // dropInterval is how much of a file is read before its pages are given back: an image is read once, and a small device has other uses for its memory.
 const dropInterval = 4 << 20

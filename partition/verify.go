@@ -31,7 +31,7 @@ func (m *image) differing(p []byte, off int64) []span {
 	equal := 0
 	for i, n := 0, 0; i < len(p); i += n {
 		n = blockSize
-		r := span{zeroes: zeroer && i%zeroRun == 0 && len(p)-i >= zeroRun && isZero(p[i:i+zeroRun])}
+		r := span{zeroes: zeroer && i%zeroRun == 0 && len(p)-i >= zeroRun && isZero(p[i:i+zeroRun]) && (old == nil || !alike(p[i:i+zeroRun], old[i:i+zeroRun]))}
 		if r.zeroes {
 			n = zeroRun
 		}
@@ -61,6 +61,16 @@ func (m *image) differing(p []byte, off int64) []span {
 		m.read(&m.work.old, next, int(min(bufferSize-next%bufferSize, m.size-next)))
 	}
 	return runs
+}
+
+// alike tells whether a block of a is what b has.
+func alike(a, b []byte) bool {
+	for i := 0; i < len(a); i += blockSize {
+		if bytes.Equal(a[i:i+blockSize], b[i:i+blockSize]) {
+			return true
+		}
+	}
+	return false
 }
 
 // isZero tells whether b, whose length is a multiple of 8, is all zeroes.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -58,9 +59,16 @@ type daemon struct {
 // that can be measured, and an update takes two MiB less than with Go's 100. GOGC in the environment wins.
 const gcPercent = 30
 
+// processors is how many threads run Go code at least. One that waits for a medium counts until the runtime notices that it waits; with as many as there are cores the others of
+// a transfer would wait with it.
+const processors = 4
+
 func (d daemon) run(ctx context.Context) (err error) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(processors, runtime.NumCPU()))
 	}
 	m, err := loadMachine(d.g.root)
 	if err != nil {
