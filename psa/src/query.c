@@ -60,6 +60,8 @@ static int read_value(sd_bus_message *answer, const char *name, psa_fwu_impl_inf
         uint64_t *into;
     } numbers[] = {
         { "written", &impl->written }, { "image_size", &impl->image_size }, { "sequence", &impl->sequence }, { "since", &impl->since },
+        { "received", &impl->received }, { "equal", &impl->equal }, { "zeroed", &impl->zeroed }, { "stored", &impl->stored },
+        { "read_back", &impl->read_back },
     };
     const struct {
         const char *name;

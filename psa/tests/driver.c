@@ -29,6 +29,8 @@ static void query(psa_fwu_component_t id)
            info.max_size, info.flags, info.location);
     printf(" %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, info.impl.written, info.impl.image_size, info.impl.sequence,
            info.impl.since, info.impl.max_size);
+    printf(" %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, info.impl.received, info.impl.equal, info.impl.zeroed, info.impl.stored,
+           info.impl.read_back);
     print_string(info.impl.manifest_digest);
     print_string(info.impl.digest);
     print_string(info.impl.active_slot);

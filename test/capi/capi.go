@@ -162,10 +162,10 @@ func (d *Driver) Query(_ context.Context, id fwu.ID) (fwu.Info, error) {
 
 // parseInfo reads the members of psa_fwu_component_info_t.
 func parseInfo(fields []string) (i fwu.Info, err error) {
-	if len(fields) != 20 {
+	if len(fields) != 25 {
 		return i, fmt.Errorf("query: %d fields in %q", len(fields), fields)
 	}
-	var n [14]int64
+	var n [19]int64
 	for j := range n {
 		u, err := strconv.ParseUint(strings.TrimPrefix(fields[j], "-"), 10, 64)
 		if err != nil {
@@ -178,7 +178,7 @@ func parseInfo(fields []string) (i fwu.Info, err error) {
 	}
 	var s [6]string
 	for j := range s {
-		b, err := hex.DecodeString(strings.TrimPrefix(fields[14+j], "x"))
+		b, err := hex.DecodeString(strings.TrimPrefix(fields[19+j], "x"))
 		if err != nil {
 			return i, fmt.Errorf("query: %w", err)
 		}
@@ -189,6 +189,7 @@ func parseInfo(fields []string) (i fwu.Info, err error) {
 	i.MaxSize, i.Flags, i.Location = n[6], uint32(n[7]), uint32(n[8])
 	i.Impl = fwu.Impl{
 		Written: n[9], ImageSize: n[10], Sequence: uint64(n[11]), Since: n[12],
+		Counts:         fwu.Counts{Received: n[14], Equal: n[15], Zeroed: n[16], Written: n[17], ReadBack: n[18]},
 		ManifestDigest: s[0], Digest: s[1], ActiveSlot: s[2], SecondSlot: s[3], Reason: fwu.Reason(s[4]), Text: s[5],
 	}
 	if n[13] != i.MaxSize && (i.MaxSize != 1<<32-1 || n[13] < i.MaxSize) {

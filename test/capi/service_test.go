@@ -165,6 +165,11 @@ func anyOrder(b *bed, d *capi.Driver) {
 		must(d.Write(ctx, 0, int64(off), image[off:min(off+fwu.MaxWriteSize, len(image))]))
 	}
 	must(d.Finish(ctx, 0))
+	counted, err := d.Query(ctx, 0)
+	must(err)
+	if n := counted.Impl.Counts; n.Received != int64(len(image)) || n.Equal+n.Zeroed+n.Written < n.Received || n.ReadBack != n.Zeroed+n.Written {
+		b.Fatalf("%d bytes came, and %+v", len(image), n)
+	}
 	b.stop()
 	if _, err := d.Query(ctx, 0); fwu.StatusOf(err) != fwu.CommunicationFailure {
 		b.Fatalf("no service: %v", err)

@@ -68,6 +68,11 @@ typedef struct psa_fwu_impl_info_t {
     uint64_t image_size;       /* of the image in preparation */
     uint64_t sequence;         /* lowest sequence number that may be installed */
     uint64_t since;            /* when the component came into its state, in seconds since 1970 */
+    uint64_t received;         /* of the image in preparation, since its slot was opened: bytes taken from the client, */
+    uint64_t equal;            /* bytes that the slot had already, */
+    uint64_t zeroed;           /* zeroes by a command of the medium, */
+    uint64_t stored;           /* bytes written, */
+    uint64_t read_back;        /* and bytes read back */
     uint64_t max_size;         /* largest image, in bytes, where max_size of the component has no room for it */
     char manifest_digest[144]; /* "sha256:" and hexadecimal digits: manifest that the image in preparation was started with */
     char digest[144];          /* of the active image, as above */
