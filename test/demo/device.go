@@ -324,7 +324,7 @@ func (d *device) written(ctx context.Context, component string) (int64, error) {
 	return 0, err
 }
 
-// writeHalf starts an update whose data stops coming after two checkpoints.
+// writeHalf starts an update whose data stops coming after two checkpoints: the second one finds what the first made durable read back.
 func (d *device) writeHalf(ctx context.Context, component, file string) error {
 	if err := d.fwu(ctx, exitOK, "start", component); err != nil {
 		return err
@@ -343,7 +343,7 @@ func (d *device) writeHalf(ctx context.Context, component, file string) error {
 		return err
 	}
 	fmt.Fprintf(d.out, "$ fwu-ab write %s -\n", component)
-	if _, err := io.CopyN(in, f, 2*checkpoint+123456); err != nil {
+	if _, err := io.CopyN(in, f, 2*checkpoint+1<<20+123456); err != nil {
 		return err
 	}
 	for written := int64(0); written < checkpoint; {
