@@ -53,7 +53,7 @@ type Running struct {
 // Start switches a machine on. It is killed when ctx ends.
 func Start(ctx context.Context, h Hardware) (*Running, error) {
 	args := []string{
-		"-machine", h.Machine, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config",
+		"-machine", h.Machine, "-accel", "tcg,thread=multi", "-cpu", "max,-aes", "-smp", "2", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config",
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
 		"-chardev", "socket,id=console,fd=4", "-serial", "chardev:console",
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,fd=5", "-device", "virtserialport,chardev=agent,name=" + wire.Port,
