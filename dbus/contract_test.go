@@ -14,6 +14,64 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
+// The parts of introspection data (D-Bus Specification, "Introspection Data Format").
+type xmlNode struct {
+	XMLName    xml.Name       `xml:"node"`
+	Name       string         `xml:"name,attr,omitempty"`
+	Interfaces []xmlInterface `xml:"interface"`
+	Nodes      []xmlNode      `xml:"node"`
+}
+
+type xmlInterface struct {
+	Name        string          `xml:"name,attr"`
+	Methods     []xmlMember     `xml:"method"`
+	Signals     []xmlMember     `xml:"signal"`
+	Properties  []xmlProperty   `xml:"property"`
+	Annotations []xmlAnnotation `xml:"annotation"`
+}
+
+type xmlMember struct {
+	Name        string          `xml:"name,attr"`
+	Args        []xmlArg        `xml:"arg"`
+	Annotations []xmlAnnotation `xml:"annotation"`
+}
+
+type xmlArg struct {
+	Name      string `xml:"name,attr,omitempty"`
+	Type      string `xml:"type,attr"`
+	Direction string `xml:"direction,attr,omitempty"`
+}
+
+type xmlProperty struct {
+	Name        string          `xml:"name,attr"`
+	Type        string          `xml:"type,attr"`
+	Access      string          `xml:"access,attr"`
+	Annotations []xmlAnnotation `xml:"annotation"`
+}
+
+type xmlAnnotation struct {
+	Name  string `xml:"name,attr"`
+	Value string `xml:"value,attr"`
+}
+
+// contractInterfaces is every interface of the contract and of the standard, by name.
+func contractInterfaces(t *testing.T) map[string]xmlInterface {
+	t.Helper()
+	all := map[string]xmlInterface{}
+	for _, text := range []string{contract, standardInterfaces} {
+		var root xmlNode
+		if err := xml.Unmarshal([]byte(text), &root); err != nil {
+			t.Fatal(err)
+		}
+		for _, node := range append(root.Nodes, root) {
+			for _, i := range node.Interfaces {
+				all[i.Name] = i
+			}
+		}
+	}
+	return all
+}
+
 // shape is an interface reduced to what the table knows.
 type shape struct {
 	Methods    map[string][2]string
@@ -77,10 +135,7 @@ func allInterfaces() []iface {
 }
 
 func TestTableIsTheContract(t *testing.T) {
-	want, err := described()
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := contractInterfaces(t)
 	for _, i := range allInterfaces() {
 		x, ok := want[i.name]
 		if !ok {
@@ -103,10 +158,7 @@ func TestTableIsTheContract(t *testing.T) {
 func TestRunningServiceIntrospectsAsTheContract(t *testing.T) {
 	s := serve(t, Options{})
 	c := s.raw(t)
-	all, err := described()
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := contractInterfaces(t)
 	standard := []string{"org.freedesktop.DBus.Introspectable", "org.freedesktop.DBus.Peer"}
 	manager := append([]string{ManagerInterface, "org.freedesktop.DBus.ObjectManager", propertiesName}, standard...)
 	component := append([]string{ComponentInterface, propertiesName}, standard...)

@@ -1,7 +1,6 @@
 package dbus
 
 import (
-	"encoding/xml"
 	"fmt"
 	"sort"
 	"strconv"
@@ -58,83 +57,32 @@ func (t tree) find(path string) (*object, error) {
 	return nil, refuse("UnknownObject", "there is no object %s", path)
 }
 
-// The parts of introspection data (D-Bus Specification, "Introspection Data Format").
-type xmlNode struct {
-	XMLName    xml.Name       `xml:"node"`
-	Name       string         `xml:"name,attr,omitempty"`
-	Interfaces []xmlInterface `xml:"interface"`
-	Nodes      []xmlNode      `xml:"node"`
-}
-
-type xmlInterface struct {
-	Name        string          `xml:"name,attr"`
-	Methods     []xmlMember     `xml:"method"`
-	Signals     []xmlMember     `xml:"signal"`
-	Properties  []xmlProperty   `xml:"property"`
-	Annotations []xmlAnnotation `xml:"annotation"`
-}
-
-type xmlMember struct {
-	Name        string          `xml:"name,attr"`
-	Args        []xmlArg        `xml:"arg"`
-	Annotations []xmlAnnotation `xml:"annotation"`
-}
-
-type xmlArg struct {
-	Name      string `xml:"name,attr,omitempty"`
-	Type      string `xml:"type,attr"`
-	Direction string `xml:"direction,attr,omitempty"`
-}
-
-type xmlProperty struct {
-	Name        string          `xml:"name,attr"`
-	Type        string          `xml:"type,attr"`
-	Access      string          `xml:"access,attr"`
-	Annotations []xmlAnnotation `xml:"annotation"`
-}
-
-type xmlAnnotation struct {
-	Name  string `xml:"name,attr"`
-	Value string `xml:"value,attr"`
-}
-
 const doctype = `<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
 `
 
-// described is every interface of the contract and of the standard, by name.
-func described() (map[string]xmlInterface, error) {
-	all := map[string]xmlInterface{}
-	for _, text := range []string{contract, standardInterfaces} {
-		var root xmlNode
-		if err := xml.Unmarshal([]byte(text), &root); err != nil {
-			return nil, fmt.Errorf("read the contract: %w", err)
-		}
-		for _, node := range append(root.Nodes, root) {
-			for _, i := range node.Interfaces {
-				all[i.Name] = i
-			}
-		}
-	}
-	return all, nil
-}
-
-// describe is the introspection data of one object.
-func (o *object) describe() (string, error) {
-	all, err := described()
-	if err != nil {
-		return "", err
-	}
-	var node xmlNode
+// describe is the introspection data of one object (D-Bus Specification, "Introspection Data Format"): of its interfaces what the contract says, comments included.
+func (o *object) describe() string {
+	var text strings.Builder
+	text.WriteString(doctype + "<node>\n")
 	for _, i := range o.interfaces {
-		node.Interfaces = append(node.Interfaces, all[i.name])
+		text.WriteString(described(i.name))
 	}
 	for _, name := range o.children {
-		node.Nodes = append(node.Nodes, xmlNode{Name: name})
+		fmt.Fprintf(&text, "  <node name=%q/>\n", name)
 	}
-	text, err := xml.MarshalIndent(node, "", "  ")
-	if err != nil {
-		return "", fmt.Errorf("describe %s: %w", o.path, err)
+	text.WriteString("</node>\n")
+	return text.String()
+}
+
+// described is an interface as it stands in the contract or among those of the standard: both are ours, and are written such that it can be cut out.
+func described(name string) string {
+	const end = "</interface>\n"
+	for _, text := range []string{contract, standardInterfaces} {
+		if _, rest, ok := strings.Cut(text, fmt.Sprintf("<interface name=%q>\n", name)); ok {
+			body, _, _ := strings.Cut(rest, end)
+			return fmt.Sprintf("  <interface name=%q>\n%s%s", name, body, end)
+		}
 	}
-	return doctype + string(text) + "\n", nil
+	return ""
 }
