@@ -372,15 +372,10 @@ func copyImage(ctx context.Context, img Image, src Source, d suit.Digest, size i
 	if err := img.Resume(ctx, d.New(), 0); err != nil {
 		return Head{}, nil, err
 	}
-	var abort func()
-	if src.Parallel() {
-		abort = func() {} // reads of a medium end by themselves
-	}
-	in := newIntake(io.NewSectionReader(src, 0, size), size, abort)
-	defer in.stop()
 	for off, dirty := int64(0), 0; off < size; {
-		p, err := in.next()
-		if err != nil && (err != io.EOF || off+int64(len(p)) < size) {
+		p := img.Space()
+		p = p[:min(size-off, int64(len(p)))]
+		if n, err := src.ReadAt(p, off); n < len(p) {
 			return Head{}, nil, fmt.Errorf("read at %d: %w", off, errors.Join(io.ErrUnexpectedEOF, err))
 		}
 		if err := img.WriteAt(ctx, p, off); err != nil {

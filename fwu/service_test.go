@@ -362,3 +362,25 @@ func (s *stalled) SetReadDeadline(time.Time) error {
 	close(s.wake)
 	return nil
 }
+
+// TestWriteFromTakesNoMore: what is behind the length is somebody else's.
+func TestWriteFromTakesNoMore(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	image := randomImage(19, 900000)
+	d.do(d.Start(t.Context(), 0, d.manifest("rootfs", image, "2.0.0", 2)))
+	r := bytes.NewReader(image)
+	for _, n := range []int64{4096, 655360, 4096} {
+		if got, err := d.WriteFrom(t.Context(), 0, r.Size()-int64(r.Len()), r, n); got != n || err != nil {
+			t.Fatalf("%d bytes, and %v", got, err)
+		}
+	}
+	if n := r.Size() - int64(r.Len()); n != 663552 {
+		t.Errorf("%d bytes were taken", n)
+	}
+	got, err := d.WriteFrom(t.Context(), 0, 663552, r, 300000)
+	d.wantStatus(err, fwu.CommunicationFailure, fwu.ReasonSize)
+	if want := int64(900000 - 663552); got != want {
+		t.Errorf("%d bytes, want %d", got, want)
+	}
+	d.do(d.Finish(t.Context(), 0))
+}

@@ -262,7 +262,18 @@ func (s *Service) Write(ctx context.Context, id ID, off int64, block []byte) err
 	if len(block) == 0 || len(block) > MaxWriteSize {
 		return refuse(InvalidArgument, ReasonSize, "write: block of %d bytes: from 1 to %d are taken", len(block), MaxWriteSize)
 	}
+	if err := aligned(off); err != nil {
+		return err
+	}
 	return s.ended(ctx, s.put(ctx, c, cr, off, block))
+}
+
+// aligned refuses an offset at which a client may not write.
+func aligned(off int64) error {
+	if off < 0 || off%WriteAlignment != 0 {
+		return refuse(InvalidArgument, ReasonOffset, "write at %d: offsets are multiples of %d", off, WriteAlignment)
+	}
+	return nil
 }
 
 // WriteFrom writes what r has, from offset off on: length bytes, or all up to its end where length is 0. It returns how many bytes were stored. It makes them durable in
@@ -276,14 +287,15 @@ func (s *Service) WriteFrom(ctx context.Context, id ID, off int64, r io.Reader, 
 	if length < 0 {
 		return 0, refuse(InvalidArgument, ReasonSize, "write: negative length")
 	}
+	if err := aligned(off); err != nil {
+		return 0, err
+	}
 	ctx, end := s.begin(ctx, c, OpWrite)
 	defer end()
-	var abort func()
 	if d, ok := r.(deadliner); ok {
-		abort = func() { interrupt(d) }
-		defer context.AfterFunc(ctx, abort)()
+		defer context.AfterFunc(ctx, func() { _ = d.SetReadDeadline(time.Unix(1, 0)) })() // a file that has no deadlines does not block either
 	}
-	n, err := s.copyFrom(ctx, c, cr, off, r, length, abort)
+	n, err := s.copyFrom(ctx, c, cr, off, r, length)
 	if c.transfer != nil && n > 0 {
 		err = errors.Join(err, s.checkpoint(context.WithoutCancel(ctx), c, Image.Sync))
 	}
@@ -293,34 +305,55 @@ func (s *Service) WriteFrom(ctx context.Context, id ID, off int64, r io.Reader, 
 	return n, s.ended(ctx, err)
 }
 
-func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecord, off int64, r io.Reader, length int64, abort func()) (n int64, err error) {
-	total, limit := length, length
-	if limit == 0 {
-		limit = -1
+// deadliner is a reader that can be interrupted.
+type deadliner interface {
+	SetReadDeadline(time.Time) error
+}
+
+// intakeSize is how much is read at once where it is not read to where it is stored from: the beginning, and what has to be decoded.
+const intakeSize = 128 << 10
+
+// space returns where the bytes of the stream from off on are read to: what a slot stores next, if they are that, else own.
+func (c *component) space(off int64, own []byte) []byte {
+	if t := c.transfer; t != nil && t.known && t.decoder == nil && off == t.payload+t.end {
+		if p := t.image.Space(); p != nil {
+			return p
+		}
 	}
+	return own
+}
+
+func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecord, off int64, r io.Reader, length int64) (n int64, err error) {
+	total := length
 	if total == 0 && cr.next().Size > 0 && cr.next().Compression == "" {
 		total = cr.next().Payload + cr.next().Size - off
 	}
 	report := s.progress(c)
-	in := newIntake(r, limit, abort)
-	defer in.stop()
+	own := make([]byte, intakeSize)
 	for {
+		p := c.space(off+n, own)
+		if length > 0 {
+			p = p[:min(length-n, int64(len(p)))]
+		}
 		s.works(-1)
-		p, readErr := in.next()
+		k, readErr := io.ReadFull(r, p)
 		s.works(1)
 		if err := ctx.Err(); err != nil {
 			return n, err
 		}
-		if len(p) > 0 {
+		if k > 0 {
 			if err := s.resume(ctx, c, cr); err != nil {
 				return n, fmt.Errorf("write: %w", err)
 			}
 			// A block that has come is stored, whoever has gone meanwhile: to stop in the middle would void the ones before it.
-			if err := s.put(context.WithoutCancel(ctx), c, cr, off+n, p); err != nil {
+			if err := s.put(context.WithoutCancel(ctx), c, cr, off+n, p[:k]); err != nil {
 				return n, err
 			}
-			n += int64(len(p))
+			n += int64(k)
 			report(n, total)
+		}
+		if readErr == io.ErrUnexpectedEOF || length > 0 && n == length {
+			readErr = io.EOF
 		}
 		switch {
 		case errors.Is(readErr, io.EOF) && length > 0 && n < length:
@@ -351,9 +384,6 @@ func (s *Service) ended(ctx context.Context, err error) error {
 
 // put stores a block of the stream.
 func (s *Service) put(ctx context.Context, c *component, cr *componentRecord, off int64, p []byte) error {
-	if off < 0 || off%WriteAlignment != 0 {
-		return refuse(InvalidArgument, ReasonOffset, "write at %d: offsets are multiples of %d", off, WriteAlignment)
-	}
 	if err := s.resume(ctx, c, cr); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}

@@ -165,8 +165,6 @@ type Source interface {
 	io.ReaderAt
 	// Frozen returns nil while nobody can change the slot: it is not mounted, or mounted read-only. Else the error says why not.
 	Frozen() error
-	// Parallel tells whether it may be read from another goroutine while the copy is written.
-	Parallel() bool
 	Close() error
 }
 
@@ -226,8 +224,11 @@ type Writer interface {
 	// With n = 0 it begins anew.
 	Resume(ctx context.Context, h hash.Hash, n int64) error
 	// WriteAt stores p at off, a multiple of WriteAlignment or the end of the write before it. A tail that is no multiple of WriteAlignment is padded
-	// with zeroes when it is synced. It may buffer.
+	// with zeroes when it is synced. It may buffer, and return before p is stored: an error may be that of a write before. p is not used after it.
 	WriteAt(ctx context.Context, p []byte, off int64) error
+	// Space returns memory in which bytes that continue the write before, or what was given to Resume, are not copied by WriteAt. It is valid until the next call;
+	// nil or short as it may be, WriteAt takes other bytes.
+	Space() []byte
 	// Sync makes everything written durable and reads it back from the medium: ErrReadBack if that differs. It returns the length of the prefix
 	// of the image that is durable, read back and hashed. After an error everything since the last good Sync is void: the caller goes on from that prefix, after Resume.
 	Sync(ctx context.Context) (prefix int64, err error)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"hash/maphash"
+	"math"
 	"sync/atomic"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -17,8 +18,9 @@ const maxExtents = 1024
 
 // image is an open slot. What lies on the medium are stored bytes: those of the head are masked. In memory everything is of the image.
 //
-// A store is a piece of the image that goes to the medium at once: bufferSize bytes at most, which lie between two multiples of it. While it is written, it is hashed by another
-// goroutine; and while it is written, a part of what the last flush made durable is read back. See store.
+// A store is a piece of the image that goes to the medium at once: bufferSize bytes at most, which lie between two multiples of it. One goroutine hashes it and another one brings
+// it to the medium, and reads back a part of what the last flush made durable, while the next one is filled. What the latter uses meanwhile is marked so below: nobody else looks at
+// it before settle has returned.
 type image struct {
 	dev      Device
 	name     string
@@ -29,14 +31,19 @@ type image struct {
 	work     *work  // nil unless it is needed
 	rest     []byte // what was in the buffer when work was given up
 
-	// The bytes that are to be stored next: work.buf[:n] belongs at off, a multiple of blockSize. The medium has work.buf[:clean] already: the beginning of an incomplete block.
+	// The bytes that are to be stored next: work.buf()[:n] belongs at off, a multiple of blockSize. The medium has work.buf()[:clean] already: the beginning of an incomplete block.
 	off      int64
 	n, clean int
+	top      int64 // the highest end of a store
+	loose    bool  // something was stored that the hash did not continue with, or that ends within a block, and not read back
 
+	// Of the goroutine that stores.
 	written []extent // and not flushed
 	flushed []extent // and not read back, from checked on
 	checked int
 	skipped bool // since the last flush: a block was not written, as the medium has it
+	// Where few blocks of a store are what the medium has, the next pause stores are not compared.
+	pause, interval int
 
 	// [0,hashed) went into h, whole blocks only, so that a client may write the last one again; Sum takes the rest. h is nil until Resume.
 	h      hash.Hash
@@ -46,9 +53,6 @@ type image struct {
 	odd    int64  // end of the last incomplete block that was read back
 	prefix int64  // what is durable, read back, and hashed but for an incomplete block at its end
 	failed bool   // what is behind prefix is void
-
-	// Where few blocks of a store are what the medium has, the next pause stores are not compared.
-	pause, interval int
 
 	equal, zeroed, stored, readBack atomic.Int64 // see fwu.Counts
 }
@@ -103,10 +107,11 @@ func (m *image) resume(ctx context.Context, n int64) error {
 		return err
 	}
 	m.begin()
-	if err := readFull(m.dev, m.name, m.work.buf[:blockSize], m.off); err != nil {
+	b := m.work.buf()[:blockSize]
+	if err := readFull(m.dev, m.name, b, m.off); err != nil {
 		return err
 	}
-	mask(m.work.buf[:blockSize], m.off)
+	mask(b, m.off)
 	m.n, m.clean = int(n-m.off), int(n-m.off)
 	return nil
 }
@@ -117,7 +122,7 @@ func (m *image) stop() {
 	m.h, m.rest = nil, nil
 	m.off, m.n, m.clean = 0, 0, 0
 	m.written, m.flushed, m.checked, m.skipped = m.written[:0], m.flushed[:0], 0, false
-	m.firm, m.odd = 0, 0
+	m.firm, m.odd, m.top, m.loose = 0, 0, 0, false
 }
 
 // fail voids what came after the last good Sync.
@@ -129,7 +134,11 @@ func (m *image) fail(err error) {
 	}
 }
 
+// pending tells whether something is not on the medium and read back. What was given to be stored is, when it returns.
 func (m *image) pending() bool {
+	if m.settle() != nil {
+		return true
+	}
 	return m.n > m.clean || len(m.written) > 0 || m.checked < len(m.flushed) || m.skipped
 }
 
@@ -149,8 +158,20 @@ func (m *image) ready(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// WriteAt stores p at off, a multiple of 4096 or the end of the write before it (or what was given to Resume). It buffers up to 512 KiB; what is aligned in memory (fwu.Buffer) and on
-// the medium it does not copy. An error voids what Sync did not confirm, unless it says that the arguments are wrong.
+// Space returns what follows in the buffer that is filled now. What was put there WriteAt does not copy, if it continues the write before. nil: there is no such buffer.
+func (m *image) Space() []byte {
+	if m.h == nil {
+		return nil
+	}
+	m.begin()
+	return m.work.buf()[m.n:m.limit()]
+}
+
+// limit is how much of the buffer is filled before it is stored.
+func (m *image) limit() int { return min(bufferSize-int(m.off%bufferSize), len(m.work.buf())) }
+
+// WriteAt stores p at off, a multiple of 4096 or the end of the write before it (or what was given to Resume). It buffers up to 512 KiB, and does not wait for the medium. An error,
+// which may be that of a write before, voids what Sync did not confirm, unless it says that the arguments are wrong.
 func (m *image) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := m.ready(ctx); err != nil {
 		return err
@@ -179,21 +200,14 @@ func (m *image) WriteAt(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// fill stores what of p makes a whole store, and keeps the rest in the buffer.
+// fill puts p into the buffer, and stores that as often as it is full.
 func (m *image) fill(ctx context.Context, p []byte) error {
 	for len(p) > 0 {
-		limit := min(bufferSize-int(m.off%bufferSize), len(m.work.buf))
-		if m.n == 0 && len(p) >= limit && m.off >= fwu.HeadSize && isAligned(p) {
-			err := m.store(ctx, p[:limit], m.off+int64(limit))
-			m.work.hash.wait()
-			if err != nil {
-				return err
-			}
-			m.off += int64(limit)
-			p = p[limit:]
-			continue
+		limit := m.limit()
+		k := min(limit-m.n, len(p))
+		if to := m.work.buf()[m.n:limit]; &to[0] != &p[0] {
+			copy(to, p)
 		}
-		k := copy(m.work.buf[m.n:limit], p)
 		m.n += k
 		p = p[k:]
 		if m.n < limit {
@@ -206,33 +220,41 @@ func (m *image) fill(ctx context.Context, p []byte) error {
 	return nil
 }
 
-// drain stores the buffer, its last block filled with zeroes. The buffer keeps that block if it is incomplete.
+// drain gives the buffer to be stored, its last block filled with zeroes. The next one begins with that block if it is incomplete.
 func (m *image) drain(ctx context.Context) error {
 	if m.n == m.clean {
 		return nil
 	}
 	m.begin()
-	p := m.work.buf[:roundUp(int64(m.n))]
+	p := m.work.buf()[:roundUp(int64(m.n))]
 	clear(p[m.n:])
-	end := m.off + int64(m.n)
-	if err := m.store(ctx, p, end); err != nil {
+	tail := m.n % blockSize
+	last, err := m.work.turn()
+	if err != nil {
 		return err
 	}
-	m.work.swap() // it may still be hashed
-	tail := m.n % blockSize
-	copy(m.work.buf, p[m.n-tail:m.n])
-	m.off, m.n, m.clean = end-int64(tail), tail, tail
+	copy(m.work.buf(), p[m.n-tail:m.n])
+	if err := m.store(ctx, last, p, m.off+int64(m.n)); err != nil {
+		return err
+	}
+	m.off, m.n, m.clean = m.off+int64(m.n-tail), tail, tail
 	return nil
 }
 
-// store brings p to the medium: whole blocks of the image at off, with zeroes from end on. The hasher may use p until it has been waited for.
-func (m *image) store(ctx context.Context, p []byte, end int64) error {
+// store has p, the content of b, hashed and brought to the medium: whole blocks of the image at off, with zeroes from end on.
+func (m *image) store(ctx context.Context, b *buffer, p []byte, end int64) error {
 	off := m.off
-	if m.collides(off, off+int64(len(p))) {
-		if err := m.verify(ctx); err != nil {
+	if off < m.top || m.loose {
+		if err := m.settle(); err != nil {
 			return err
 		}
+		if m.full() || m.collides(off, off+int64(len(p))) {
+			if err := m.verify(ctx); err != nil {
+				return err
+			}
+		}
 	}
+	m.top = max(m.top, off+int64(len(p)))
 	if off < m.hashed { // what was hashed is about to change
 		m.rehash()
 	}
@@ -243,20 +265,57 @@ func (m *image) store(ctx context.Context, p []byte, end int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	w := m.work
 	m.feed(p, off, roundDown(end))
+	b.hashed = w.hash.sent
 	if off < fwu.HeadSize {
-		m.work.hash.wait()
+		if err := w.hash.wait(); err != nil {
+			return err
+		}
 		mask(p, off)
-		defer mask(p, off)
 	}
-	runs := m.differing(p, off)
-	m.readAhead()
+	m.loose = m.loose || m.hashed < roundDown(end) || end%blockSize != 0
+	w.store.give(job{p, off, end, !m.loose})
+	b.stored = w.store.sent
+	if !m.loose {
+		return nil
+	}
+	if err := m.settle(); err != nil {
+		return err
+	}
+	return m.readBackSome(ctx, len(p))
+}
+
+// settle returns when everything that was given to be stored is, or with the error that the first of it met.
+func (m *image) settle() error {
+	if m.work == nil {
+		return nil
+	}
+	return m.work.store.wait()
+}
+
+// put brings stored bytes to the medium.
+func (m *image) put(j job) error {
+	back := 0
+	if j.ordered {
+		back = len(j.p)
+		if m.full() {
+			if err := m.flushWritten(); err != nil {
+				return err
+			}
+			back = math.MaxInt
+		}
+	}
+	runs := m.differing(j.p, j.off)
+	if back > 0 {
+		m.readAhead()
+	}
 	for _, r := range runs {
-		if err := m.write(p[r.from:r.to], off+int64(r.from), end, r.zeroes); err != nil {
+		if err := m.write(j.p[r.from:r.to], j.off+int64(r.from), j.end, r.zeroes); err != nil {
 			return err
 		}
 	}
-	return m.readBackSome(ctx, len(p))
+	return m.readBackStored(back)
 }
 
 // write writes stored bytes at off, and notes them.
@@ -271,7 +330,11 @@ func (m *image) write(stored []byte, off, end int64, zeroes bool) error {
 		}
 		m.stored.Add(n)
 	}
-	m.written = append(m.written, extent{off, min(off+n, end), maphash.Bytes(m.seed, stored)})
+	e := extent{off: off, end: min(off+n, end)}
+	if !m.options.NoReadBack {
+		e.sum = maphash.Bytes(m.seed, stored)
+	}
+	m.written = append(m.written, e)
 	return nil
 }
 
@@ -284,6 +347,11 @@ func (m *image) collides(off, end int64) bool {
 			}
 		}
 	}
+	return false
+}
+
+// full tells whether one more store could exceed maxExtents.
+func (m *image) full() bool {
 	return len(m.written)+len(m.flushed)-m.checked > maxExtents-bufferSize/blockSize/2
 }
 

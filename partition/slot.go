@@ -133,12 +133,6 @@ func (s *source) readSome(p []byte, pos int64) (int, error) {
 	return copy(p, s.buf[pos-start:want]), nil
 }
 
-// Parallel tells whether the medium takes reads beside writes.
-func (s *source) Parallel() bool {
-	p, ok := s.dev.(Parallel)
-	return ok && p.Parallel()
-}
-
 // Frozen returns nil while nobody can change the slot.
 func (s *source) Frozen() error {
 	if s.frozen == nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -291,5 +292,50 @@ func TestSmallWrites(t *testing.T) {
 	}
 	if !slices.Equal(sizes[0], sizes[1]) {
 		t.Errorf("%v, %v", sizes[0], sizes[1])
+	}
+}
+
+// TestSpace puts an image into the memory of the Image, or into memory that is used again at once, in pieces of any length, on media of both kinds.
+func TestSpace(t *testing.T) {
+	plain := content(7*mib + 1234)
+	for name, wrap := range map[string]func(*sim) Device{"parallel": func(s *sim) Device { return &parallel{sim: s} }, "one at a time": func(s *sim) Device { return s }} {
+		t.Run(name, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(3, 9))
+			dev := newSim(t, 8*mib)
+			m := newImage(wrap(dev), "sim", dev.Size())
+			if m.Space() != nil {
+				t.Error("memory before Resume")
+			}
+			check(t, m.Resume(t.Context(), sha256.New(), 0))
+			own := make([]byte, mib)
+			for off := 0; off < len(plain); {
+				p := m.Space()
+				if len(p) == 0 || len(p) > bufferSize || (off+len(p))%bufferSize != 0 {
+					t.Fatalf("%d bytes of memory at %d", len(p), off)
+				}
+				switch n := rng.IntN(4); n {
+				case 0:
+					p = own[:1+rng.IntN(len(own))]
+				case 1:
+					p = p[:1+rng.IntN(len(p))]
+				}
+				n := copy(p, plain[off:])
+				check(t, m.WriteAt(t.Context(), p[:n], int64(off)))
+				clear(own)
+				off += n
+				if rng.IntN(3) == 0 {
+					prefix, err := m.Checkpoint(t.Context())
+					check(t, err)
+					if prefix > int64(off) {
+						t.Errorf("prefix %d at %d", prefix, off)
+					}
+				}
+			}
+			sum, _, err := m.Sum(t.Context(), int64(len(plain)), nil)
+			check(t, err)
+			equal(t, "digest", sum, digest(plain))
+			want := stored(plain)
+			sameBytes(t, "medium", dev.medium[:len(want)], want)
+		})
 	}
 }

@@ -123,6 +123,9 @@ func (m *image) Checkpoint(ctx context.Context) (int64, error) {
 }
 
 func (m *image) checkpoint(ctx context.Context) error {
+	if err := m.settle(); err != nil {
+		return err
+	}
 	if err := m.readBackSome(ctx, math.MaxInt); err != nil {
 		return err
 	}
@@ -147,6 +150,9 @@ func (m *image) sync(ctx context.Context) error {
 
 // verify flushes, and reads back everything that was written.
 func (m *image) verify(ctx context.Context) error {
+	if err := m.settle(); err != nil {
+		return err
+	}
 	if err := m.flush(); err != nil {
 		return err
 	}
@@ -154,21 +160,29 @@ func (m *image) verify(ctx context.Context) error {
 		return err
 	}
 	if m.work != nil {
-		m.work.hash.wait()
+		_ = m.work.hash.wait() // to hash does not fail
 	}
-	m.firm = m.hashed
+	m.firm, m.loose = m.hashed, false
 	m.advance()
 	return nil
 }
 
-// flush makes what was written durable, and what was equal: who wrote that may not have.
+// flush makes what was stored durable.
 func (m *image) flush() error {
+	if err := m.flushWritten(); err != nil {
+		return err
+	}
+	m.firm = m.hashed
+	return nil
+}
+
+// flushWritten makes what was written durable, and what was equal: who wrote that may not have.
+func (m *image) flushWritten() error {
 	if len(m.written) > 0 || m.skipped {
 		if err := flush(m.dev, m.name); err != nil {
 			return err
 		}
 	}
-	m.firm = m.hashed
 	slices.SortFunc(m.written, func(a, b extent) int { return cmp.Compare(a.off, b.off) })
 	m.flushed = append(append(m.flushed[:0], m.flushed[m.checked:]...), m.written...)
 	m.checked, m.written, m.skipped = 0, m.written[:0], false
@@ -201,32 +215,55 @@ func (m *image) readAhead() {
 	}
 }
 
-// readBackSome reads back n bytes or more of what was flushed, if there is as much.
+// readBackStored reads back n bytes or more of what was flushed, if there is as much: of what is hashed.
+func (m *image) readBackStored(n int) error {
+	for n > 0 && m.checked < len(m.flushed) {
+		_, b, err := m.readBackNext()
+		if err != nil {
+			return err
+		}
+		n -= len(b)
+	}
+	return nil
+}
+
+// readBackSome does the same of whatever was stored, and continues the hash with it.
 func (m *image) readBackSome(ctx context.Context, n int) error {
 	for n > 0 && m.checked < len(m.flushed) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		m.begin()
-		m.readAhead()
-		e := m.flushed[m.checked]
-		b, err := m.work.back.wait()
+		e, b, err := m.readBackNext()
 		if err != nil {
 			return err
-		}
-		if maphash.Bytes(m.seed, b) != e.sum {
-			return fmt.Errorf("read back %s from %d to %d: %w", m.name, e.off, e.end, fwu.ErrReadBack)
 		}
 		if m.hashed < roundDown(e.end) { // it did not come in order
 			mask(b, e.off)
 			m.feed(b, e.off, roundDown(e.end))
-			m.work.hash.wait()
+			if err := m.work.hash.wait(); err != nil {
+				return err
+			}
 		}
-		m.readBack.Add(int64(len(b)))
-		m.checkedTo(e)
 		n -= len(b)
 	}
 	return nil
+}
+
+// readBackNext reads back the next extent, and compares it.
+func (m *image) readBackNext() (extent, []byte, error) {
+	m.readAhead()
+	e := m.flushed[m.checked]
+	b, err := m.work.back.wait()
+	if err != nil {
+		return e, nil, err
+	}
+	if maphash.Bytes(m.seed, b) != e.sum {
+		return e, nil, fmt.Errorf("read back %s from %d to %d: %w", m.name, e.off, e.end, fwu.ErrReadBack)
+	}
+	m.readBack.Add(int64(len(b)))
+	m.checkedTo(e)
+	return e, b, nil
 }
 
 // checkedTo notes that the next extent is known to be on the medium.
@@ -246,14 +283,14 @@ func (m *image) feed(b []byte, pos, end int64) {
 	if m.hashed < fwu.HeadSize {
 		copy(m.head[m.hashed:], b[from:])
 	}
-	m.work.hash.write(m.h, b[from:to])
+	m.work.hash.give(job{p: b[from:to]})
 	m.hashed = pos + to
 }
 
 // rehash has the hash begin anew.
 func (m *image) rehash() {
 	if m.work != nil {
-		m.work.hash.wait()
+		_ = m.work.hash.wait()
 	}
 	m.h.Reset()
 	m.hashed, m.firm, m.prefix = 0, 0, 0

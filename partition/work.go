@@ -1,20 +1,29 @@
 package partition
 
 import (
-	"hash"
+	"errors"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
+// buffers is how many stores there are at once: one that is filled, and others that are hashed and on their way to the medium.
+const buffers = 3
+
 // work is the memory and the goroutines of an image that is being written or read: none while it only is held.
 type work struct {
-	buf, other []byte
-	until      int // what the hasher has to have done before other is filled again
-	hash       hasher
-	old        ahead // what the medium has where the image goes on
-	back       ahead // what is read back
-	reads      chan *ahead
-	runs       []span
+	buffers [buffers]buffer
+	current int // which is filled
+	hash    worker
+	store   worker
+	old     ahead // what the medium has where the image goes on
+	back    ahead // what is read back
+	reads   chan *ahead
+	runs    []span
+}
+
+type buffer struct {
+	b              []byte
+	hashed, stored int // jobs that have to be done before it is filled again
 }
 
 // begin makes sure that there is work.
@@ -23,9 +32,13 @@ func (m *image) begin() {
 		return
 	}
 	n := int(min(bufferSize, m.size))
-	w := &work{buf: fwu.Buffer(n), other: fwu.Buffer(n), hash: newHasher(), old: newAhead(n), back: newAhead(n), runs: make([]span, 0, bufferSize/blockSize)}
-	go hashAll(w.hash.in, w.hash.done)
-	if p, ok := m.dev.(Parallel); ok && p.Parallel() {
+	w := &work{old: newAhead(n), back: newAhead(n), runs: make([]span, 0, bufferSize/blockSize)}
+	w.buffers[0].b = fwu.Buffer(n)
+	w.hash = newWorker(func(j job) error { m.h.Write(j.p); return nil }, true)
+	p, ok := m.dev.(Parallel)
+	parallel := ok && p.Parallel()
+	w.store = newWorker(m.put, parallel)
+	if parallel {
 		w.reads = make(chan *ahead, 2)
 		go func() {
 			for a := range w.reads {
@@ -33,7 +46,7 @@ func (m *image) begin() {
 			}
 		}()
 	}
-	copy(w.buf, m.rest)
+	copy(w.buf(), m.rest)
 	m.work, m.rest = w, nil
 }
 
@@ -43,73 +56,101 @@ func (m *image) end() {
 	if w == nil {
 		return
 	}
+	w.store.end()
+	w.hash.end()
 	w.old.drop()
 	w.back.drop()
 	if w.reads != nil {
 		close(w.reads)
 	}
-	w.hash.wait()
-	close(w.hash.in)
 	if m.n > 0 {
-		m.rest = append([]byte(nil), w.buf[:m.n]...)
+		m.rest = append([]byte(nil), w.buf()[:m.n]...)
 	}
 	m.work = nil
 }
 
-// swap has the other buffer filled next, once it is hashed.
-func (w *work) swap() {
-	w.hash.reach(w.until)
-	w.buf, w.other, w.until = w.other, w.buf, w.hash.sent
+func (w *work) buf() []byte { return w.buffers[w.current].b }
+
+// turn has the next buffer filled, once it is free, and returns the one that was.
+func (w *work) turn() (*buffer, error) {
+	last := &w.buffers[w.current]
+	w.current = (w.current + 1) % buffers
+	next := &w.buffers[w.current]
+	if next.b == nil {
+		next.b = fwu.Buffer(len(last.b))
+	}
+	return last, errors.Join(w.hash.reach(next.hashed), w.store.reach(next.stored))
 }
 
-// hasher hashes in a goroutine of its own.
-type hasher struct {
-	in         chan portion
-	done       chan struct{}
-	sent, seen int // portions that went in, and that came out
+// job is whole blocks at off that are hashed, or stored: those have zeroes from end on.
+type job struct {
+	p        []byte
+	off, end int64
+	ordered  bool // what is read back after it was hashed when it was stored
 }
 
-type portion struct {
-	h hash.Hash
-	p []byte
+// worker does jobs in turn, and none after one that failed.
+type worker struct {
+	do         func(job) error
+	in         chan job // nil: who gives a job does it
+	done       chan error
+	sent, seen int // jobs that went in, and that came out
+	err        error
 }
 
-// queue is how many portions may wait to be hashed.
-const queue = 2
-
-func newHasher() hasher {
-	return hasher{in: make(chan portion, queue), done: make(chan struct{}, queue)}
+// newWorker returns a worker with a goroutine of its own, or without.
+func newWorker(do func(job) error, goroutine bool) worker {
+	w := worker{do: do}
+	if goroutine {
+		w.in, w.done = make(chan job, buffers), make(chan error, buffers)
+		go doAll(w.in, w.done, do)
+	}
+	return w
 }
 
-func hashAll(in <-chan portion, done chan<- struct{}) {
-	for x := range in {
-		x.h.Write(x.p)
-		done <- struct{}{}
+func doAll(in <-chan job, done chan<- error, do func(job) error) {
+	var err error
+	for j := range in {
+		if err == nil {
+			err = do(j)
+		}
+		done <- err
 	}
 }
 
-// small is what is hashed at once: to hand it over would take longer.
-const small = 16 << 10
-
-// write hashes p, which must not change before it is done.
-func (w *hasher) write(h hash.Hash, p []byte) {
-	if len(p) <= small {
-		w.wait()
-		h.Write(p)
-		return
-	}
-	w.reach(w.sent + 1 - queue)
+// give has a job done. What it uses must not change before reach has returned for it.
+func (w *worker) give(j job) {
 	w.sent++
-	w.in <- portion{h, p}
+	switch {
+	case w.in != nil:
+		w.reach(w.sent - buffers)
+		w.in <- j
+	case w.err == nil:
+		w.err = w.do(j)
+		fallthrough
+	default:
+		w.seen++
+	}
 }
 
-// wait returns when everything is hashed.
-func (w *hasher) wait() { w.reach(w.sent) }
-
-// reach returns when the first n portions are hashed.
-func (w *hasher) reach(n int) {
+// reach returns when the first n jobs are done, with the first error that there was.
+func (w *worker) reach(n int) error {
 	for ; w.seen < n; w.seen++ {
-		<-w.done
+		if err := <-w.done; w.err == nil {
+			w.err = err
+		}
+	}
+	return w.err
+}
+
+// wait returns when all jobs are done.
+func (w *worker) wait() error { return w.reach(w.sent) }
+
+// end ends the goroutine.
+func (w *worker) end() {
+	_ = w.wait() // who gives up asks no more
+	if w.in != nil {
+		close(w.in)
 	}
 }
 
