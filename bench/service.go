@@ -27,6 +27,7 @@ func (b *bed) service(ctx context.Context) (text string, err error) {
 		if err != nil {
 			return "", err
 		}
+		fmt.Fprint(os.Stderr, s)
 		text += "\n" + s
 	}
 	return text, nil
@@ -78,7 +79,7 @@ const callsText = `### Write, WriteFile and Finish
 
 A client in Go sends a bundle that it has as a file: in blocks of 4 KiB, each with a call of Write when the one before was answered, or by one call of WriteFile. Then it calls
 Finish and Install. *write*: from the first call to the answer of the last; *CPU*: of the whole, per GiB; *Finish*: from its call to its answer, with what it wrote to the medium and read. %d times. The client's D-Bus
-library encodes each byte of a block by itself: a client in another language takes less.
+library encodes each byte of a block by itself, which is much of what the client takes.
 
 | medium | | image, MiB | write, s | MB/s | CPU, s per GiB | service | bus | client | Finish, ms | written, MiB | read, MiB |
 |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
@@ -129,7 +130,7 @@ const memoryText = `### Memory of the service alone
 
 The daemon is in a control group of its own; bus and client are not in it. The group counts what the daemon allocates, what the kernel allocates for it, and the page cache that it fills: with the
 pages of its program, which nobody else runs, and of the file that it reads, which nobody has read before; the disk of both is read %d KiB ahead. With a limit, page cache is given back; there is
-no swap. *Least*: the smallest limit in whole MiB with which an update succeeds within ten times its time and ten seconds, found by halving. With less, the pages of the program are read again and
+no swap. *Least*: the smallest limit in whole MiB with which an update succeeds within four times its time and some seconds, found by halving. With less, the pages of the program are read again and
 again, or it is ended. On the medium tmpfs.
 
 | | resident, MiB | group, MiB | time, s | time with %d MiB, s | least, MiB | time with that, s |
@@ -150,7 +151,7 @@ func (b *bed) memory(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("memory of %s: %w", c.name, err)
 		}
-		patience := 10*r.wall + 10*time.Second
+		patience := 4*r.wall + 8*time.Second // with what has to be done before it
 		fixed, err := b.limited(ctx, c.s, memoryLimit, patience)
 		if err != nil {
 			return "", err
