@@ -43,6 +43,7 @@ type cost struct {
 	idle          []float64 // bytes
 	sha, shaPlain float64   // bytes per second: as it is, and without the processor's instructions for it
 	shaGeneric    float64   // without any instructions but those that every such processor has
+	more          string    // what service measures
 }
 
 func (b *bed) cost(ctx context.Context) (c cost, err error) {
@@ -73,39 +74,30 @@ func (b *bed) cost(ctx context.Context) (c cost, err error) {
 		}
 	}
 	for range 10 {
-		if err := b.startUp(ctx, &c); err != nil {
+		if err := b.try(b.media[0], func(a *attempt) error { return a.startUp(ctx, &c) }); err != nil {
 			return c, fmt.Errorf("start by the bus: %w", err)
 		}
 	}
-	return c, nil
+	c.more, err = b.service(ctx)
+	return c, err
 }
 
 // startUp asks for a service that the bus has to start first.
-func (b *bed) startUp(ctx context.Context, c *cost) (err error) {
+func (a *attempt) startUp(ctx context.Context, c *cost) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	root, err := b.device(ctx, b.media[0], "")
+	root, err := a.device(ctx, a.medium, "PARTLABEL=fwu-store", "")
 	if err != nil {
 		return err
 	}
-	a := &attempt{bed: b, medium: b.media[0]}
-	if a.group, err = b.counters.group(); err != nil {
+	if err := os.MkdirAll(a.path("services"), 0o755); err != nil {
 		return err
 	}
-	defer func() {
-		if removeErr := a.group.remove(); err == nil {
-			err = removeErr
-		}
-	}()
-	defer a.end()
-	if err := os.MkdirAll(b.path("services"), 0o755); err != nil {
+	text := fmt.Sprintf("[D-BUS Service]\nName=%s\nExec=%s --root %s --bus unix:path=%s daemon\n", dbus.Name, a.program, root, a.path("bus"))
+	if err := os.WriteFile(a.path("services/"+dbus.Name+".service"), []byte(text), 0o644); err != nil {
 		return err
 	}
-	text := fmt.Sprintf("[D-BUS Service]\nName=%s\nExec=%s --root %s --bus unix:path=%s daemon\n", dbus.Name, b.program, root, b.path("bus"))
-	if err := os.WriteFile(b.path("services/"+dbus.Name+".service"), []byte(text), 0o644); err != nil {
-		return err
-	}
-	address, err := a.bus(ctx, "<servicedir>"+b.path("services")+"</servicedir>")
+	address, err := a.bus(ctx, "<servicedir>"+a.path("services")+"</servicedir>")
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -114,28 +115,59 @@ func (c counters) remove() {
 	}
 }
 
-// group is what one run of a contender is counted in.
+// group is what one run of a contender is counted in. Two groups in it have the processes: that of the daemon that writes, and that of the rest.
 type group struct {
-	cpu, memory string
-	peakFile    string
+	cpu, memory         string
+	peakFile, limitFile string
 }
+
+const (
+	writers = "writer"
+	rest    = "rest"
+)
 
 func (c counters) group() (g group, err error) {
-	g.cpu = filepath.Join(c.cpu, "run")
-	if err := os.Mkdir(g.cpu, 0o755); err != nil {
-		return g, err
+	g = group{cpu: filepath.Join(c.cpu, "run"), peakFile: "memory.peak", limitFile: "memory.max"}
+	if c.memory != "" {
+		g.memory = filepath.Join(c.memory, "run")
 	}
-	switch {
-	case c.v1:
-		g.memory, g.peakFile = filepath.Join(c.memory, "run"), "memory.max_usage_in_bytes"
-		err = os.Mkdir(g.memory, 0o755)
-	case c.memory != "":
-		g.memory, g.peakFile = g.cpu, "memory.peak"
+	if c.v1 {
+		g.peakFile, g.limitFile = "memory.max_usage_in_bytes", "memory.limit_in_bytes"
 	}
-	return g, err
+	for _, dir := range g.directories() {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return g, err
+		}
+		if dir == g.memory && !c.v1 {
+			if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory"), 0o644); err != nil {
+				return g, err
+			}
+		}
+	}
+	return g, nil
 }
 
-// wrap makes a command line that joins the group before it becomes the program: no process of it is missed.
+// part is one of the groups in g.
+func (g group) part(name string) group {
+	g.cpu = filepath.Join(g.cpu, name)
+	if g.memory != "" {
+		g.memory = filepath.Join(g.memory, name)
+	}
+	return g
+}
+
+// directories lists what a group is made of, those that contain others first.
+func (g group) directories() (dirs []string) {
+	for _, p := range []group{g, g.part(writers), g.part(rest)} {
+		dirs = append(dirs, p.cpu)
+		if p.memory != "" && p.memory != p.cpu {
+			dirs = append(dirs, p.memory)
+		}
+	}
+	return dirs
+}
+
+// wrap makes a command line that joins a part before it becomes the program: no process of it is missed.
 func (g group) wrap(name string, args []string) []string {
 	join := fmt.Sprintf("echo 0 > %s/cgroup.procs && ", g.cpu)
 	if g.memory != "" && g.memory != g.cpu {
@@ -163,11 +195,26 @@ func (g group) peak() int64 {
 	return n
 }
 
+// limit is the most memory that the processes of a part may have, with the page cache that they fill, and without swap.
+func (g group) limit(n int64) error {
+	err := os.WriteFile(filepath.Join(g.memory, g.limitFile), fmt.Append(nil, n), 0o644)
+	swap, most := "memory.swap.max", int64(0)
+	if strings.HasSuffix(g.limitFile, "_in_bytes") {
+		swap, most = "memory.memsw.limit_in_bytes", n // counts both
+	}
+	if swap = filepath.Join(g.memory, swap); !absent(swap) {
+		err = errors.Join(err, os.WriteFile(swap, fmt.Append(nil, most), 0o644))
+	}
+	return err
+}
+
 func (g group) processes() (pids []int) {
-	b, _ := os.ReadFile(filepath.Join(g.cpu, "cgroup.procs"))
-	for f := range strings.FieldsSeq(string(b)) {
-		if n, err := strconv.Atoi(f); err == nil && n > 1 {
-			pids = append(pids, n)
+	for _, name := range []string{writers, rest} {
+		b, _ := os.ReadFile(filepath.Join(g.part(name).cpu, "cgroup.procs"))
+		for f := range strings.FieldsSeq(string(b)) {
+			if n, err := strconv.Atoi(f); err == nil && n > 1 {
+				pids = append(pids, n)
+			}
 		}
 	}
 	return pids
@@ -179,11 +226,12 @@ func (g group) remove() error {
 		for _, pid := range g.processes() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		err := os.Remove(g.cpu)
-		if g.memory != "" {
-			err = errors.Join(err, os.Remove(g.memory))
+		left := false
+		for _, dir := range slices.Backward(g.directories()) {
+			_ = os.Remove(dir)
+			left = left || !absent(dir)
 		}
-		if _, gone := os.Stat(g.cpu); err == nil || (errors.Is(gone, fs.ErrNotExist) && (g.memory == "" || absent(g.memory))) {
+		if !left {
 			return nil
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -271,23 +319,32 @@ func (b *bed) makeDisk(ctx context.Context, dir, title string, throttled bool) (
 	if err := f.Sync(); err != nil {
 		return nil, err
 	}
-	m = &medium{title: title, throttled: throttled, note: "direct I/O"}
-	if m.loop, err = command(ctx, "losetup", "--find", "--show", "--partscan", "--direct-io=on", file); err != nil {
-		m.note = "no direct I/O below the loop device"
-		if m.loop, err = command(ctx, "losetup", "--find", "--show", "--partscan", file); err != nil {
-			return nil, err
-		}
+	m = &medium{title: title, throttled: throttled}
+	if m.loop, m.note, err = b.attach(ctx, file); err != nil {
+		return nil, err
 	}
-	b.atEnd(func() error {
-		end := context.WithoutCancel(ctx)
-		_, _ = command(end, "partx", "--delete", m.loop) // those of the kernel go by themselves
-		_, err := command(end, "losetup", "--detach", m.loop)
-		return err
-	})
 	if absent(m.loop + "p3") { // a kernel that does not read such tables
 		_, err = command(ctx, "partx", "--add", m.loop)
 	}
 	return m, err
+}
+
+// attach makes a loop device over a file, and says how it gets to it.
+func (b *bed) attach(ctx context.Context, file string) (loop, note string, err error) {
+	note = "direct I/O"
+	if loop, err = command(ctx, "losetup", "--find", "--show", "--partscan", "--direct-io=on", file); err != nil {
+		note = "no direct I/O below the loop device"
+		if loop, err = command(ctx, "losetup", "--find", "--show", "--partscan", file); err != nil {
+			return "", "", err
+		}
+	}
+	b.atEnd(func() error {
+		end := context.WithoutCancel(ctx)
+		_, _ = command(end, "partx", "--delete", loop) // those of the kernel go by themselves
+		_, err := command(end, "losetup", "--detach", loop)
+		return err
+	})
+	return loop, note, nil
 }
 
 // fill writes a file to the slot that is updated, and waits until it is there.

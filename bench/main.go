@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,6 +27,7 @@ import (
 const (
 	noReadBack = "read-back = false"
 	block      = 4096
+	readAhead  = 128 << 10
 )
 
 // bed is what all runs have in common.
@@ -51,19 +54,30 @@ func (b *bed) close() (err error) {
 
 func main() {
 	size := flag.Int64("size", 512, "size of the image in MiB")
-	rounds := flag.Int("rounds", 5, "rounds, in each of which every contender runs once on every medium")
+	rounds := flag.Int("rounds", 5, "rounds, in each of which every contender runs once on every medium; 0: only what the service costs")
 	program := flag.String("fwu-ab", "build/fwu-ab", "the program to measure")
 	only := flag.String("only", "", "run only contenders whose names contain this, and the first one")
 	doc := flag.Bool("write", false, "write docs/performance.md")
 	sha := flag.Bool("sha", false, "print the rate of SHA-256 in bytes per second, and nothing else")
+	sending := flag.Bool("send", false, "be a client: send to the service on BUS, in blocks of SIZE or as a FILE, and look at the disk LOOP: BUS SIZE LOOP FILE")
 	flag.Parse()
 	if *sha {
 		fmt.Println(shaRate())
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if *sending {
+		err := send(ctx, os.Stdout, flag.Args())
+		stop()
+		exit(err)
+		return
+	}
 	err := run(ctx, &bed{program: *program, size: *size << 20}, *rounds, *only, *doc)
 	stop()
+	exit(err)
+}
+
+func exit(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -137,9 +151,9 @@ func (b *bed) prepare(ctx context.Context) (err error) {
 	if _, err := command(ctx, b.program, "key", "generate", b.path("key")); err != nil {
 		return err
 	}
-	for name, more := range map[string][]string{"raw.suit": nil, "zstd.suit": {"--compression", "zstd"}} {
-		args := append([]string{"manifest", "create", "--component", "rootfs", "--image", b.path("image"), "--version", "2.0.0", "--sequence", "2",
-			"--vendor-name", "example.com", "--class-name", "bench", "--key", b.path("key.key"), "--bundle", "-o", b.path(name)}, more...)
+	for _, update := range [][]string{{"raw.suit", "image"}, {"zstd.suit", "image", "--compression", "zstd"}, {"short.suit", "short"}} {
+		args := append([]string{"manifest", "create", "--component", "rootfs", "--image", b.path(update[1]), "--version", "2.0.0", "--sequence", "2",
+			"--vendor-name", "example.com", "--class-name", "bench", "--key", b.path("key.key"), "--bundle", "-o", b.path(update[0])}, update[2:]...)
 		if _, err := command(ctx, b.program, args...); err != nil {
 			return err
 		}
@@ -150,40 +164,52 @@ func (b *bed) prepare(ctx context.Context) (err error) {
 	if err := b.makePeers(ctx); err != nil {
 		return err
 	}
-	tmpfs := b.path("tmpfs")
-	if err := os.Mkdir(tmpfs, 0o755); err != nil {
+	for _, title := range []string{"tmpfs", "disk", "throttled"} {
+		if title == "throttled" && b.counters.throttle == "" {
+			b.note("The throttled medium is left out: %s.", b.counters.why)
+			break
+		}
+		dir := b.path(title)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		if title != "disk" {
+			if _, err := command(ctx, "mount", "-t", "tmpfs", "-o", fmt.Sprint("size=", 2*b.size+64<<20), "tmpfs", dir); err != nil {
+				return err
+			}
+			b.atEnd(func() error { return unix.Unmount(dir, 0) })
+		}
+		m, err := b.makeDisk(ctx, dir, title, title == "throttled")
+		if err != nil {
+			return err
+		}
+		b.media = append(b.media, m)
+	}
+	return b.makeSource(ctx)
+}
+
+// makeSource puts the updates and the program on a file system whose disk is read ahead as far as is usual for Linux, 128 KiB: that is page cache of who reads.
+func (b *bed) makeSource(ctx context.Context) error {
+	file, dir := b.path("source.img"), b.path("source")
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	if _, err := command(ctx, "mount", "-t", "tmpfs", "-o", fmt.Sprint("size=", 2*b.size+64<<20), "tmpfs", tmpfs); err != nil {
+	if _, err := command(ctx, "mkfs.ext4", "-q", file, fmt.Sprint((2*b.size+64<<20)/1024, "k")); err != nil {
 		return err
 	}
-	b.atEnd(func() error { return unix.Unmount(tmpfs, 0) })
-	m, err := b.makeDisk(ctx, tmpfs, "tmpfs", false)
+	loop, _, err := b.attach(ctx, file)
 	if err != nil {
 		return err
 	}
-	b.media = append(b.media, m)
-	if m, err = b.makeDisk(ctx, b.dir, "disk", false); err != nil {
+	if _, err := command(ctx, "blockdev", "--setra", fmt.Sprint(readAhead/512), loop); err != nil {
 		return err
 	}
-	b.media = append(b.media, m)
-	if b.counters.throttle == "" {
-		b.note("The throttled medium is left out: %s.", b.counters.why)
-		return nil
-	}
-	slow := b.path("throttled")
-	if err := os.Mkdir(slow, 0o755); err != nil {
+	if _, err := command(ctx, "mount", loop, dir); err != nil {
 		return err
 	}
-	if _, err := command(ctx, "mount", "-t", "tmpfs", "-o", fmt.Sprint("size=", 2*b.size+64<<20), "tmpfs", slow); err != nil {
-		return err
-	}
-	b.atEnd(func() error { return unix.Unmount(slow, 0) })
-	if m, err = b.makeDisk(ctx, slow, "throttled", true); err != nil {
-		return err
-	}
-	b.media = append(b.media, m)
-	return nil
+	b.atEnd(func() error { return unix.Unmount(dir, 0) })
+	_, err = command(ctx, "cp", b.path("raw.suit"), b.path("zstd.suit"), b.program, dir)
+	return err
 }
 
 // makeImage makes an ext4 image of files of this machine, one of the same size in which every byte is another, and one of which 8 % of the blocks are.
@@ -228,7 +254,11 @@ func (b *bed) makeImage(ctx context.Context) error {
 	if err := b.variant("other", func() bool { return true }); err != nil {
 		return err
 	}
-	return b.variant("differs", func() bool { return rng.IntN(100) < 8 })
+	if err := b.variant("differs", func() bool { return rng.IntN(100) < 8 }); err != nil {
+		return err
+	}
+	_, err := command(ctx, "dd", "if="+b.path("image"), "of="+b.path("short"), "bs=1M", "count=64") // 64 MiB, or all of it
+	return err
 }
 
 // variant copies the image, with the bits of some blocks inverted.
@@ -252,7 +282,12 @@ type result struct {
 	wall, cpu time.Duration
 	rss, peak int64
 	traffic   traffic
-	late      int64 // written after the end
+	late      int64         // written after the end
+	own       time.Duration // processor time of the daemon that writes
+	client    time.Duration // and of the command
+	ownPeak   int64         // memory of its group
+	answers   []float64     // seconds until the service told its state, if it was asked
+	output    string
 }
 
 type key struct {
@@ -282,29 +317,26 @@ func (b *bed) measure(ctx context.Context, m *medium, c contender) (r result, er
 			return r, err
 		}
 	}
-	a := &attempt{bed: b, medium: m}
-	if a.group, err = b.counters.group(); err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, a.group.remove()) }()
-	defer a.end()
-	work, err := c.prepare(ctx, a)
-	if err != nil {
-		return r, err
-	}
-	if m.throttled {
-		if err := b.counters.limit(m.loop, writeRate, readRate); err != nil {
-			return r, err
+	err = b.try(m, func(a *attempt) error {
+		work, err := c.prepare(ctx, a)
+		if err != nil {
+			return err
 		}
-	}
-	err = a.run(work, &r)
-	if m.throttled {
-		err = errors.Join(err, b.counters.limit(m.loop, 0, 0))
-	}
+		if m.throttled {
+			if err := b.counters.limit(m.loop, writeRate, readRate); err != nil {
+				return err
+			}
+		}
+		err = a.run(ctx, work, &r)
+		if m.throttled {
+			err = errors.Join(err, b.counters.limit(m.loop, 0, 0))
+		}
+		return err
+	})
 	if err != nil {
 		return r, err
 	}
-	return r, m.same(ctx, b.path("image"))
+	return r, m.same(ctx, b.path(cmp.Or(c.after, "image")))
 }
 
 func readAll(file string) error {
@@ -318,40 +350,50 @@ func readAll(file string) error {
 }
 
 // run is the part that is measured.
-func (a *attempt) run(work *exec.Cmd, r *result) error {
-	traffic, cpu, began := trafficOf(a.medium.loop), a.group.used(), time.Now()
+func (a *attempt) run(ctx context.Context, work *exec.Cmd, r *result) error {
+	daemon := a.group.part(writers)
+	traffic, cpu, own, began := trafficOf(a.medium.loop), a.group.used(), daemon.used(), time.Now()
 	if err := work.Start(); err != nil {
 		return err
 	}
-	done, watched := make(chan struct{}), make(chan int64)
-	go func() { // the peak of a process can be read only as long as it lives
-		var most int64
-		for {
-			select {
-			case <-done:
-				watched <- most
-				return
-			case <-time.After(20 * time.Millisecond):
-			}
+	var watching sync.WaitGroup
+	var askErr error
+	done := make(chan struct{})
+	watching.Go(func() { // the peak of a process can be read only as long as it lives
+		for wait(done, 20*time.Millisecond) {
 			for _, pid := range a.group.processes() {
 				if n, name := memoryOf(pid, "VmHWM"); name != "dbus-daemon" {
-					most = max(most, n)
+					r.rss = max(r.rss, n)
 				}
 			}
 		}
-	}()
+	})
+	if a.asked != nil {
+		watching.Go(func() { r.answers, askErr = ask(ctx, a.asked, done) })
+	}
 	err := work.Wait()
-	r.wall, r.cpu = time.Since(began), a.group.used()-cpu
+	r.wall, r.cpu, r.own = time.Since(began), a.group.used()-cpu, daemon.used()-own
+	r.client, r.output = work.ProcessState.UserTime()+work.ProcessState.SystemTime(), a.log.String()
 	close(done)
-	r.rss = <-watched
+	watching.Wait()
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, a.log.Bytes())
+		return fmt.Errorf("%w\n%s", err, r.output)
 	}
 	if a.writer != nil {
 		r.rss, _ = memoryOf(a.writer.Process.Pid, "VmHWM")
 	}
-	r.peak, r.traffic = a.group.peak(), trafficOf(a.medium.loop).minus(traffic)
+	r.peak, r.ownPeak, r.traffic = a.group.peak(), daemon.peak(), trafficOf(a.medium.loop).minus(traffic)
 	unix.Sync()
 	r.late = trafficOf(a.medium.loop).minus(traffic).written - r.traffic.written
-	return nil
+	return askErr
+}
+
+// wait waits for a time, unless done is closed.
+func wait(done <-chan struct{}, d time.Duration) bool {
+	select {
+	case <-done:
+		return false
+	case <-time.After(d):
+		return true
+	}
 }

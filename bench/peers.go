@@ -97,7 +97,7 @@ func (a *attempt) rauc(ctx context.Context, file string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	env := []string{"DBUS_SYSTEM_BUS_ADDRESS=" + bus}
-	if a.writer, err = a.daemon(ctx, env, "rauc", "-c", a.path("rauc.conf"), "--override-boot-slot=A", "service"); err != nil {
+	if a.writer, err = a.daemon(ctx, writers, env, "rauc", "-c", a.path("rauc.conf"), "--override-boot-slot=A", "service"); err != nil {
 		return nil, err
 	}
 	err = a.until(ctx, func() bool {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// of takes one figure of each run.
-func of(runs []result, figure func(result) float64) (v []float64) {
+// each takes one figure of each run.
+func each[T any](runs []T, figure func(T) float64) (v []float64) {
 	for _, r := range runs {
 		v = append(v, figure(r))
 	}
@@ -62,19 +62,19 @@ func table(m *medium, list []contender, results map[key][]result) string {
 			}
 			return median(v)
 		}
-		fmt.Fprintf(&s, "| %s | %s | %.2f | %s | %.2f |", c.name, spread(of(runs, wall)), ratio(wall, 0), spread(of(runs, cpu)), ratio(cpu, 0))
+		fmt.Fprintf(&s, "| %s | %s | %.2f | %s | %.2f |", c.name, spread(each(runs, wall)), ratio(wall, 0), spread(each(runs, cpu)), ratio(cpu, 0))
 		for _, f := range []func(result) float64{rss, peak, written, late, read, flushes} {
-			fmt.Fprintf(&s, " %.0f |", median(of(runs, f)))
+			fmt.Fprintf(&s, " %.0f |", median(each(runs, f)))
 		}
 		if m.throttled {
-			least := median(of(runs, func(r result) float64 { return wall(r) / atLeast(r) }))
-			fmt.Fprintf(&s, " %.2f | %.2f | %.2f |", median(of(runs, atLeast)), median(of(runs, inTurn)), least)
+			least := median(each(runs, func(r result) float64 { return wall(r) / atLeast(r) }))
+			fmt.Fprintf(&s, " %.2f | %.2f | %.2f |", median(each(runs, atLeast)), median(each(runs, inTurn)), least)
 		}
 		s.WriteString("\n")
 		if c.sleeps > 0 {
 			less := c.sleeps.Seconds()
 			fmt.Fprintf(&s, "| %s, less the %.0f s that it sleeps | %s | %.2f |%s\n", c.name, less,
-				spread(of(runs, func(r result) float64 { return wall(r) - less })), ratio(wall, less), strings.Repeat(" |", strings.Count(rule, "|")-4))
+				spread(each(runs, func(r result) float64 { return wall(r) - less })), ratio(wall, less), strings.Repeat(" |", strings.Count(rule, "|")-4))
 		}
 	}
 	return s.String()
@@ -116,7 +116,7 @@ a U-Boot environment on the medium. Every program has the same partition for a t
 
 - *time*: from the start of the command to its end; median (least–most). *ratio*: to ` + first + `, of the same round, median.
 - *CPU*: user and system time of all processes of a control group: commands, daemons, their message bus. Work of the kernel on behalf of nobody (write-back, loop device) is not in it.
-- *process*: the largest resident set of the process that writes (VmHWM); *group*: the most memory of the control group, with the page cache that it fills.
+- *process*: the largest resident set of the process that writes (VmHWM); *group*: the most memory of the control group, with the page cache that it fills, be it with pages of programs.
 - *written*, *read*, *flushes*: what the block device counted until the command ended; *later*: what was written only after that, at a sync.
 
 The media are loop devices. *tmpfs*: over a file in memory; the medium is out of the way. *disk*: over a file on the root file system. *throttled*: over a file in memory, limited to
@@ -138,9 +138,9 @@ func (b *bed) report(ctx context.Context, rounds int, list []contender, results 
 		fmt.Fprintf(&s, "\n## On the medium %s (%s)\n\n%s", m.title, m.note, table(m, list, results))
 	}
 	speed := func(name string) float64 {
-		return median(of(results[key{b.media[0], name}], func(r result) float64 { return float64(b.size) / wall(r) }))
+		return median(each(results[key{b.media[0], name}], func(r result) float64 { return float64(b.size) / wall(r) }))
 	}
-	memory := func(name string) float64 { return median(of(results[key{b.media[0], name}], rss)) }
+	memory := func(name string) float64 { return median(each(results[key{b.media[0], name}], rss)) }
 	fmt.Fprintf(&s, `
 ## What the service costs
 
@@ -155,7 +155,7 @@ func (b *bed) report(ctx context.Context, rounds int, list []contender, results 
 | SHA-256, one core, without SHA instructions | %.0f MB/s |
 | SHA-256, one core, without any extension | %.0f MB/s |
 `, strings.Join(c.sizes, ", "), spread3(c.start), mib(median(c.idle)), memory(first), memory("fwu-ab, zstd"), c.sha/1e6, c.shaPlain/1e6, c.shaGeneric/1e6)
-	s.WriteString("\n## What this shows\n\n")
+	s.WriteString(c.more + "\n## What this shows\n\n")
 	fmt.Fprintf(&s, "- Where the medium is out of the way, the service installs %.0f MB/s.\n", speed(first)/1e6)
 	if v := speed("fwu-ab, raw, not read back"); v > 0 {
 		fmt.Fprintf(&s, "- Without reading back it is %.0f MB/s, %.0f %% of what one core hashes.\n", v/1e6, 100*v/c.sha)
@@ -167,11 +167,11 @@ func (b *bed) report(ctx context.Context, rounds int, list []contender, results 
 		runs := results[key{m, first}]
 		if m.throttled && len(runs) > 0 {
 			fmt.Fprintf(&s, "- On the throttled medium it takes %.2f times what the medium needs for what is written and read.\n",
-				median(of(runs, func(r result) float64 { return wall(r) / atLeast(r) })))
+				median(each(runs, func(r result) float64 { return wall(r) / atLeast(r) })))
 		}
 		for _, name := range []string{"dd", "sha256sum, dd", "openssl dgst -sha256, dd"} {
 			if peer := results[key{m, name}]; len(peer) > 0 {
-				fmt.Fprintf(&s, "- On the medium %s it takes %.2f times what `%s` takes.\n", m.title, median(of(runs, wall))/median(of(peer, wall)), name)
+				fmt.Fprintf(&s, "- On the medium %s it takes %.2f times what `%s` takes.\n", m.title, median(each(runs, wall))/median(each(peer, wall)), name)
 			}
 		}
 	}
