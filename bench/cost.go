@@ -47,13 +47,11 @@ type cost struct {
 }
 
 func (b *bed) cost(ctx context.Context) (c cost, err error) {
+	if _, err := command(ctx, "make", "-s", "cross"); err != nil {
+		return c, err
+	}
 	for _, arch := range []string{"amd64", "arm", "arm64", "riscv64"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.path("fwu-ab-"+arch), "./cmd/fwu-ab")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return c, fmt.Errorf("go build: %w\n%s", err, out)
-		}
-		c.sizes = append(c.sizes, fmt.Sprintf("%s %.1f MiB", arch, mib(sizeOf(b.path("fwu-ab-"+arch)))))
+		c.sizes = append(c.sizes, fmt.Sprintf("%s %.1f MiB", arch, mib(sizeOf("build/fwu-ab-"+arch))))
 	}
 	for _, s := range []struct {
 		debug string
