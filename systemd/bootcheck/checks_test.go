@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +22,8 @@ func script(t *testing.T, root, name, body string) {
 	if body != "" {
 		body = "#!/bin/sh\n" + body + "\n"
 	}
+	syscall.ForkLock.RLock() // a process that another test starts just now would have it open for writing, and what is can't be executed
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, []byte(body), 0o755); err != nil {
 		t.Fatal(err)
 	}
