@@ -16,8 +16,8 @@ type descriptor struct {
 	fd, wake int
 
 	// Of a regular file: what was read up to pos, and up to dropped is not needed in the page cache any more.
-	regular      bool
-	pos, dropped int64
+	regular             bool
+	pos, start, dropped int64
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -39,7 +39,8 @@ func newDescriptor(fd int) (*descriptor, error) {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		d.pos, err = unix.Seek(fd, 0, io.SeekCurrent)
-		d.regular, d.dropped = err == nil, d.pos
+		d.regular, d.start, d.dropped = err == nil, d.pos, d.pos
+		_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // a read is large enough; what the kernel would read ahead counts as memory of the service
 	case unix.S_IFIFO:
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize)
 	}
@@ -55,7 +56,7 @@ const dropInterval = 1 << 20
 // read counts what was read.
 func (d *descriptor) read(n int) {
 	if d.pos += int64(n); d.regular && d.pos-d.dropped >= dropInterval {
-		_ = unix.Fadvise(d.fd, d.dropped, d.pos-d.dropped, unix.FADV_DONTNEED)
+		_ = unix.Fadvise(d.fd, d.start, d.pos-d.start, unix.FADV_DONTNEED) // from the start: of a large folio the part that is given back first does nothing
 		d.dropped = d.pos
 	}
 }

@@ -275,7 +275,7 @@ func (m *image) store(ctx context.Context, b *buffer, p []byte, end int64) error
 		mask(p, off)
 	}
 	m.loose = m.loose || m.hashed < roundDown(end) || end%blockSize != 0
-	w.store.give(job{p, off, end, !m.loose})
+	w.store.give(job{p: p, off: off, end: end, ordered: !m.loose})
 	b.stored = w.store.sent
 	if !m.loose {
 		return nil

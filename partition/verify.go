@@ -283,7 +283,7 @@ func (m *image) feed(b []byte, pos, end int64) {
 	if m.hashed < fwu.HeadSize {
 		copy(m.head[m.hashed:], b[from:])
 	}
-	m.work.hash.give(job{p: b[from:to]})
+	m.work.hash.give(job{p: b[from:to], h: m.h})
 	m.hashed = pos + to
 }
 

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"errors"
+	"hash"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
@@ -34,7 +35,7 @@ func (m *image) begin() {
 	n := int(min(bufferSize, m.size))
 	w := &work{old: newAhead(n), back: newAhead(n), runs: make([]span, 0, bufferSize/blockSize)}
 	w.buffers[0].b = fwu.Buffer(n)
-	w.hash = newWorker(func(j job) error { m.h.Write(j.p); return nil }, true)
+	w.hash = newWorker(hashJob, true)
 	p, ok := m.dev.(Parallel)
 	parallel := ok && p.Parallel()
 	w.store = newWorker(m.put, parallel)
@@ -87,6 +88,12 @@ type job struct {
 	p        []byte
 	off, end int64
 	ordered  bool // what is read back after it was hashed when it was stored
+	h        hash.Hash
+}
+
+func hashJob(j job) error {
+	j.h.Write(j.p)
+	return nil
 }
 
 // worker does jobs in turn, and none after one that failed.
@@ -98,7 +105,7 @@ type worker struct {
 	err        error
 }
 
-// newWorker returns a worker with a goroutine of its own, or without.
+// newWorker returns a worker with a goroutine of its own, or without. If do knows nothing of the image that is all that is left of one that nobody closes.
 func newWorker(do func(job) error, goroutine bool) worker {
 	w := worker{do: do}
 	if goroutine {
