@@ -40,7 +40,6 @@ func newDescriptor(fd int) (*descriptor, error) {
 	case unix.S_IFREG:
 		d.pos, err = unix.Seek(fd, 0, io.SeekCurrent)
 		d.regular, d.start, d.dropped = err == nil, d.pos, d.pos
-		_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // a read is large enough; what the kernel would read ahead counts as memory of the service
 	case unix.S_IFIFO:
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize)
 	}
