@@ -50,7 +50,7 @@ func newDescriptor(fd int) (*descriptor, error) {
 const pipeSize = 1 << 20
 
 // dropInterval is how much of a file is read before its pages are given back: an image is read once, and a small device has other uses for its memory.
-const dropInterval = 1 << 20
+const dropInterval = 4 << 20
 
 // read counts what was read.
 func (d *descriptor) read(n int) {
