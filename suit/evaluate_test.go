@@ -457,6 +457,28 @@ func TestMemory(t *testing.T) {
 			manyLoops(t, p)
 			p.install = a{12, true, 32, seq(repeat(20, 15, a{seq(14, 15), seq(14, 15), nil})...)}
 		},
+		"indices in sequences of sequences": func(p *parts) {
+			manyLoops(t, p)
+			p.install = a{12, true, 32, seq(12, true, 32, seq(12, true, 32, seq(repeat(400, 12, true)...)))}
+		},
+		"versions": func(p *parts) {
+			p.install = a{}
+			for i := range 240 {
+				p.install = append(p.install, 20, m{28: seq(2, a{i})}, 28, 15)
+			}
+		},
+		"versions in alternatives": func(p *parts) {
+			manyLoops(t, p)
+			p.install = a{12, true, 20, m{28: seq(2, a{1})}, 15, append(repeat(60, seq(28, 15, 14, 15)), nil)}
+		},
+		"slots of long names": func(p *parts) {
+			manyLoops(t, p)
+			for i, c := range p.common[2].(a) {
+				c.(a)[0] = fmt.Appendf(nil, "%064d", i)
+			}
+			p.shared = append(p.shared, 20, m{5: 9})
+			p.install = a{12, true, 15, append(repeat(62, seq(5, 15)), nil), 15, append(repeat(60, seq(5, 15)), nil)}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := smallParts(t)
