@@ -1,6 +1,7 @@
 package suit
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"errors"
@@ -368,6 +369,64 @@ func TestMovedMembers(t *testing.T) {
 				t.Errorf("header: %v", err)
 			}
 		})
+	}
+}
+
+// TestEachSeverableMember in the manifest, moved to the envelope, gone, and changed: with each digest algorithm. Of one that is needed the manifest is of no use without.
+func TestEachSeverableMember(t *testing.T) {
+	hashes := map[int]crypto.Hash{-16: crypto.SHA256, -43: crypto.SHA384, -44: crypto.SHA512}
+	for key, gone := range map[int]string{14: "", 16: "suit-payload-fetch (16) was severed", 20: "suit-install (20) was severed", 23: ""} {
+		for alg, hash := range hashes {
+			t.Run(fmt.Sprint(key, " ", hash), func(t *testing.T) {
+				p := fullParts(t)
+				p.manifest[14], p.manifest[23] = []byte{0xa0}, encode(t, m{"en": m{1: "a text"}})
+				p.fetch = a{12, 0, 2, 15}
+				inPlace := signRaw(t, p.encode(t))
+				content := p.manifest[key].([]byte)
+				p.manifest[key] = a{alg, manifestDigest(hash, content).Sum}
+				f, err := whole(signRaw(t, encode(t, p.manifest)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				with := func(moved map[int64][]byte) []byte { f.moved = moved; return appendEnvelope(nil, f) }
+				here, severed := with(map[int64][]byte{int64(key): content}), with(nil)
+				for name, c := range map[string]struct {
+					envelope []byte
+					text     string // empty: it is taken
+				}{"in place": {inPlace, ""}, "moved": {here, ""}, "moved, no tag": {here[2:], ""}, "severed": {severed, gone}} {
+					opened, err := Open(c.envelope, anchors(t, edKey()), time.Time{})
+					if c.text != "" {
+						if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), c.text) {
+							t.Errorf("%s: got %v, want %q", name, err, c.text)
+						}
+						if d, err := Describe(c.envelope); err != nil || !strings.Contains(d.Refused, c.text) {
+							t.Errorf("%s: %v, %v", name, d, err)
+						}
+						continue
+					}
+					if err != nil {
+						t.Fatalf("%s: %v", name, err)
+					}
+					d, err := opened.Evaluate(small().recipient())
+					if want := "rootfs 1.2.3+4 5 #rootfs, bootfw>=1.2.0"; err != nil || d.short() != want {
+						t.Errorf("%s: %s, %v", name, d.short(), err)
+					}
+				}
+				// Every bit of what was moved is authenticated, and none of it may be missing.
+				for i := range len(here) * 8 {
+					flipped := bytes.Clone(here)
+					flipped[i/8] ^= 1 << (i % 8)
+					if _, err := Open(flipped, anchors(t, edKey()), time.Time{}); !decided(err) {
+						t.Fatalf("bit %d of byte %d of %d: %v", i%8, i/8, len(here), err)
+					}
+				}
+				for n := range content {
+					if _, err := Open(with(map[int64][]byte{int64(key): content[:n]}), anchors(t, edKey()), time.Time{}); !errors.Is(err, ErrSignature) {
+						t.Fatalf("%d bytes of it: %v", n, err)
+					}
+				}
+			})
+		}
 	}
 }
 

@@ -60,9 +60,10 @@ func (s section) check(q sequence, nested bool) error {
 
 // permits tells whether a command has its place in a section: an image is there only after the section that it comes in, and suit-validate can be run by others too, long after the update.
 func (s section) permits(code int64) bool {
-	switch code {
-	case directiveCopy, directiveSwap, directiveInvoke:
+	if commandOf(code).refused {
 		return false
+	}
+	switch code {
 	case conditionImageMatch, conditionCheckContent:
 		return s != shared
 	case directiveFetch, directiveWrite:
@@ -74,9 +75,11 @@ func (s section) permits(code int64) bool {
 }
 
 func (s section) checkParameter(p parameter, nested bool) error {
-	switch {
-	case p.key == parameterSource || p.key == parameterInvokeArgs || p.key == parameterFetchArgs:
+	switch p.key {
+	case parameterUseBefore, parameterEncryption, parameterSource, parameterInvokeArgs, parameterFetchArgs, parameterPriority, parameterWait, parameterMetadata:
 		return unsupported("%s in %s", parameterName(p.key), s)
+	}
+	switch {
 	case p.key == parameterSoftFailure && !nested:
 		return malformed("%s in %s, outside of the sequences within it", parameterName(p.key), s)
 	case p.key == parameterCompression && p.text != CompressionZstd:

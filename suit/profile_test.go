@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -306,6 +307,55 @@ func TestCommandsThatAreRefused(t *testing.T) {
 	})
 }
 
+// TestEveryCommandIsRefusedByItsName where the profile does not have it: in each sequence, and in an alternative that is never run.
+func TestEveryCommandIsRefusedByItsName(t *testing.T) {
+	names := map[int]string{
+		4: "condition-use-before", 7: "condition-dependency-integrity", 8: "condition-is-dependency", 11: "directive-process-dependency", 19: "directive-set-parameters",
+		22: "directive-copy", 23: "directive-invoke", 25: "condition-image-not-match", 27: "condition-update-authorized", 29: "directive-wait", 31: "directive-swap",
+		33: "directive-unlink", 34: "directive-override-multiple", 35: "directive-copy-params",
+	}
+	for code := range 40 { // and whatever else the drafts have, or will have
+		switch name := commandOf(int64(code)).name; {
+		case names[code] != "":
+			names[code] += fmt.Sprintf(" (%d)", code)
+		case name == "":
+			names[code] = fmt.Sprintf("command %d", code)
+		}
+	}
+	names[-1], names[-257], names[1<<62] = "custom command -1", "custom command -257", fmt.Sprintf("command %d", 1<<62)
+	if len(names) < 14+12 {
+		t.Fatalf("%d commands", len(names))
+	}
+	for code, name := range names {
+		never := a{15, a{encode(t, a{12, true, 12, true}), encode(t, a{12, true, code, 15})}}
+		for place, change := range map[string]func(*parts){
+			"shared-sequence":                 func(p *parts) { p.shared = append(p.shared, code, 15) },
+			"payload-fetch":                   func(p *parts) { p.fetch = a{code, 15} },
+			"install":                         func(p *parts) { p.install = a{code, 15} },
+			"validate":                        func(p *parts) { p.validate = append(p.validate, code, 15) },
+			"shared-sequence, an alternative": func(p *parts) { p.shared = append(p.shared, never...) },
+			"install, an alternative":         func(p *parts) { p.install = never },
+			"validate, a sequence": func(p *parts) {
+				p.validate = append(p.validate, 32, encode(t, a{12, true, 32, encode(t, a{code, 15})}))
+			},
+		} {
+			t.Run(name+" in "+place, func(t *testing.T) {
+				p := smallParts(t)
+				change(p)
+				section, _, _ := strings.Cut(place, ",")
+				envelope := signRaw(t, p.encode(t))
+				_, err := Open(envelope, anchors(t, edKey()), time.Time{})
+				if want := name + " in " + section; !errors.Is(err, ErrUnsupported) || !strings.HasSuffix(err.Error(), want) {
+					t.Errorf("got %v, want %q", err, want)
+				}
+				if d, err := Describe(envelope); err == nil && (!strings.Contains(d.Refused, name) || !strings.Contains(d.String(), strings.Split(name, " ")[0]+")")) {
+					t.Errorf("not shown:\n%v", d)
+				}
+			})
+		}
+	}
+}
+
 func TestParametersThatAreRefused(t *testing.T) {
 	set := func(key int, value any) func(*parts) { return func(p *parts) { p.parameters()[key] = value } }
 	drop := func(key int) func(*parts) { return func(p *parts) { delete(p.parameters(), key) } }
@@ -314,7 +364,11 @@ func TestParametersThatAreRefused(t *testing.T) {
 		"unknown":                     {set(99, 1), ErrUnsupported, "parameter 99"},
 		"private":                     {set(-300, 1), ErrUnsupported, "parameter -300"},
 		"nil device":                  {set(24, make([]byte, 16)), ErrMalformed, "is not a UUID"},
-		"encrypted":                   {set(19, []byte{1}), ErrUnsupported, "encryption-info (19)"},
+		"encrypted":                   {set(19, []byte{1}), ErrUnsupported, "encryption-info (19) in shared-sequence"},
+		"use before":                  {set(4, 1), ErrUnsupported, "use-before (4) in shared-sequence"},
+		"update priority":             {set(27, 1), ErrUnsupported, "update-priority (27) in shared-sequence"},
+		"wait info":                   {set(29, []byte{1}), ErrUnsupported, "wait-info (29) in shared-sequence"},
+		"component metadata":          {set(30, []byte{1}), ErrUnsupported, "component-metadata (30) in shared-sequence"},
 		"vendor as number":            {set(1, cbor.Tag{Number: 112, Content: []byte{1}}), ErrUnsupported, "private enterprise number"},
 		"nil vendor":                  {set(1, make([]byte, 16)), ErrMalformed, "is not a UUID"},
 		"short class":                 {set(2, make([]byte, 15)), ErrMalformed, "is not a UUID"},
