@@ -425,6 +425,7 @@ func TestEncodingThatIsNotDeterministic(t *testing.T) {
 		"keys out of order":            {"01010207", "02070101", "out of order, or there twice"},
 		"key twice":                    {"01010207", "02070207", "out of order, or there twice"},
 		"parameter twice":              {"0e05", "0e05" + "0e05", "out of order, or there twice"},
+		"common out of order":          {commonOf(good), commonOf(good)[:2] + commonOf(good)[22:] + commonOf(good)[2:22], "shared-sequence without components"},
 		"length of map too small":      {"a50101", "a40101", "bytes after manifest"},
 		"length of map too large":      {"a50101", "a60101", "ends early"},
 		"floating point":               {"0207", "02f94700", "a simple value, not"},
@@ -447,6 +448,56 @@ func TestEncodingThatIsNotDeterministic(t *testing.T) {
 			_, err = Open(signRaw(t, b), anchors(t, edKey()), time.Time{})
 			if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %q", err, c.text)
+			}
+		})
+	}
+}
+
+// commonOf is the content of common in the manifest of small(), in hexadecimal: a map, its components, its shared sequence.
+func commonOf(manifest string) string {
+	begin := strings.Index(manifest, "035862") + 6
+	return manifest[begin : begin+2*0x62]
+}
+
+// TestHeadersOfASignatureInOrder: keys of COSE headers are sorted, and none is there twice.
+func TestHeadersOfASignatureInOrder(t *testing.T) {
+	f, err := whole(mustCreate(t, small()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := encode(t, a{-16, manifestDigest(crypto.SHA256, f.manifest).Sum})
+	for name, c := range map[string]struct{ protected, unprotected string }{
+		"as it should be":                 {"a201270441aa", "a0"},
+		"out of order":                    {"a20441aa0127", "a0"},
+		"algorithm twice":                 {"a201270127", "a0"},
+		"identifier twice":                {"a301270441aa0441aa", "a0"},
+		"identifier twice, not protected": {"a10127", "a20441aa0441aa"},
+		"more than there is":              {"a301270441aa", "a0"},
+		"less than there is":              {"a101270441aa", "a0"},
+		"of indefinite length":            {"bf01270441aaff", "a0"},
+		"of indefinite length, the other": {"a10127", "bfff"},
+		"length that is too long":         {"b80101 27", "a0"},
+		"algorithm that is too long":      {"a1013807", "a0"},
+		"none, as a map":                  {"a0", "a0"},
+		"none":                            {"", "a0"},
+		"a text as key":                   {"a201276161f6", "a0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			protected, err := hex.DecodeString(strings.ReplaceAll(c.protected, " ", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			unprotected, err := hex.DecodeString(c.unprotected)
+			if err != nil {
+				t.Fatal(err)
+			}
+			block := appendBytes([]byte{0xd2, 0x84}, protected)
+			block = append(append(block, unprotected...), 0xf6)
+			block = appendBytes(block, signMessage(t, edKey(), encode(t, a{"Signature1", protected, []byte{}, digest})))
+			f.authentication = encode(t, a{digest, block})
+			_, err = Open(appendEnvelope(nil, f), VerifyKeys{{KID: []byte{0xaa}, Public: edKey().Public()}}, time.Time{})
+			if name == "as it should be" && err != nil || name != "as it should be" && !errors.Is(err, ErrMalformed) {
+				t.Error(err)
 			}
 		})
 	}
