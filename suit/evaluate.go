@@ -22,6 +22,7 @@ type Recipient struct {
 	Battery func() (mWh uint64, err error)
 
 	assume bool // versions and the battery are what is asked for
+	fail   int  // but for so many of those that decide between alternatives, the first ones that are asked
 }
 
 // maxSteps bounds the commands that run in one evaluation: alternatives and lists of components multiply them.
@@ -31,6 +32,12 @@ const maxSteps = 2 << 10
 // As data are pushed to the device, fetch and write mean that an image is expected, and image-match after that, and in suit-validate, what it must be. Versions and the battery are demanded for the
 // time of the install; where the manifest has alternatives for them, they are asked at once, too. Errors wrap ErrMalformed, ErrUnsupported, ErrVendor, ErrClass, ErrDevice or ErrCondition.
 func (m *Manifest) Evaluate(r Recipient) (Demand, error) {
+	d, _, err := m.evaluate(r)
+	return d, err
+}
+
+// evaluate is Evaluate, and tells how many versions and charges have decided between alternatives, with Recipient.assume.
+func (m *Manifest) evaluate(r Recipient) (d Demand, asked int, err error) {
 	x := machine{m: m, recipient: r, learned: learned{out: slices.Repeat([]*outcome{{}}, len(m.components))}}
 	for i := range m.components {
 		x.every = append(x.every, i)
@@ -47,14 +54,15 @@ func (m *Manifest) Evaluate(r Recipient) (Demand, error) {
 		}{{shared, m.shared}, {x.section, b.sequence}} {
 			x.section = s.section
 			if err := x.begin(s.sequence); err != nil {
-				return Demand{}, fmt.Errorf("%s: %w", s.section, err)
+				return Demand{}, len(x.asked), fmt.Errorf("%s: %w", s.section, err)
 			}
 		}
 		if err := x.note(); err != nil {
-			return Demand{}, err
+			return Demand{}, len(x.asked), err
 		}
 	}
-	return x.demand()
+	d, err = x.demand()
+	return d, len(x.asked), err
 }
 
 // unmet is a condition that is not met: softer than other errors, where the manifest says so. Its text is made when somebody reads it: alternatives can make many of them that nobody does.
@@ -93,6 +101,7 @@ type machine struct {
 	section   section
 	set       []map[int64]parameter // by component
 	steps     int
+	asked     []any // what decided between alternatives, with Recipient.assume
 	learned
 }
 
@@ -349,13 +358,13 @@ func (x *machine) require(q Requirement, i int, s *scope) error {
 	if x.came[i] {
 		return unsupported("%s of %s after its image came", commandName(conditionVersion), x.name(i))
 	}
-	if s.either && !x.recipient.assume {
+	if s.either {
 		var have Version
 		var ok bool
 		if x.recipient.Version != nil {
 			have, ok = x.recipient.Version(x.name(i))
 		}
-		if !ok || !q.Met(have) {
+		if met := ok && q.Met(have); !x.assumed(met, Dependency{Component: x.name(i), Requirement: q}) {
 			return &unmet{ErrCondition, func() string { return fmt.Sprintf("the version of %s must be %v", x.name(i), q) }}
 		}
 	}
@@ -368,18 +377,30 @@ func (x *machine) require(q Requirement, i int, s *scope) error {
 
 // charged demands a charge of the battery for the time of the install.
 func (x *machine) charged(mWh uint64, s *scope) error {
-	if s.either && !x.recipient.assume {
+	if s.either {
 		var have uint64
 		var err error
 		if x.recipient.Battery != nil {
 			have, err = x.recipient.Battery()
 		}
-		if err != nil || have < mWh {
+		if met := err == nil && have >= mWh; !x.assumed(met, mWh) {
 			return &unmet{ErrCondition, func() string { return fmt.Sprintf("the battery must hold %d mWh, it holds %d (%v)", mWh, have, err) }}
 		}
 	}
 	x.battery = max(x.battery, mWh)
 	return nil
+}
+
+// assumed tells whether a condition that decides between alternatives is met: as it is, or as it is assumed, the same each time that it is asked.
+func (x *machine) assumed(met bool, what any) bool {
+	if !x.recipient.assume {
+		return met
+	}
+	i := slices.Index(x.asked, what)
+	if i < 0 {
+		i, x.asked = len(x.asked), append(x.asked, what)
+	}
+	return i >= x.recipient.fail
 }
 
 // fetch expects an image.

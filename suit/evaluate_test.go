@@ -227,6 +227,43 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
+// TestTargets: each kind of device, and each alternative that a version or the battery decides for.
+func TestTargets(t *testing.T) {
+	for name, want := range map[string]string{
+		"an image for each slot":       "slot 0: rootfs 1.2.3+4 5 #a; slot 1: rootfs 1.2.3+4 10 #b",
+		"a class for each alternative": "rootfs 1.2.3+4 8 #rootfs; rootfs 1.2.3+4 10 #rootfs",
+		"a version decides":            "rootfs 1.2.3+4 5 #new, rootfs>=2; rootfs 1.2.3+4 5 #old, rootfs<2",
+		"battery decides":              "rootfs 1.2.3+4 5 #large, 5000 mWh; rootfs 1.2.3+4 5 #small",
+		"battery":                      "rootfs 1.2.3+4 5 #rootfs, 1500 mWh",
+		"one download or the other":    "rootfs 1.2.3+4 5 #first",
+		"for one device":               "rootfs 1.2.3+4 5 #rootfs",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := fullParts(t)
+			conditional()[name](t, p)
+			m, err := Unverified(signRaw(t, p.encode(t)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			targets, err := m.Targets()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, target := range targets {
+				s := target.short()
+				if target.Slot >= 0 {
+					s = fmt.Sprintf("slot %d: %s", target.Slot, s)
+				}
+				got = append(got, s)
+			}
+			if s := strings.Join(got, "; "); s != want {
+				t.Errorf("got %s\nwant %s", s, want)
+			}
+		})
+	}
+}
+
 func TestSequencesThatAreRefused(t *testing.T) {
 	seq := func(commands ...any) []byte { return encode(t, append(a{}, commands...)) }
 	installs := func(commands ...any) func(*parts) { return func(p *parts) { p.install = append(a{}, commands...) } }
