@@ -309,20 +309,20 @@ func TestCommandsThatAreRefused(t *testing.T) {
 
 // TestEveryCommandIsRefusedByItsName where the profile does not have it: in each sequence, and in an alternative that is never run.
 func TestEveryCommandIsRefusedByItsName(t *testing.T) {
-	names := map[int]string{
+	names := map[int64]string{
 		4: "condition-use-before", 7: "condition-dependency-integrity", 8: "condition-is-dependency", 11: "directive-process-dependency", 19: "directive-set-parameters",
 		22: "directive-copy", 23: "directive-invoke", 25: "condition-image-not-match", 27: "condition-update-authorized", 29: "directive-wait", 31: "directive-swap",
 		33: "directive-unlink", 34: "directive-override-multiple", 35: "directive-copy-params",
 	}
-	for code := range 40 { // and whatever else the drafts have, or will have
-		switch name := commandOf(int64(code)).name; {
+	for code := range int64(40) { // and whatever else the drafts have, or will have
+		switch name := commandOf(code).name; {
 		case names[code] != "":
 			names[code] += fmt.Sprintf(" (%d)", code)
 		case name == "":
 			names[code] = fmt.Sprintf("command %d", code)
 		}
 	}
-	names[-1], names[-257], names[1<<62] = "custom command -1", "custom command -257", fmt.Sprintf("command %d", 1<<62)
+	names[-1], names[-257], names[1<<62] = "custom command -1", "custom command -257", fmt.Sprintf("command %d", int64(1<<62))
 	if len(names) < 14+12 {
 		t.Fatalf("%d commands", len(names))
 	}

@@ -88,7 +88,7 @@ func TestBundleFromAPipe(t *testing.T) {
 	if out, err := program("--bus", daemon.bus, "status").Output(); err != nil || strings.Count(string(out), "STAGED") < 2 {
 		t.Errorf("%v: %s", err, out)
 	}
-	ours := client.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	ours := int64(client.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) << 10
 	service := peak(t, daemon.Process.Pid)
 	t.Logf("two images of %d MiB: the service had %.1f MiB resident at most, the client %.1f", size>>20, float64(service)/(1<<20), float64(ours)/(1<<20))
 	if service > limit || ours > limit {
