@@ -8,12 +8,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"testing"
 	"time"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/fwu/fwutest"
 	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/fwu-ab/fwu-ab/zstdframe"
 )
@@ -336,6 +338,106 @@ func TestBundleForOthersToo(t *testing.T) {
 	d.installed(fwu.SuccessReboot)
 	d.holds("rootfs_b", images["rootfs"])
 	d.holds("bootfw_b", images["bootfw"])
+}
+
+// inPieces makes bundles of an image for rootfs whose header is larger than a block, as the manifest has another image itself.
+func (d *device) inPieces(creator fwutest.Creator, image []byte, version string, sequence uint64) (stream []byte, header int) {
+	d.t.Helper()
+	spec := d.spec("rootfs", image, version, sequence)
+	setting := randomImage(sequence, 20000)
+	spec.Images[0].URI = "#rootfs"
+	spec.Images = append(spec.Images, d.spec("setting", setting, version, sequence).Images[0])
+	spec.Images[1].Content = setting
+	envelope, err := creator.Manifest(spec)
+	d.do(err)
+	var b bytes.Buffer
+	d.do(suit.WriteBundle(&b, envelope, []suit.PayloadSource{{Key: "#rootfs", Size: int64(len(image)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(image)), nil }}}))
+	return b.Bytes(), b.Len() - len(image)
+}
+
+// A header that comes in pieces is verified whole, once it is whole; what came in between, and what comes later, changes nothing of what was verified.
+func TestHeaderThatComesInPieces(t *testing.T) {
+	const block = fwu.WriteAlignment
+	first, second := randomImage(30, 100000), randomImage(31, 100000)
+	type step struct {
+		from int // 0: the first bundle, 1: the second one, 2: that of a stranger
+		off  int
+		end  int // the next block begins there; 0: the stream ends
+	}
+	known := (20000/block + 2) * block // beyond the header, and nothing is durable yet
+	for name, tt := range map[string]struct {
+		steps  []step
+		image  []byte
+		status fwu.Status // of the last step, or of finish
+		reason fwu.Reason
+		failed bool
+	}{
+		"as it is":                          {steps: []step{{0, 0, 0}}, image: first},
+		"begun anew":                        {steps: []step{{0, 0, block}, {0, 0, 0}}, image: first},
+		"begun anew as another":             {steps: []step{{0, 0, 3 * block}, {1, 0, 0}}, image: second},
+		"begun anew by a stranger":          {steps: []step{{0, 0, 3 * block}, {2, 0, 0}}, status: fwu.InvalidSignature, reason: fwu.ReasonManifestSignature, failed: true},
+		"ends as another":                   {steps: []step{{0, 0, 3 * block}, {1, 3 * block, 0}}, status: fwu.InvalidSignature, reason: fwu.ReasonManifestSignature, failed: true},
+		"changed in the middle":             {steps: []step{{0, 0, block}, {1, block, 2 * block}, {0, 2 * block, 0}}, status: fwu.InvalidSignature, reason: fwu.ReasonManifestSignature, failed: true},
+		"a piece again":                     {steps: []step{{0, 0, 2 * block}, {1, block, 2 * block}}, status: fwu.InvalidArgument, reason: fwu.ReasonOffset},
+		"a piece is left out":               {steps: []step{{0, 0, block}, {0, 2 * block, 3 * block}}, status: fwu.InvalidArgument, reason: fwu.ReasonOffset},
+		"verified, and another image":       {steps: []step{{0, 0, known}, {1, known, 0}}, status: fwu.InvalidSignature, reason: fwu.ReasonImageDigest, failed: true},
+		"verified, and a piece again":       {steps: []step{{0, 0, known}, {1, block, 2 * block}}, status: fwu.InvalidArgument, reason: fwu.ReasonOffset},
+		"verified, and begun anew":          {steps: []step{{0, 0, known}, {1, 0, 0}}, image: second},
+		"verified, and begun by a stranger": {steps: []step{{0, 0, known}, {2, 0, 0}}, status: fwu.InvalidSignature, reason: fwu.ReasonManifestSignature, failed: true},
+		"verified, begun anew, image of the first": {steps: []step{{0, 0, known}, {1, 0, known}, {0, known, 0}},
+			status: fwu.InvalidSignature, reason: fwu.ReasonImageDigest, failed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			comps := bank("rootfs", "setting")
+			comps[0].Manifest = fwu.Bundled
+			d := newDevice(t, true, comps...)
+			var streams [3][]byte
+			for i, creator := range []fwutest.Creator{d.Creator, d.Creator, fwutest.NewCreator("stranger")} {
+				var header int
+				streams[i], header = d.inPieces(creator, [][]byte{first, second, second}[i], fmt.Sprintf("%d.0.0", 2+i), uint64(2+i))
+				if header <= 4*block || header >= known {
+					t.Fatalf("header of %d bytes", header)
+				}
+			}
+			ctx := t.Context()
+			d.do(d.Start(ctx, 0, nil))
+			var err error
+			for i, s := range tt.steps {
+				stream := streams[s.from]
+				end := s.end
+				if end == 0 {
+					end = len(stream)
+				}
+				for off := s.off; off < end && err == nil; off += block {
+					err = d.Write(ctx, 0, int64(off), stream[off:min(off+block, end)])
+				}
+				if err != nil && i < len(tt.steps)-1 {
+					t.Fatalf("step %d: %v", i, err)
+				}
+			}
+			if err == nil {
+				err = d.Finish(ctx, 0)
+			}
+			if tt.image != nil {
+				d.do(err)
+				last := tt.steps[len(tt.steps)-1].from
+				h, err := suit.ReadHeader(streams[last])
+				d.do(err)
+				d.fill(1, h.Envelope, randomImage(uint64(2+last), 20000))
+				d.installed(fwu.SuccessReboot)
+				d.holds("rootfs_b", tt.image)
+				d.reboot()
+				d.want(fmt.Sprintf("rootfs TRIAL %d.0.0, setting TRIAL %[1]d.0.0", 2+last))
+				return
+			}
+			d.wantStatus(err, tt.status, tt.reason)
+			state := "WRITING"
+			if tt.failed {
+				state = "FAILED"
+			}
+			d.want("rootfs " + state + " 1.0.0, setting READY 0.0.0")
+		})
+	}
 }
 
 // authority is a certificate authority, and a signer with a certificate of it for a year from begin.

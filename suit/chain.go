@@ -17,7 +17,7 @@ import (
 // headerX5Chain is the label of x5chain (RFC 9360, section 2).
 const headerX5Chain = 33
 
-// Bounds of a chain. It is read before anything is authentic.
+// Bounds of the certificates of a signature, and of those of all signatures together (maxChain). They are read before anything is authentic.
 const (
 	maxCertificates = 4
 	maxCertificate  = 4096
@@ -109,10 +109,9 @@ func (s *sign1) readChain(r *reader) error {
 	if s.alg.name == "" {
 		return r.certificates(0, MaxHeader, func([]byte) error { return nil })
 	}
-	size := 0
 	return r.certificates(2, maxCertificates, func(der []byte) error {
-		if size += len(der); len(der) > maxCertificate || size > maxChain {
-			return malformed("certificate of %d bytes, %d with those before it: more than %d, or %d in all", len(der), size, maxCertificate, maxChain)
+		if s.size += len(der); len(der) > maxCertificate || s.size > maxChain {
+			return malformed("certificate of %d bytes, %d with those before it: more than %d, or %d in all", len(der), s.size, maxCertificate, maxChain)
 		}
 		c, err := x509.ParseCertificate(der)
 		if err != nil {

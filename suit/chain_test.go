@@ -622,6 +622,25 @@ func allocated(f func()) uint64 {
 // maxAllocated bounds what one chain makes Open allocate.
 const maxAllocated = 1 << 20
 
+// severalTimes gives an envelope the signature that it has as often as there is room for it. None of them is valid, so that all are looked at.
+func severalTimes(t testing.TB, envelope []byte) []byte {
+	t.Helper()
+	f, err := whole(envelope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := readAuthentication(f.authentication)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := bytes.Clone(auth.blocks[0])
+	block[len(block)-1] ^= 1
+	n := min(maxSignatures, (MaxHeader-len(f.manifest)-200)/(len(block)+3))
+	auth.blocks = slices.Repeat([][]byte{block}, n)
+	f.authentication = auth.encode()
+	return appendEnvelope(nil, f)
+}
+
 // TestCertificatesThatCostMuch are full of what crypto/x509 makes many small objects of.
 func TestCertificatesThatCostMuch(t *testing.T) {
 	root := authority(t, "root")
@@ -657,12 +676,14 @@ func TestCertificatesThatCostMuch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			signer := root.signer(t, change)
 			n := min(maxChain/len(signer.cert.Raw), maxCertificates)
-			envelope := chained(t, slices.Repeat([]party{signer}, n)...)
-			var err error
-			got := allocated(func() { _, err = Open(envelope, trust(root), year(2035)) })
-			t.Logf("%d times %d bytes: %d bytes allocated, %v", n, len(signer.cert.Raw), got, err)
-			if got > maxAllocated {
-				t.Errorf("%d bytes allocated", got)
+			once := chained(t, slices.Repeat([]party{signer}, n)...)
+			for name, envelope := range map[string][]byte{"in one signature": once, "in each of several": severalTimes(t, once), "one in each": severalTimes(t, chained(t, signer))} {
+				var err error
+				got := allocated(func() { _, err = Open(envelope, trust(root), year(2035)) })
+				t.Logf("%d times %d bytes %s: %d bytes allocated, %v", n, len(signer.cert.Raw), name, got, err)
+				if got > maxAllocated {
+					t.Errorf("%s: %d bytes allocated", name, got)
+				}
 			}
 		})
 	}

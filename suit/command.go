@@ -5,13 +5,17 @@ import (
 	"math"
 )
 
-// Commands: the draft, section "SUIT Commands"; 26 and 28 are of draft-ietf-suit-update-management-14.
+// Commands: the draft, section "SUIT Commands"; 4, 25 to 29 are of draft-ietf-suit-update-management-14, and 7, 8, 11 and 33 of draft-ietf-suit-trust-domains.
 const (
 	conditionVendor       = 1
 	conditionClass        = 2
 	conditionImageMatch   = 3
+	conditionUseBefore    = 4
 	conditionSlot         = 5
 	conditionCheckContent = 6
+	conditionIntegrity    = 7
+	conditionIsDependency = 8
+	directiveDependency   = 11
 	directiveSetIndex     = 12
 	conditionAbort        = 14
 	directiveTryEach      = 15
@@ -21,10 +25,14 @@ const (
 	directiveCopy         = 22
 	directiveInvoke       = 23
 	conditionDevice       = 24
+	conditionNotMatch     = 25
 	conditionBattery      = 26
+	conditionAuthorized   = 27
 	conditionVersion      = 28
+	directiveWait         = 29
 	directiveSwap         = 31
 	directiveRunSequence  = 32
+	directiveUnlink       = 33
 )
 
 // Bounds of command sequences. A sequence lies within another one at most maxDepth deep.
@@ -63,18 +71,18 @@ func commandOf(code int64) commandDescription {
 		return commandDescription{"condition-class-identifier", argPolicy, true, false}
 	case conditionImageMatch:
 		return commandDescription{"condition-image-match", argPolicy, true, false}
-	case 4:
-		return commandDescription{"condition-use-before", argNone, false, false}
+	case conditionUseBefore:
+		return commandDescription{"condition-use-before", argPolicy, true, true}
 	case conditionSlot:
 		return commandDescription{"condition-component-slot", argPolicy, true, false}
 	case conditionCheckContent:
 		return commandDescription{"condition-check-content", argPolicy, true, false}
-	case 7:
-		return commandDescription{"condition-dependency-integrity", argNone, false, false}
-	case 8:
-		return commandDescription{"condition-is-dependency", argNone, false, false}
-	case 11:
-		return commandDescription{"directive-process-dependency", argNone, false, false}
+	case conditionIntegrity:
+		return commandDescription{"condition-dependency-integrity", argPolicy, true, true}
+	case conditionIsDependency:
+		return commandDescription{"condition-is-dependency", argPolicy, true, true}
+	case directiveDependency:
+		return commandDescription{"directive-process-dependency", argPolicy, true, true}
 	case directiveSetIndex:
 		return commandDescription{"directive-set-component-index", argIndex, true, false}
 	case conditionAbort:
@@ -95,22 +103,22 @@ func commandOf(code int64) commandDescription {
 		return commandDescription{"directive-invoke", argPolicy, false, true}
 	case conditionDevice:
 		return commandDescription{"condition-device-identifier", argPolicy, true, false}
-	case 25:
-		return commandDescription{"condition-image-not-match", argNone, false, false}
+	case conditionNotMatch:
+		return commandDescription{"condition-image-not-match", argPolicy, true, true}
 	case conditionBattery:
 		return commandDescription{"condition-minimum-battery", argPolicy, true, false}
-	case 27:
-		return commandDescription{"condition-update-authorized", argNone, false, false}
+	case conditionAuthorized:
+		return commandDescription{"condition-update-authorized", argPolicy, true, true}
 	case conditionVersion:
 		return commandDescription{"condition-version", argPolicy, true, false}
-	case 29:
-		return commandDescription{"directive-wait", argNone, false, false}
+	case directiveWait:
+		return commandDescription{"directive-wait", argPolicy, false, true}
 	case directiveSwap:
 		return commandDescription{"directive-swap", argPolicy, false, true}
 	case directiveRunSequence:
 		return commandDescription{"directive-run-sequence", argSequence, true, false}
-	case 33:
-		return commandDescription{"directive-unlink", argNone, false, false}
+	case directiveUnlink:
+		return commandDescription{"directive-unlink", argPolicy, false, true}
 	case 34:
 		return commandDescription{"directive-override-multiple", argNone, false, false}
 	case 35:
@@ -331,23 +339,28 @@ func (c command) appendIndex(b []byte) []byte {
 	return b
 }
 
-// Parameters: the draft, section "SUIT Parameters"; 26 and 28 are of draft-ietf-suit-update-management-14. The last two are ours (docs/manifest.md).
+// Parameters: the draft, section "SUIT Parameters"; 4 and 26 to 30 are of draft-ietf-suit-update-management-14, and 19 of draft-ietf-suit-firmware-encryption. The last two are ours (docs/manifest.md).
 const (
 	parameterVendor      = 1
 	parameterClass       = 2
 	parameterDigest      = 3
+	parameterUseBefore   = 4
 	parameterSlot        = 5
 	parameterStrictOrder = 12
 	parameterSoftFailure = 13
 	parameterSize        = 14
 	parameterContent     = 18
+	parameterEncryption  = 19
 	parameterURI         = 21
 	parameterSource      = 22
 	parameterInvokeArgs  = 23
 	parameterDevice      = 24
 	parameterFetchArgs   = 25
 	parameterBattery     = 26
+	parameterPriority    = 27
 	parameterVersion     = 28
+	parameterWait        = 29
+	parameterMetadata    = 30
 
 	parameterImageVersion = -257
 	parameterCompression  = -258
@@ -377,8 +390,8 @@ func parameterOf(key int64) (name string, k kind) {
 		return "class-identifier", kindUUID
 	case parameterDigest:
 		return "image-digest", kindDigest
-	case 4:
-		return "use-before", kindNone
+	case parameterUseBefore:
+		return "use-before", kindNumber
 	case parameterSlot:
 		return "component-slot", kindNumber
 	case parameterStrictOrder:
@@ -389,8 +402,8 @@ func parameterOf(key int64) (name string, k kind) {
 		return "image-size", kindNumber
 	case parameterContent:
 		return "content", kindContent
-	case 19:
-		return "encryption-info", kindNone
+	case parameterEncryption:
+		return "encryption-info", kindContent
 	case parameterURI:
 		return "uri", kindText
 	case parameterSource:
@@ -403,14 +416,14 @@ func parameterOf(key int64) (name string, k kind) {
 		return "fetch-arguments", kindContent
 	case parameterBattery:
 		return "minimum-battery", kindNumber
-	case 27:
-		return "update-priority", kindNone
+	case parameterPriority:
+		return "update-priority", kindNumber
 	case parameterVersion:
 		return "version", kindRequirement
-	case 29:
-		return "wait-info", kindNone
-	case 30:
-		return "component-metadata", kindNone
+	case parameterWait:
+		return "wait-info", kindContent
+	case parameterMetadata:
+		return "component-metadata", kindContent
 	case parameterImageVersion:
 		return "image-version", kindVersion
 	case parameterCompression:

@@ -26,6 +26,7 @@ type sign1 struct {
 	kid       []byte              // nil if there is none
 	chained   bool                // there is an x5chain
 	chain     []*x509.Certificate // its certificates, of the signer first; none if the algorithm is not one of the profile
+	size      int                 // of its certificates, and of those of the signatures before it, in bytes
 	signature []byte
 }
 
@@ -54,17 +55,19 @@ func readAuthentication(b []byte) (a authentication, err error) {
 	if err := d.done("manifest digest"); err != nil {
 		return a, err
 	}
+	size := 0
 	for range n - 1 {
 		block, err := r.nested("signature")
 		if err != nil {
 			return a, err
 		}
 		a.blocks = append(a.blocks, block.b)
-		s, err := block.sign1()
+		s, err := block.sign1(size)
 		if err != nil {
 			return a, err
 		}
 		a.signatures = append(a.signatures, s)
+		size = s.size
 	}
 	return a, r.done("authentication wrapper")
 }
@@ -107,8 +110,8 @@ func appendDigest(b []byte, d Digest) []byte {
 	return appendBytes(b, d.Sum)
 }
 
-// sign1 reads a tagged COSE_Sign1.
-func (r *reader) sign1() (*sign1, error) {
+// sign1 reads a tagged COSE_Sign1. The signatures before it have certificates of size bytes.
+func (r *reader) sign1(size int) (*sign1, error) {
 	tag, err := r.expect(majorTag, "signature")
 	if err != nil {
 		return nil, err
@@ -119,7 +122,7 @@ func (r *reader) sign1() (*sign1, error) {
 	if _, err := r.array("COSE_Sign1", 4, 4); err != nil {
 		return nil, err
 	}
-	s := &sign1{}
+	s := &sign1{size: size}
 	protected, err := r.nested("protected header")
 	if err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ type ImageDescription struct {
 	Written bool `json:"written,omitempty"`
 }
 
-// SequenceDescription is a command sequence in words, a line for each command.
+// SequenceDescription is a command sequence in words, a line for each command; or a member that is no sequence, of which one line tells how long it is.
 type SequenceDescription struct {
 	Name  string   `json:"name"`
 	Lines []string `json:"lines"`
@@ -191,18 +191,20 @@ func (t TargetDescription) lines(line func(name, format string, args ...any)) {
 	}
 }
 
-// words are the sequences in words, in the order in which they are run.
+// words are the sequences in words, in the order in which they are run, and then what is there for others.
 func (m *Manifest) words() []SequenceDescription {
 	all := []SequenceDescription{}
 	if m.shared != nil {
 		all = append(all, SequenceDescription{"first, before each of the following", m.lines(m.shared)})
 	}
-	for _, key := range []int64{memberPayloadFetch, memberInstall, memberValidate, memberLoad, memberInvoke} {
+	for _, key := range []int64{memberPayloadFetch, memberInstall, memberValidate, memberLoad, memberInvoke, memberCoSWID, memberText} {
 		b := m.bodies[key]
 		switch {
 		case b == nil:
 		case !b.there:
 			all = append(all, SequenceDescription{memberName(key), []string{"was severed, and is not here"}})
+		case sectionOf(key) == "":
+			all = append(all, SequenceDescription{memberName(key), []string{fmt.Sprintf("%d bytes, which are not looked at", len(b.raw))}})
 		default:
 			all = append(all, SequenceDescription{memberName(key), m.lines(b.sequence)})
 		}
@@ -264,6 +266,9 @@ func sentence(code int64) string {
 		conditionAbort: "give up", conditionVersion: "the version must be like this", conditionBattery: "the battery must hold this many mWh",
 		directiveFetch: "the image comes from there", directiveWrite: "this content is the image",
 		directiveCopy: "copy the image from there", directiveSwap: "swap the images", directiveInvoke: "start the image",
+		conditionUseBefore: "the time must not be later", conditionIntegrity: "the dependency must be intact", conditionIsDependency: "it must be a dependency",
+		directiveDependency: "do what the dependency asks for", conditionNotMatch: "the image must not be this one", conditionAuthorized: "somebody must authorize the update",
+		directiveWait: "wait for what is named", directiveUnlink: "remove the component",
 	}[code]
 	return s + " (" + commandOf(code).name + ")"
 }

@@ -22,6 +22,7 @@ type Recipient struct {
 	Battery func() (mWh uint64, err error)
 
 	assume bool // versions and the battery are what is asked for
+	fail   int  // but for so many of those that decide between alternatives, the first ones that are asked
 }
 
 // maxSteps bounds the commands that run in one evaluation: alternatives and lists of components multiply them.
@@ -31,7 +32,16 @@ const maxSteps = 2 << 10
 // As data are pushed to the device, fetch and write mean that an image is expected, and image-match after that, and in suit-validate, what it must be. Versions and the battery are demanded for the
 // time of the install; where the manifest has alternatives for them, they are asked at once, too. Errors wrap ErrMalformed, ErrUnsupported, ErrVendor, ErrClass, ErrDevice or ErrCondition.
 func (m *Manifest) Evaluate(r Recipient) (Demand, error) {
+	d, _, err := m.evaluate(r)
+	return d, err
+}
+
+// evaluate is Evaluate, and tells how many versions and charges have decided between alternatives, with Recipient.assume.
+func (m *Manifest) evaluate(r Recipient) (d Demand, asked int, err error) {
 	x := machine{m: m, recipient: r, learned: learned{out: slices.Repeat([]*outcome{{}}, len(m.components))}}
+	for i := range m.components {
+		x.every = append(x.every, i)
+	}
 	for _, key := range []int64{memberPayloadFetch, memberInstall, memberValidate} {
 		b := m.bodies[key]
 		if b == nil {
@@ -44,27 +54,28 @@ func (m *Manifest) Evaluate(r Recipient) (Demand, error) {
 		}{{shared, m.shared}, {x.section, b.sequence}} {
 			x.section = s.section
 			if err := x.begin(s.sequence); err != nil {
-				return Demand{}, fmt.Errorf("%s: %w", s.section, err)
+				return Demand{}, len(x.asked), fmt.Errorf("%s: %w", s.section, err)
 			}
 		}
 		if err := x.note(); err != nil {
-			return Demand{}, err
+			return Demand{}, len(x.asked), err
 		}
 	}
-	return x.demand()
+	d, err = x.demand()
+	return d, len(x.asked), err
 }
 
-// unmet is a condition that is not met: softer than other errors, where the manifest says so.
-type unmet struct{ error }
-
-func (u unmet) Unwrap() error { return u.error }
-
-func notMet(err error, format string, args ...any) error {
-	return unmet{fmt.Errorf("%w: "+format, append([]any{err}, args...)...)}
+// unmet is a condition that is not met: softer than other errors, where the manifest says so. Its text is made when somebody reads it: alternatives can make many of them that nobody does.
+type unmet struct {
+	err  error
+	text func() string
 }
+
+func (u *unmet) Error() string { return u.err.Error() + ": " + u.text() }
+func (u *unmet) Unwrap() error { return u.err }
 
 func isUnmet(err error) bool {
-	var u unmet
+	var u *unmet
 	return errors.As(err, &u)
 }
 
@@ -86,9 +97,11 @@ type outcome struct {
 type machine struct {
 	m         *Manifest
 	recipient Recipient
+	every     []int // index of each component
 	section   section
 	set       []map[int64]parameter // by component
 	steps     int
+	asked     []any // what decided between alternatives, with Recipient.assume
 	learned
 }
 
@@ -140,12 +153,9 @@ func (x *machine) command(c command, s *scope) error {
 	if c.code == directiveSetIndex {
 		s.current = c.index
 		if c.all {
-			s.current = make([]int, len(x.out))
-			for i := range s.current {
-				s.current[i] = i
-			}
+			s.current = x.every
 		}
-		return nil
+		return x.step()
 	}
 	if s.current == nil {
 		return malformed("%s of several components does not begin with an index", x.section)
@@ -156,12 +166,20 @@ func (x *machine) command(c command, s *scope) error {
 		}
 	}
 	for _, i := range s.current {
-		if x.steps++; x.steps > maxSteps {
-			return malformed("more than %d commands to run", maxSteps)
+		if err := x.step(); err != nil {
+			return err
 		}
 		if err := x.one(c, i, s); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// step counts a command that is run. None is for nothing: nested sequences multiply those that only say which component is next, too.
+func (x *machine) step() error {
+	if x.steps++; x.steps > maxSteps {
+		return malformed("more than %d commands to run", maxSteps)
 	}
 	return nil
 }
@@ -192,7 +210,7 @@ func (x *machine) one(c command, i int, s *scope) error {
 // tryEach runs alternatives for component i until one of them is not ended by a condition.
 func (x *machine) tryEach(c command, i int, s *scope) (err error) {
 	for _, q := range c.try {
-		n := &scope{current: []int{i}, soft: true, either: true}
+		n := &scope{current: x.every[i : i+1], soft: true, either: true}
 		if err = x.nested(q, n); err == nil || !isUnmet(err) || !n.soft {
 			return err
 		}
@@ -204,7 +222,7 @@ func (x *machine) tryEach(c command, i int, s *scope) (err error) {
 }
 
 func (x *machine) runSequence(q sequence, i int, s *scope) error {
-	n := &scope{current: []int{i}, either: s.either || setsSoft(q)}
+	n := &scope{current: x.every[i : i+1], either: s.either || setsSoft(q)}
 	err := x.nested(q, n)
 	if isUnmet(err) && n.soft {
 		return nil
@@ -234,13 +252,11 @@ func setsSoft(q sequence) bool {
 	return false
 }
 
-// needs returns the parameter that a command for component i takes.
-func (x *machine) needs(code int64, i int, key int64) (parameter, error) {
-	p, ok := x.set[i][key]
-	if !ok {
-		return p, malformed("%s of %s without %s", commandName(code), x.name(i), parameterName(key))
+// lacks says that a command for component i lacks a parameter that it takes.
+func (x *machine) lacks(code int64, i int, key int64) func() string {
+	return func() string {
+		return fmt.Sprintf("%s of %s without %s", commandName(code), x.name(i), parameterName(key))
 	}
-	return p, nil
 }
 
 func (x *machine) name(i int) string { return identifier(x.m.components[i]) }
@@ -249,24 +265,24 @@ func (x *machine) name(i int) string { return identifier(x.m.components[i]) }
 func (x *machine) condition(code int64, i int, s *scope) error {
 	var p parameter
 	if key := parameterFor(code); key != 0 {
-		var err error
-		if p, err = x.needs(code, i, key); err != nil {
-			return unmet{err}
+		var ok bool
+		if p, ok = x.set[i][key]; !ok {
+			return &unmet{ErrMalformed, x.lacks(code, i, key)}
 		}
 	}
 	switch code {
 	case conditionVendor:
-		return x.identifies(p, x.recipient.Vendor, ErrVendor, &x.vendor)
+		return x.identifies(UUID(p.bytes), x.recipient.Vendor, ErrVendor, &x.vendor)
 	case conditionClass:
-		return x.identifies(p, x.recipient.Class, ErrClass, &x.class)
+		return x.identifies(UUID(p.bytes), x.recipient.Class, ErrClass, &x.class)
 	case conditionDevice:
-		return x.identifies(p, x.recipient.ID, ErrDevice, new(bool))
+		return x.identifies(UUID(p.bytes), x.recipient.ID, ErrDevice, new(bool))
 	case conditionSlot:
 		return x.slot(p.number, i)
 	case conditionImageMatch:
-		size, err := x.needs(code, i, parameterSize)
-		if err != nil {
-			return unmet{err}
+		size, ok := x.set[i][parameterSize]
+		if !ok {
+			return &unmet{ErrMalformed, x.lacks(code, i, parameterSize)}
 		}
 		return x.match(i, p.digest, int64(size.number), s)
 	case conditionCheckContent:
@@ -277,7 +293,7 @@ func (x *machine) condition(code int64, i int, s *scope) error {
 	case conditionBattery:
 		return x.charged(p.number, s)
 	}
-	return notMet(ErrCondition, "%s", commandName(code))
+	return &unmet{ErrCondition, func() string { return commandName(code) }}
 }
 
 // parameterFor is the parameter that a condition compares with, 0 for none.
@@ -303,9 +319,9 @@ func parameterFor(code int64) int64 {
 	return 0
 }
 
-func (x *machine) identifies(p parameter, own UUID, err error, found *bool) error {
-	if want := UUID(p.bytes); !x.recipient.Anyone && want != own {
-		return notMet(err, "%v, not %v", want, own)
+func (x *machine) identifies(want, own UUID, err error, found *bool) error {
+	if !x.recipient.Anyone && want != own {
+		return &unmet{err, func() string { return fmt.Sprintf("%v, not %v", want, own) }}
 	}
 	*found = *found || x.section == shared
 	return nil
@@ -317,7 +333,7 @@ func (x *machine) slot(want uint64, i int) error {
 			return nil
 		}
 	}
-	return notMet(ErrCondition, "the slot of %s must be %d", x.name(i), want)
+	return &unmet{ErrCondition, func() string { return fmt.Sprintf("the slot of %s must be %d", x.name(i), want) }}
 }
 
 // match demands an image. Where it was to be found out whether the image is there already, it is not.
@@ -325,7 +341,7 @@ func (x *machine) match(i int, d Digest, size int64, s *scope) error {
 	o := x.out[i]
 	switch {
 	case x.section != validate && s.either && !x.came[i]:
-		return notMet(ErrCondition, "%s does not hold the image yet", x.name(i))
+		return &unmet{ErrCondition, func() string { return x.name(i) + " does not hold the image yet" }}
 	case size == 0:
 		return malformed("image size 0 of %s", x.name(i))
 	case o.digest.Hash != 0 && (!o.digest.equal(d) || o.size != size):
@@ -342,44 +358,56 @@ func (x *machine) require(q Requirement, i int, s *scope) error {
 	if x.came[i] {
 		return unsupported("%s of %s after its image came", commandName(conditionVersion), x.name(i))
 	}
-	if s.either && !x.recipient.assume {
+	if s.either {
 		var have Version
 		var ok bool
 		if x.recipient.Version != nil {
 			have, ok = x.recipient.Version(x.name(i))
 		}
-		if !ok || !q.Met(have) {
-			return notMet(ErrCondition, "the version of %s must be %v", x.name(i), q)
+		if met := ok && q.Met(have); !x.assumed(met, Dependency{Component: x.name(i), Requirement: q}) {
+			return &unmet{ErrCondition, func() string { return fmt.Sprintf("the version of %s must be %v", x.name(i), q) }}
 		}
 	}
 	if !slices.Contains(x.out[i].requires, q) {
 		o := x.change(i)
-		o.requires = append(slices.Clip(o.requires), q)
+		o.requires = append(o.requires, q) // what a clone shares and appends as well is of what was forgotten since
 	}
 	return nil
 }
 
 // charged demands a charge of the battery for the time of the install.
 func (x *machine) charged(mWh uint64, s *scope) error {
-	if s.either && !x.recipient.assume {
+	if s.either {
 		var have uint64
 		var err error
 		if x.recipient.Battery != nil {
 			have, err = x.recipient.Battery()
 		}
-		if err != nil || have < mWh {
-			return notMet(ErrCondition, "the battery must hold %d mWh, it holds %d (%v)", mWh, have, err)
+		if met := err == nil && have >= mWh; !x.assumed(met, mWh) {
+			return &unmet{ErrCondition, func() string { return fmt.Sprintf("the battery must hold %d mWh, it holds %d (%v)", mWh, have, err) }}
 		}
 	}
 	x.battery = max(x.battery, mWh)
 	return nil
 }
 
+// assumed tells whether a condition that decides between alternatives is met: as it is, or as it is assumed, the same each time that it is asked.
+func (x *machine) assumed(met bool, what any) bool {
+	if !x.recipient.assume {
+		return met
+	}
+	i := slices.Index(x.asked, what)
+	if i < 0 {
+		i, x.asked = len(x.asked), append(x.asked, what)
+	}
+	return i >= x.recipient.fail
+}
+
 // fetch expects an image.
 func (x *machine) fetch(i int) error {
 	for _, key := range []int64{parameterURI, parameterDigest, parameterSize} {
-		if _, err := x.needs(directiveFetch, i, key); err != nil {
-			return err
+		if _, ok := x.set[i][key]; !ok {
+			return malformed("%s", x.lacks(directiveFetch, i, key)())
 		}
 	}
 	if err := x.expect(i); err != nil {
@@ -392,9 +420,9 @@ func (x *machine) fetch(i int) error {
 
 // write expects an image that the manifest has.
 func (x *machine) write(i int) error {
-	p, err := x.needs(directiveWrite, i, parameterContent)
-	if err != nil {
-		return err
+	p, ok := x.set[i][parameterContent]
+	if !ok {
+		return malformed("%s", x.lacks(directiveWrite, i, parameterContent)())
 	}
 	if len(p.bytes) == 0 {
 		return malformed("%s of %s without content", commandName(directiveWrite), x.name(i))

@@ -1,6 +1,7 @@
 package suit
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"errors"
@@ -226,6 +227,43 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
+// TestTargets: each kind of device, and each alternative that a version or the battery decides for.
+func TestTargets(t *testing.T) {
+	for name, want := range map[string]string{
+		"an image for each slot":       "slot 0: rootfs 1.2.3+4 5 #a; slot 1: rootfs 1.2.3+4 10 #b",
+		"a class for each alternative": "rootfs 1.2.3+4 8 #rootfs; rootfs 1.2.3+4 10 #rootfs",
+		"a version decides":            "rootfs 1.2.3+4 5 #new, rootfs>=2; rootfs 1.2.3+4 5 #old, rootfs<2",
+		"battery decides":              "rootfs 1.2.3+4 5 #large, 5000 mWh; rootfs 1.2.3+4 5 #small",
+		"battery":                      "rootfs 1.2.3+4 5 #rootfs, 1500 mWh",
+		"one download or the other":    "rootfs 1.2.3+4 5 #first",
+		"for one device":               "rootfs 1.2.3+4 5 #rootfs",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := fullParts(t)
+			conditional()[name](t, p)
+			m, err := Unverified(signRaw(t, p.encode(t)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			targets, err := m.Targets()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, target := range targets {
+				s := target.short()
+				if target.Slot >= 0 {
+					s = fmt.Sprintf("slot %d: %s", target.Slot, s)
+				}
+				got = append(got, s)
+			}
+			if s := strings.Join(got, "; "); s != want {
+				t.Errorf("got %s\nwant %s", s, want)
+			}
+		})
+	}
+}
+
 func TestSequencesThatAreRefused(t *testing.T) {
 	seq := func(commands ...any) []byte { return encode(t, append(a{}, commands...)) }
 	installs := func(commands ...any) func(*parts) { return func(p *parts) { p.install = append(a{}, commands...) } }
@@ -371,6 +409,64 @@ func TestMovedMembers(t *testing.T) {
 	}
 }
 
+// TestEachSeverableMember in the manifest, moved to the envelope, gone, and changed: with each digest algorithm. Of one that is needed the manifest is of no use without.
+func TestEachSeverableMember(t *testing.T) {
+	hashes := map[int]crypto.Hash{-16: crypto.SHA256, -43: crypto.SHA384, -44: crypto.SHA512}
+	for key, gone := range map[int]string{14: "", 16: "suit-payload-fetch (16) was severed", 20: "suit-install (20) was severed", 23: ""} {
+		for alg, hash := range hashes {
+			t.Run(fmt.Sprint(key, " ", hash), func(t *testing.T) {
+				p := fullParts(t)
+				p.manifest[14], p.manifest[23] = []byte{0xa0}, encode(t, m{"en": m{1: "a text"}})
+				p.fetch = a{12, 0, 2, 15}
+				inPlace := signRaw(t, p.encode(t))
+				content := p.manifest[key].([]byte)
+				p.manifest[key] = a{alg, manifestDigest(hash, content).Sum}
+				f, err := whole(signRaw(t, encode(t, p.manifest)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				with := func(moved map[int64][]byte) []byte { f.moved = moved; return appendEnvelope(nil, f) }
+				here, severed := with(map[int64][]byte{int64(key): content}), with(nil)
+				for name, c := range map[string]struct {
+					envelope []byte
+					text     string // empty: it is taken
+				}{"in place": {inPlace, ""}, "moved": {here, ""}, "moved, no tag": {here[2:], ""}, "severed": {severed, gone}} {
+					opened, err := Open(c.envelope, anchors(t, edKey()), time.Time{})
+					if c.text != "" {
+						if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), c.text) {
+							t.Errorf("%s: got %v, want %q", name, err, c.text)
+						}
+						if d, err := Describe(c.envelope); err != nil || !strings.Contains(d.Refused, c.text) {
+							t.Errorf("%s: %v, %v", name, d, err)
+						}
+						continue
+					}
+					if err != nil {
+						t.Fatalf("%s: %v", name, err)
+					}
+					d, err := opened.Evaluate(small().recipient())
+					if want := "rootfs 1.2.3+4 5 #rootfs, bootfw>=1.2.0"; err != nil || d.short() != want {
+						t.Errorf("%s: %s, %v", name, d.short(), err)
+					}
+				}
+				// Every bit of what was moved is authenticated, and none of it may be missing.
+				for i := range len(here) * 8 {
+					flipped := bytes.Clone(here)
+					flipped[i/8] ^= 1 << (i % 8)
+					if _, err := Open(flipped, anchors(t, edKey()), time.Time{}); !decided(err) {
+						t.Fatalf("bit %d of byte %d of %d: %v", i%8, i/8, len(here), err)
+					}
+				}
+				for n := range content {
+					if _, err := Open(with(map[int64][]byte{int64(key): content[:n]}), anchors(t, edKey()), time.Time{}); !errors.Is(err, ErrSignature) {
+						t.Fatalf("%d bytes of it: %v", n, err)
+					}
+				}
+			})
+		}
+	}
+}
+
 func TestRequirements(t *testing.T) {
 	for q, want := range map[string]string{ // versions that meet it
 		"x>1.2": "1.3.0 2.0.0", "x>=1.2": "1.2.0 1.2.3 1.2.3+4 1.3.0 2.0.0", "x=1.2": "1.2.0 1.2.3 1.2.3+4", "x<=1.2": "1.1.9 1.2.0 1.2.3 1.2.3+4", "x<1.2": "1.1.9",
@@ -404,19 +500,21 @@ func TestRequirements(t *testing.T) {
 	}
 }
 
+// BenchmarkOpen verifies and evaluates a manifest of 2 KiB, by each algorithm, and by one with a certificate.
 func BenchmarkOpen(b *testing.B) {
 	p := fullParts(b)
 	p.manifest[23] = make([]byte, 2048-len(signRaw(b, p.encode(b))))
-	envelope := signRaw(b, p.encode(b))
-	for name, c := range map[string]struct {
-		envelope []byte
-		key      crypto.Signer
-	}{"Ed25519": {envelope, edKey()}, "ES256": {mustSign(b, mustCreate(b, two()), ecKey(b)), ecKey(b)}, "ES512": {mustSign(b, mustCreate(b, two()), signers(b)["p521"]), signers(b)["p521"]}} {
-		keys := anchors(b, c.key)
-		b.Run(fmt.Sprintf("%s/%dbytes", name, len(c.envelope)), func(b *testing.B) {
+	f, err := whole(signRaw(b, p.encode(b)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	f.authentication = encode(b, a{encode(b, a{-16, manifestDigest(crypto.SHA256, f.manifest).Sum})})
+	unsigned := appendEnvelope(nil, f)
+	bench := func(name string, envelope []byte, keys VerifyKeys) {
+		b.Run(fmt.Sprintf("%s/%dbytes", name, len(envelope)), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				m, err := Open(c.envelope, keys, time.Time{})
+				m, err := Open(envelope, keys, year(2035))
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -426,6 +524,16 @@ func BenchmarkOpen(b *testing.B) {
 			}
 		})
 	}
+	for name, key := range signers(b) {
+		bench(name, mustSign(b, unsigned, key), anchors(b, key))
+	}
+	root := authority(b, "root")
+	signer := root.signer(b)
+	chained, err := Sign(unsigned, signer.key, Identity{Chain: chainOf(signer)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	bench("ed25519 below a CA", chained, trust(root))
 }
 
 // TestMemory: what a manifest says cannot make anyone take more than 1 MiB, signed or not, whatever it is that it says too much of.
@@ -456,6 +564,28 @@ func TestMemory(t *testing.T) {
 		"components with alternatives": func(p *parts) {
 			manyLoops(t, p)
 			p.install = a{12, true, 32, seq(repeat(20, 15, a{seq(14, 15), seq(14, 15), nil})...)}
+		},
+		"indices in sequences of sequences": func(p *parts) {
+			manyLoops(t, p)
+			p.install = a{12, true, 32, seq(12, true, 32, seq(12, true, 32, seq(repeat(400, 12, true)...)))}
+		},
+		"versions": func(p *parts) {
+			p.install = a{}
+			for i := range 240 {
+				p.install = append(p.install, 20, m{28: seq(2, a{i})}, 28, 15)
+			}
+		},
+		"versions in alternatives": func(p *parts) {
+			manyLoops(t, p)
+			p.install = a{12, true, 20, m{28: seq(2, a{1})}, 15, append(repeat(60, seq(28, 15, 14, 15)), nil)}
+		},
+		"slots of long names": func(p *parts) {
+			manyLoops(t, p)
+			for i, c := range p.common[2].(a) {
+				c.(a)[0] = fmt.Appendf(nil, "%064d", i)
+			}
+			p.shared = append(p.shared, 20, m{5: 9})
+			p.install = a{12, true, 15, append(repeat(62, seq(5, 15)), nil), 15, append(repeat(60, seq(5, 15)), nil)}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

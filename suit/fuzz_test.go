@@ -110,7 +110,8 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// FuzzManifest: what is read is deterministic CBOR, is encoded again as the same bytes, and does not cost much. What some device takes can be said by Create, as far as it can say it, and means the same then.
+// FuzzManifest: what is read is deterministic CBOR, is encoded again as the same bytes, and takes little memory, to be read as to be evaluated. What some device takes can be said by Create, as far as it can
+// say it, and means the same then.
 func FuzzManifest(f *testing.F) {
 	for _, b := range [][]byte{smallParts(f).encode(f), fullParts(f).encode(f)} {
 		f.Add(b)
@@ -135,7 +136,16 @@ func FuzzManifest(f *testing.F) {
 		if len(b) > MaxHeader {
 			return
 		}
-		got, err := readManifest(b, nil)
+		var got *Manifest
+		var err error
+		n := allocated(func() {
+			if got, err = readManifest(b, nil); err == nil && got.check() == nil {
+				_, _ = got.Evaluate(small().recipient())
+			}
+		})
+		if n > maxAllocated {
+			t.Fatalf("%d bytes allocated", n)
+		}
 		if err != nil {
 			if !decided(err) {
 				t.Fatal(err)

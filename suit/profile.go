@@ -60,9 +60,10 @@ func (s section) check(q sequence, nested bool) error {
 
 // permits tells whether a command has its place in a section: an image is there only after the section that it comes in, and suit-validate can be run by others too, long after the update.
 func (s section) permits(code int64) bool {
-	switch code {
-	case directiveCopy, directiveSwap, directiveInvoke:
+	if commandOf(code).refused {
 		return false
+	}
+	switch code {
 	case conditionImageMatch, conditionCheckContent:
 		return s != shared
 	case directiveFetch, directiveWrite:
@@ -74,9 +75,11 @@ func (s section) permits(code int64) bool {
 }
 
 func (s section) checkParameter(p parameter, nested bool) error {
-	switch {
-	case p.key == parameterSource || p.key == parameterInvokeArgs || p.key == parameterFetchArgs:
+	switch p.key {
+	case parameterUseBefore, parameterEncryption, parameterSource, parameterInvokeArgs, parameterFetchArgs, parameterPriority, parameterWait, parameterMetadata:
 		return unsupported("%s in %s", parameterName(p.key), s)
+	}
+	switch {
 	case p.key == parameterSoftFailure && !nested:
 		return malformed("%s in %s, outside of the sequences within it", parameterName(p.key), s)
 	case p.key == parameterCompression && p.text != CompressionZstd:
@@ -95,11 +98,14 @@ type Target struct {
 	Demand
 }
 
-// maxTargets bounds the kinds of devices that are tried for one manifest.
-const maxTargets = 256
+// Bounds of what is tried for one manifest.
+const (
+	maxTargets   = 256 // kinds of devices
+	maxDecisions = 8   // alternatives for versions and the battery, of each
+)
 
 // Targets are the kinds of devices that the manifest is for, as far as its conditions tell: one at least, or what is wrong. Where the present version of a component or the charge of a battery decides
-// between alternatives, they are taken to be as the first one wants it.
+// between alternatives, each of them counts as a kind: the first one as long as what it asks for is met, then the one that is left where it is not, and so on.
 func (m *Manifest) Targets() ([]Target, error) {
 	if err := m.check(); err != nil {
 		return nil, err
@@ -118,11 +124,8 @@ func (m *Manifest) Targets() ([]Target, error) {
 		for _, c := range classes {
 			for _, d := range devices {
 				for _, slot := range slots {
-					t := Target{Device: Device{v, c, d}, Slot: slot}
-					var err error
-					if t.Demand, err = m.Evaluate(t.recipient()); err == nil {
-						all = append(all, t)
-					} else if first == nil {
+					these, err := m.alternatives(Target{Device: Device{v, c, d}, Slot: slot})
+					if all = append(all, these...); first == nil {
 						first = err
 					}
 				}
@@ -133,6 +136,22 @@ func (m *Manifest) Targets() ([]Target, error) {
 		return nil, first
 	}
 	return all, nil
+}
+
+// alternatives are what is demanded of one kind of device, or why nothing can be.
+func (m *Manifest) alternatives(t Target) (all []Target, first error) {
+	r := t.recipient()
+	for asked := 0; r.fail <= min(asked, maxDecisions); r.fail++ {
+		var err error
+		t.Demand, asked, err = m.evaluate(r)
+		if err != nil && first == nil {
+			first = err
+		}
+		if err == nil && !slices.ContainsFunc(all, func(other Target) bool { return t.equal(other.Demand) }) {
+			all = append(all, t)
+		}
+	}
+	return all, first
 }
 
 func (t Target) recipient() Recipient {

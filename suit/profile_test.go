@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -306,6 +307,55 @@ func TestCommandsThatAreRefused(t *testing.T) {
 	})
 }
 
+// TestEveryCommandIsRefusedByItsName where the profile does not have it: in each sequence, and in an alternative that is never run.
+func TestEveryCommandIsRefusedByItsName(t *testing.T) {
+	names := map[int64]string{
+		4: "condition-use-before", 7: "condition-dependency-integrity", 8: "condition-is-dependency", 11: "directive-process-dependency", 19: "directive-set-parameters",
+		22: "directive-copy", 23: "directive-invoke", 25: "condition-image-not-match", 27: "condition-update-authorized", 29: "directive-wait", 31: "directive-swap",
+		33: "directive-unlink", 34: "directive-override-multiple", 35: "directive-copy-params",
+	}
+	for code := range int64(40) { // and whatever else the drafts have, or will have
+		switch name := commandOf(code).name; {
+		case names[code] != "":
+			names[code] += fmt.Sprintf(" (%d)", code)
+		case name == "":
+			names[code] = fmt.Sprintf("command %d", code)
+		}
+	}
+	names[-1], names[-257], names[1<<62] = "custom command -1", "custom command -257", fmt.Sprintf("command %d", int64(1<<62))
+	if len(names) < 14+12 {
+		t.Fatalf("%d commands", len(names))
+	}
+	for code, name := range names {
+		never := a{15, a{encode(t, a{12, true, 12, true}), encode(t, a{12, true, code, 15})}}
+		for place, change := range map[string]func(*parts){
+			"shared-sequence":                 func(p *parts) { p.shared = append(p.shared, code, 15) },
+			"payload-fetch":                   func(p *parts) { p.fetch = a{code, 15} },
+			"install":                         func(p *parts) { p.install = a{code, 15} },
+			"validate":                        func(p *parts) { p.validate = append(p.validate, code, 15) },
+			"shared-sequence, an alternative": func(p *parts) { p.shared = append(p.shared, never...) },
+			"install, an alternative":         func(p *parts) { p.install = never },
+			"validate, a sequence": func(p *parts) {
+				p.validate = append(p.validate, 32, encode(t, a{12, true, 32, encode(t, a{code, 15})}))
+			},
+		} {
+			t.Run(name+" in "+place, func(t *testing.T) {
+				p := smallParts(t)
+				change(p)
+				section, _, _ := strings.Cut(place, ",")
+				envelope := signRaw(t, p.encode(t))
+				_, err := Open(envelope, anchors(t, edKey()), time.Time{})
+				if want := name + " in " + section; !errors.Is(err, ErrUnsupported) || !strings.HasSuffix(err.Error(), want) {
+					t.Errorf("got %v, want %q", err, want)
+				}
+				if d, err := Describe(envelope); err == nil && (!strings.Contains(d.Refused, name) || !strings.Contains(d.String(), strings.Split(name, " ")[0]+")")) {
+					t.Errorf("not shown:\n%v", d)
+				}
+			})
+		}
+	}
+}
+
 func TestParametersThatAreRefused(t *testing.T) {
 	set := func(key int, value any) func(*parts) { return func(p *parts) { p.parameters()[key] = value } }
 	drop := func(key int) func(*parts) { return func(p *parts) { delete(p.parameters(), key) } }
@@ -314,7 +364,11 @@ func TestParametersThatAreRefused(t *testing.T) {
 		"unknown":                     {set(99, 1), ErrUnsupported, "parameter 99"},
 		"private":                     {set(-300, 1), ErrUnsupported, "parameter -300"},
 		"nil device":                  {set(24, make([]byte, 16)), ErrMalformed, "is not a UUID"},
-		"encrypted":                   {set(19, []byte{1}), ErrUnsupported, "encryption-info (19)"},
+		"encrypted":                   {set(19, []byte{1}), ErrUnsupported, "encryption-info (19) in shared-sequence"},
+		"use before":                  {set(4, 1), ErrUnsupported, "use-before (4) in shared-sequence"},
+		"update priority":             {set(27, 1), ErrUnsupported, "update-priority (27) in shared-sequence"},
+		"wait info":                   {set(29, []byte{1}), ErrUnsupported, "wait-info (29) in shared-sequence"},
+		"component metadata":          {set(30, []byte{1}), ErrUnsupported, "component-metadata (30) in shared-sequence"},
 		"vendor as number":            {set(1, cbor.Tag{Number: 112, Content: []byte{1}}), ErrUnsupported, "private enterprise number"},
 		"nil vendor":                  {set(1, make([]byte, 16)), ErrMalformed, "is not a UUID"},
 		"short class":                 {set(2, make([]byte, 15)), ErrMalformed, "is not a UUID"},
@@ -371,6 +425,7 @@ func TestEncodingThatIsNotDeterministic(t *testing.T) {
 		"keys out of order":            {"01010207", "02070101", "out of order, or there twice"},
 		"key twice":                    {"01010207", "02070207", "out of order, or there twice"},
 		"parameter twice":              {"0e05", "0e05" + "0e05", "out of order, or there twice"},
+		"common out of order":          {commonOf(good), commonOf(good)[:2] + commonOf(good)[22:] + commonOf(good)[2:22], "shared-sequence without components"},
 		"length of map too small":      {"a50101", "a40101", "bytes after manifest"},
 		"length of map too large":      {"a50101", "a60101", "ends early"},
 		"floating point":               {"0207", "02f94700", "a simple value, not"},
@@ -393,6 +448,56 @@ func TestEncodingThatIsNotDeterministic(t *testing.T) {
 			_, err = Open(signRaw(t, b), anchors(t, edKey()), time.Time{})
 			if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("got %v, want %q", err, c.text)
+			}
+		})
+	}
+}
+
+// commonOf is the content of common in the manifest of small(), in hexadecimal: a map, its components, its shared sequence.
+func commonOf(manifest string) string {
+	begin := strings.Index(manifest, "035862") + 6
+	return manifest[begin : begin+2*0x62]
+}
+
+// TestHeadersOfASignatureInOrder: keys of COSE headers are sorted, and none is there twice.
+func TestHeadersOfASignatureInOrder(t *testing.T) {
+	f, err := whole(mustCreate(t, small()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := encode(t, a{-16, manifestDigest(crypto.SHA256, f.manifest).Sum})
+	for name, c := range map[string]struct{ protected, unprotected string }{
+		"as it should be":                 {"a201270441aa", "a0"},
+		"out of order":                    {"a20441aa0127", "a0"},
+		"algorithm twice":                 {"a201270127", "a0"},
+		"identifier twice":                {"a301270441aa0441aa", "a0"},
+		"identifier twice, not protected": {"a10127", "a20441aa0441aa"},
+		"more than there is":              {"a301270441aa", "a0"},
+		"less than there is":              {"a101270441aa", "a0"},
+		"of indefinite length":            {"bf01270441aaff", "a0"},
+		"of indefinite length, the other": {"a10127", "bfff"},
+		"length that is too long":         {"b80101 27", "a0"},
+		"algorithm that is too long":      {"a1013807", "a0"},
+		"none, as a map":                  {"a0", "a0"},
+		"none":                            {"", "a0"},
+		"a text as key":                   {"a201276161f6", "a0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			protected, err := hex.DecodeString(strings.ReplaceAll(c.protected, " ", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			unprotected, err := hex.DecodeString(c.unprotected)
+			if err != nil {
+				t.Fatal(err)
+			}
+			block := appendBytes([]byte{0xd2, 0x84}, protected)
+			block = append(append(block, unprotected...), 0xf6)
+			block = appendBytes(block, signMessage(t, edKey(), encode(t, a{"Signature1", protected, []byte{}, digest})))
+			f.authentication = encode(t, a{digest, block})
+			_, err = Open(appendEnvelope(nil, f), VerifyKeys{{KID: []byte{0xaa}, Public: edKey().Public()}}, time.Time{})
+			if name == "as it should be" && err != nil || name != "as it should be" && !errors.Is(err, ErrMalformed) {
+				t.Error(err)
 			}
 		})
 	}

@@ -123,7 +123,7 @@ type image struct {
 }
 
 // images are those of the source that are for this device, in the order in which they come.
-func (src Source) images(ctx context.Context, o Observer) (iter.Seq2[image, error], error) {
+func (src Source) images(ctx context.Context, o Observer, known Options) (iter.Seq2[image, error], error) {
 	if src.component != "" {
 		info, err := os.Stat(src.path)
 		if err != nil {
@@ -136,7 +136,8 @@ func (src Source) images(ctx context.Context, o Observer) (iter.Seq2[image, erro
 	if err != nil {
 		return nil, err
 	}
-	d, err := src.manifest.Evaluate(recipient)
+	recipient.Battery = known.Battery
+	d, err := src.demand(recipient, o.Components(), known.Device)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +163,36 @@ func (src Source) images(ctx context.Context, o Observer) (iter.Seq2[image, erro
 	}, nil
 }
 
-// recipientOf is the device as a client knows it: it is for the service to say who it is.
+// demand is what the manifest demands of this device: of each component as the device that it is. Where that is not known, and where the manifest is for no such device, it is what it demands of anyone: it is for the service
+// to say who it is.
+func (src Source) demand(r suit.Recipient, components []fwu.ComponentInfo, device func(string) suit.Device) (suit.Demand, error) {
+	own := func(component string) (d suit.Demand, i suit.Image, err error) {
+		r.Device = device(component)
+		if d, err = src.manifest.Evaluate(r); err == nil {
+			i, err = d.Image(component)
+		}
+		return d, i, err
+	}
+	if device == nil {
+		components = nil
+	}
+	for _, c := range components {
+		d, _, err := own(c.Name)
+		if err != nil {
+			continue
+		}
+		for at, i := range d.Images { // another component may be another device
+			if _, i, err = own(i.Component); err == nil {
+				d.Images[at] = i
+			}
+		}
+		return d, nil
+	}
+	r.Anyone = true
+	return src.manifest.Evaluate(r)
+}
+
+// recipientOf is the device as the service shows it.
 func recipientOf(ctx context.Context, o Observer) (suit.Recipient, error) {
 	infos := map[string]fwu.Info{}
 	for _, c := range o.Components() {
@@ -173,7 +203,6 @@ func recipientOf(ctx context.Context, o Observer) (suit.Recipient, error) {
 		infos[c.Name] = info
 	}
 	return suit.Recipient{
-		Anyone: true,
 		Slot: func(name string) (uint64, bool) {
 			info, ok := infos[name]
 			return uint64(1 - min(info.Location, 1)), ok

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/suit"
 )
 
 // Service is what an update needs of the update service.
@@ -56,10 +57,19 @@ type Reporter interface {
 	Progress(component, operation string, done, total int64)
 }
 
+// Options are what an update can be told beside its files.
+type Options struct {
+	// Force: an image that is active already is installed again.
+	Force bool
+	// Device is for whom a manifest has to be that has an image for a component. With it and Battery (in mWh) a client that is on the device chooses between alternatives of a manifest as the service will. What is nil
+	// is not known: then every identifier is taken for that of the device, and there is no battery to rely on.
+	Device  func(component string) suit.Device
+	Battery func() (mWh uint64, err error)
+}
+
 // Run prepares what the sources have for this device and installs it together. It returns what Install does, or ErrNothingToDo. Where a component waits for a reboot or a decision, it changes nothing.
-// With force, an image that is active already is installed again.
-func Run(ctx context.Context, s Service, sources []Source, r Reporter, force bool) (fwu.Status, error) {
-	u := updater{Service: s, report: r, force: force}
+func Run(ctx context.Context, s Service, sources []Source, r Reporter, o Options) (fwu.Status, error) {
+	u := updater{Service: s, report: r, options: o}
 	for _, src := range sources {
 		if err := u.take(ctx, src); err != nil {
 			return 0, err
@@ -76,14 +86,14 @@ func Run(ctx context.Context, s Service, sources []Source, r Reporter, force boo
 type updater struct {
 	Service
 	report      Reporter
-	force       bool
+	options     Options
 	ready       int // candidates
 	bankCleared bool
 }
 
 // take prepares every image of a source.
 func (u *updater) take(ctx context.Context, src Source) error {
-	images, err := src.images(ctx, u)
+	images, err := src.images(ctx, u, u.options)
 	if err != nil {
 		return fmt.Errorf("%s: %w", src.name, err)
 	}
@@ -134,7 +144,7 @@ func (u *updater) prepare(ctx context.Context, src image) (bool, error) {
 	case info.State == fwu.Candidate && ours:
 		u.report.Step(c.Name, "is written and verified already")
 		return true, nil
-	case src.digest != "" && info.Impl.Digest == src.digest && !u.force && info.State != fwu.Writing && info.State != fwu.Candidate:
+	case src.digest != "" && info.Impl.Digest == src.digest && !u.options.Force && info.State != fwu.Writing && info.State != fwu.Candidate:
 		u.report.Step(c.Name, "runs this image already")
 		return false, nil
 	case info.State == fwu.Writing && ours:

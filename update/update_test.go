@@ -17,6 +17,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/fwu-ab/fwu-ab/zstdframe"
+	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -152,7 +153,7 @@ func TestWhatAnUpdateDoesDependsOnTheState(t *testing.T) {
 			r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}}, info: map[fwu.ID]*fwu.Info{0: &info}}
 			sources, err := Open([]string{manifest, image}, nil)
 			check(t, err)
-			_, err = Run(t.Context(), r, sources, silent{}, c.force)
+			_, err = Run(t.Context(), r, sources, silent{}, Options{Force: c.force})
 			if !errors.Is(err, c.err) || c.err == nil && err != nil {
 				t.Fatalf("got %v, want %v", err, c.err)
 			}
@@ -184,7 +185,7 @@ func TestAFileFitsTheComponentsManifestMode(t *testing.T) {
 			r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: c.mode}}, info: map[fwu.ID]*fwu.Info{0: {}}}
 			sources, err := Open(c.files, nil)
 			check(t, err)
-			_, err = Run(t.Context(), r, sources, silent{}, false)
+			_, err = Run(t.Context(), r, sources, silent{}, Options{})
 			if !errors.Is(err, c.err) || c.err == nil && err != nil {
 				t.Fatalf("got %v, want %v", err, c.err)
 			}
@@ -202,7 +203,7 @@ func TestNothingIsInstalledIfOneImageIsRefused(t *testing.T) {
 	check(t, err)
 	r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}, {ID: 1, Name: "bootfw", Manifest: fwu.Detached}},
 		info: map[fwu.ID]*fwu.Info{0: {}, 1: {}}, fail: "finish 1"}
-	if _, err := Run(t.Context(), r, sources, silent{}, false); !errors.Is(err, fwu.NotPermitted) {
+	if _, err := Run(t.Context(), r, sources, silent{}, Options{}); !errors.Is(err, fwu.NotPermitted) {
 		t.Fatal(err)
 	}
 	for _, c := range r.calls {
@@ -218,7 +219,7 @@ func TestOtherMembersOfTheBankAreCleanedBeforeTheyAreCarriedOver(t *testing.T) {
 		info: map[fwu.ID]*fwu.Info{0: {State: fwu.Updated}, 1: {State: fwu.Updated}, 2: {State: fwu.Updated}, 3: {State: fwu.Candidate}}}
 	sources, err := Open([]string{manifest, image}, nil)
 	check(t, err)
-	_, err = Run(t.Context(), r, sources, silent{}, false)
+	_, err = Run(t.Context(), r, sources, silent{}, Options{})
 	check(t, err)
 	want := []string{"clean 1", "clean 0", "start 0 manifest", fmt.Sprintf("write 0 at 0: %x", sha256.Sum256(content)), "finish 0", "install"}
 	if diff := cmp.Diff(want, r.calls); diff != "" {
@@ -244,7 +245,7 @@ func TestFilesThatAreNoUpdate(t *testing.T) {
 	sources, err := Open([]string{manifest, image}, nil)
 	check(t, err)
 	r := &recorder{comps: []fwu.ComponentInfo{{Name: "radio"}}, info: map[fwu.ID]*fwu.Info{0: {}}}
-	if _, err := Run(t.Context(), r, sources, silent{}, false); !errors.Is(err, fwu.DoesNotExist) {
+	if _, err := Run(t.Context(), r, sources, silent{}, Options{}); !errors.Is(err, fwu.DoesNotExist) {
 		t.Fatal(err)
 	}
 }
@@ -340,9 +341,87 @@ func TestBundleForSeveralComponents(t *testing.T) {
 				defer stdin.Close()
 				sources, err := Open([]string{from}, struct{ io.Reader }{stdin})
 				check(t, err)
-				_, err = Run(t.Context(), r, sources, silent{}, false)
+				_, err = Run(t.Context(), r, sources, silent{}, Options{})
 				check(t, err)
 				if diff := cmp.Diff(append(slices.Concat(want...), "install"), r.calls); diff != "" {
+					t.Error(diff)
+				}
+			})
+		}
+	}
+}
+
+// alternatives makes a bundle with an image for each of two classes, and for the second one a large and a small one, of which the battery decides.
+func alternatives(t *testing.T, vendor, first, second suit.UUID) string {
+	t.Helper()
+	type m = map[int]any
+	mode, err := cbor.CoreDetEncOptions().EncMode()
+	check(t, err)
+	encode := func(v any) []byte { b, err := mode.Marshal(v); check(t, err); return b }
+	seq := func(commands ...any) []byte { return encode(commands) }
+	var payloads []suit.PayloadSource
+	image := func(name string) m {
+		sum := sha256.Sum256([]byte(name))
+		payloads = append(payloads, payload("#"+name, []byte(name)))
+		return m{3: encode([]any{-16, sum[:]}), 14: len(name), 21: "#" + name}
+	}
+	shared := seq(20, m{1: vendor[:]}, 1, 15, 15, []any{
+		seq(20, m{2: first[:]}, 2, 15, 20, image("first")),
+		seq(20, m{2: second[:]}, 2, 15, 15, []any{
+			seq(20, m{26: 5000}, 26, 15, 20, image("large")),
+			seq(20, image("small")),
+		}),
+	})
+	manifest := encode(m{1: 1, 2: 7, 3: encode(m{2: []any{[]any{[]byte("rootfs")}}, 4: shared}), 6: encode([]int{1, 2, 3}), 7: seq(3, 15), 20: seq(21, 15)})
+	digest := sha256.Sum256(encode(manifest))
+	envelope := encode(cbor.Tag{Number: 107, Content: m{2: encode([]any{encode([]any{-16, digest[:]})}), 3: manifest}})
+	path := filepath.Join(t.TempDir(), "b.suit")
+	f, err := os.Create(path)
+	check(t, err)
+	check(t, suit.WriteBundle(f, envelope, payloads))
+	check(t, f.Close())
+	return path
+}
+
+// Which image of a bundle a device is given depends on what it is: as far as the client knows that.
+func TestBundleWithAlternatives(t *testing.T) {
+	vendor := suit.VendorID("example.com")
+	first, second := suit.ClassID(vendor, "first"), suit.ClassID(vendor, "second")
+	bundle := alternatives(t, vendor, first, second)
+	is := func(class suit.UUID) func(string) suit.Device {
+		return func(string) suit.Device { return suit.Device{Vendor: vendor, Class: class} }
+	}
+	battery := func(mWh uint64, err error) func() (uint64, error) { return func() (uint64, error) { return mWh, err } }
+	for name, c := range map[string]struct {
+		options Options
+		want    string
+	}{
+		"the first class":                    {Options{Device: is(first)}, "first"},
+		"the second, and no battery known":   {Options{Device: is(second)}, "small"},
+		"the second, charged":                {Options{Device: is(second), Battery: battery(5000, nil)}, "large"},
+		"the second, not charged":            {Options{Device: is(second), Battery: battery(4999, nil)}, "small"},
+		"the second, no telling":             {Options{Device: is(second), Battery: battery(9000, errors.New("no answer"))}, "small"},
+		"another class: the service says so": {Options{Device: is(vendor)}, "first"},
+		"not known":                          {Options{}, "first"},
+		"of another component only": {Options{Device: func(c string) suit.Device {
+			if c == "rootfs" {
+				return is(second)("")
+			}
+			return is(first)("")
+		}}, "small"},
+	} {
+		for _, from := range []string{bundle, "-"} {
+			t.Run(name+" from "+filepath.Base(from), func(t *testing.T) {
+				r := &recorder{comps: []fwu.ComponentInfo{{ID: 1, Name: "bootfw", Manifest: fwu.Detached}, {Name: "rootfs", Manifest: fwu.Detached}}, info: map[fwu.ID]*fwu.Info{0: {}, 1: {}}}
+				stdin, err := os.Open(bundle)
+				check(t, err)
+				defer stdin.Close()
+				sources, err := Open([]string{from}, struct{ io.Reader }{stdin})
+				check(t, err)
+				_, err = Run(t.Context(), r, sources, silent{}, c.options)
+				check(t, err)
+				want := []string{"start 0 manifest", fmt.Sprintf("write 0 at 0: %x", sha256.Sum256([]byte(c.want))), "finish 0", "install"}
+				if diff := cmp.Diff(want, r.calls); diff != "" {
 					t.Error(diff)
 				}
 			})
@@ -359,7 +438,7 @@ func TestStreamThatEndsEarly(t *testing.T) {
 			info: map[fwu.ID]*fwu.Info{0: {}, 1: {}, 2: {}, 3: {}}}
 		sources, err := Open([]string{"-"}, bytes.NewReader(whole[:n]))
 		if err == nil {
-			_, err = Run(t.Context(), r, sources, silent{}, false)
+			_, err = Run(t.Context(), r, sources, silent{}, Options{})
 		}
 		if !errors.Is(err, suit.ErrMalformed) || slices.Contains(r.calls, "install") {
 			t.Errorf("%d bytes of %d: %v, %v", n, len(whole), err, r.calls)

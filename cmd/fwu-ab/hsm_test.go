@@ -88,19 +88,30 @@ func TestOpenSSLSigns(t *testing.T) {
 	}
 }
 
-// TestHardwareSigns: the private key never leaves a token, that of SoftHSM here.
+// softHSM is a token that is software.
+const softHSM = "/usr/lib/softhsm/libsofthsm2.so"
+
+// newToken makes the token "release". SOFTHSM2_CONF says where.
+func (b *bench) newToken() {
+	b.Helper()
+	b.sh("mkdir tokens && echo directories.tokendir = $PWD/tokens > softhsm2.conf && softhsm2-util --init-token --free --label release --pin 1234 --so-pin 5678")
+}
+
+// TestHardwareSigns: the private keys are in a token, that of SoftHSM here. One signs after the other. They come from elsewhere, as pkcs11-tool of OpenSC 0.23 writes public keys on P-256 only.
 func TestHardwareSigns(t *testing.T) {
 	needTools(t, "softhsm2-util", "pkcs11-tool", "openssl")
 	b := newBench(t)
 	b.env = append(b.env, "SOFTHSM2_CONF="+filepath.Join(b.dir, "softhsm2.conf"))
-	b.sh("mkdir tokens && echo directories.tokendir = $PWD/tokens > softhsm2.conf && softhsm2-util --init-token --free --label release --pin 1234 --so-pin 5678")
-	token := "pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --token-label release --login --pin 1234 "
-	b.sh(token + "--keypairgen --key-type EC:prime256v1 --label release --id 01")
-	b.sh(token + "--read-object --type pubkey --id 01 -o release.der && openssl pkey -pubin -inform DER -in release.der -out release.pub")
-	b.sh("fwu-ab manifest digest rootfs.suit --key release.pub --hashed -o hash")
-	b.sh(token + "--sign --mechanism ECDSA --id 01 -i hash -o sig")
-	b.sh("fwu-ab manifest attach rootfs.suit --key release.pub --signature sig")
-	b.verified()
+	b.newToken()
+	token := "pkcs11-tool --module " + softHSM + " --token-label release --login --pin 1234 "
+	for id, curve := range map[string]string{"01": "prime256v1", "02": "secp384r1", "03": "secp521r1"} {
+		b.sh("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:" + curve + " -outform DER -out key.der && openssl pkey -inform DER -in key.der -pubout -out release.pub")
+		b.sh(token + "--write-object key.der --type privkey --label " + curve + " --id " + id + " && rm key.der")
+		b.sh("fwu-ab manifest digest rootfs.suit --key release.pub --hashed -o hash")
+		b.sh(token + "--sign --mechanism ECDSA --id " + id + " -i hash -o sig")
+		b.sh("fwu-ab manifest attach rootfs.suit --key release.pub --signature sig")
+		b.verified()
+	}
 }
 
 // newAuthority makes a certificate authority and a certificate for release.key as the documentation says.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/config"
 	"github.com/fwu-ab/fwu-ab/suit"
+	"github.com/fwu-ab/fwu-ab/test/lab"
 )
 
 // write makes a file below a root directory.
@@ -81,5 +82,31 @@ func TestBatteryOfTheMachine(t *testing.T) {
 	write(t, m.root, "sys/class/power_supply/BAT0/energy_now", "4100000\n")
 	if mWh, err := m.battery(); mWh != 4100 || err != nil {
 		t.Errorf("%d, %v", mWh, err)
+	}
+}
+
+// An update knows of the device what the service knows, as far as the configuration can be read.
+func TestOptionsOfAnUpdate(t *testing.T) {
+	dir := t.TempDir()
+	d, err := lab.New(dir, 1<<20, 1<<20, "detached")
+	check(t, err)
+	check(t, d.Write("etc/fwu-ab/fwu-ab.toml.d/10.toml", "[identity]\ndevice-file = \"/etc/machine-id\"\n[component.bootfw]\nclass-name = \"other board\"\n"))
+	check(t, d.Write("etc/machine-id", "0123456789abcdef0123456789abcdef\n"))
+	check(t, d.Write("sys/class/power_supply/BAT0/type", "Battery\n"))
+	check(t, d.Write("sys/class/power_supply/BAT0/energy_now", "4100000\n"))
+	o := options(d.Root, true)
+	vendor := suit.VendorID("example.com")
+	id, err := suit.ParseUUID("01234567-89ab-cdef-0123-456789abcdef")
+	check(t, err)
+	for component, class := range map[string]string{"rootfs": "demo board", "bootfw": "other board"} {
+		if got, want := o.Device(component), (suit.Device{Vendor: vendor, Class: suit.ClassID(vendor, class), ID: id}); got != want {
+			t.Errorf("%s is %+v, want %+v", component, got, want)
+		}
+	}
+	if mWh, err := o.Battery(); mWh != 4100 || err != nil || !o.Force {
+		t.Errorf("%d mWh, %v, %v", mWh, err, o.Force)
+	}
+	if o := options(filepath.Join(dir, "nowhere"), false); o.Device != nil || o.Battery != nil || o.Force {
+		t.Errorf("without a configuration: %+v", o)
 	}
 }

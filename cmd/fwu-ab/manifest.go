@@ -288,6 +288,7 @@ func newManifestShowCommand() *cobra.Command {
 			if asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				enc.SetIndent("", "  ")
+				enc.SetEscapeHTML(false) // "bootfw>=1.2.0"
 				return enc.Encode(s)
 			}
 			_, err = fmt.Fprint(cmd.OutOrStdout(), s)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/fwu-ab/fwu-ab/update"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -33,7 +34,7 @@ a pipe: - is the standard input, which is read once, from front to back. What an
 			}
 			return withClient(cmd.Context(), g, func(c *dbus.Client) error {
 				p := newProgress(cmd.OutOrStdout(), quiet)
-				status, err := update.Run(cmd.Context(), c, sources, p, force)
+				status, err := update.Run(cmd.Context(), c, sources, p, options(g.root, force))
 				if err != nil {
 					return err
 				}
@@ -45,6 +46,23 @@ a pipe: - is the standard input, which is read once, from front to back. What an
 	cmd.Flags().BoolVar(&force, "force", false, "install an image that is the active one already once more")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing but errors")
 	return cmd
+}
+
+// options are those of an update. What the configuration says of the device decides between alternatives of a manifest; where it cannot be read, the service says later what is wrong with the choice.
+func options(root string, force bool) update.Options {
+	o := update.Options{Force: force}
+	m, err := loadMachine(root)
+	if err != nil {
+		return o
+	}
+	devices := map[string]suit.Device{}
+	for _, c := range m.cfg.Components {
+		d := c.Device
+		d.ID, _ = m.deviceID()
+		devices[c.Name] = d
+	}
+	o.Device, o.Battery = func(component string) suit.Device { return devices[component] }, m.battery
+	return o
 }
 
 func installed(cmd *cobra.Command, c *dbus.Client, status fwu.Status, reboot, quiet bool) error {
