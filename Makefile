@@ -48,7 +48,7 @@ CAPI ?= $(if $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo yes),
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help build generate install place capi install-capi units deb deb-test demo test check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
+.PHONY: help build generate install place capi install-capi units deb deb-test demo test together check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -106,8 +106,12 @@ demo: demo-packages build ## a device goes through updates, a broken one, a powe
 	$(BUILD) -o build/demo ./test/demo
 	./build/demo -fwu-ab build/fwu-ab
 
-test: test-packages check units unit race 386 cross crash conformance fuzz deb-test vm demo ## everything
+test: test-packages deb-packages check units unit race 386 cross together vm demo ## everything
 	@echo "make test: passed"
+
+# None of them keeps two processors busy by itself.
+together:
+	$(MAKE) -j2 crash conformance fuzz deb-test
 
 check: ## formatting and static analysis
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt wants:"; echo "$$bad"; exit 1; }
