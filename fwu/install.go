@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -375,8 +374,8 @@ func copyImage(ctx context.Context, img Image, src Source, d suit.Digest, size i
 	for off, dirty := int64(0), 0; off < size; {
 		p := img.Space()
 		p = p[:min(size-off, int64(len(p)))]
-		if n, err := src.ReadAt(p, off); n < len(p) {
-			return Head{}, nil, fmt.Errorf("read at %d: %w", off, errors.Join(io.ErrUnexpectedEOF, err))
+		if err := ReadFull(src, p, off); err != nil {
+			return Head{}, nil, fmt.Errorf("copy from %d on: %w", off, err)
 		}
 		if err := img.WriteAt(ctx, p, off); err != nil {
 			return Head{}, nil, err

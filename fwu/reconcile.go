@@ -287,6 +287,8 @@ func (s *Service) judgeOld(r *record, sit situation) verdict {
 			return verdict{}
 		case armed, sit.sameBoot, sit.heads == HeadMixed:
 			return verdict{effects: append(append(back, s.sealTrial(r)...), save{"CANDIDATE", func(r *record) { s.unstage(r); s.stampRecord(r) }})}
+		case sit.heads == HeadUnknown: // an image that cannot be read is not one that was started and failed
+			return verdict{problem: &problem{ReasonMedium, "the head of the installed image cannot be read, so that it is not known whether it was armed; it is kept"}}
 		}
 	}
 	e, reason, text := evRolledBack, ReasonTrialReset, "the system was restarted before the trial was accepted"
@@ -360,10 +362,10 @@ func (s *Service) rebooted(r *record) {
 	s.stampRecord(r)
 }
 
-// headsOfTrial tells what the heads of the staged bank are: HeadMixed if one is masked, even in part, else HeadPlain. What cannot be read counts as plain: then nothing
-// is certain. So does what is neither: a system that was started changes its superblock.
+// headsOfTrial tells what the heads of the staged bank are: HeadMixed if one is masked, even in part, else HeadUnknown if one cannot be read, else HeadPlain. What is neither counts as
+// plain: a system that was started changes its superblock.
 func (s *Service) headsOfTrial(ctx context.Context, r *record) HeadState {
-	all := HeadPlain
+	all, unknown := HeadPlain, false
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
 		img := imageIn(cr, r.Trial.Bank)
@@ -375,9 +377,16 @@ func (s *Service) headsOfTrial(ctx context.Context, r *record) HeadState {
 			state, err = i.HeadState(ctx, *img.Head)
 			return err
 		})
-		if err == nil && (state == HeadMasked || state == HeadMixed) {
+		switch {
+		case err != nil:
+			s.log.Warn("head of the installed image not read", "component", c.Name, "err", err)
+			unknown = true
+		case state == HeadMasked || state == HeadMixed:
 			all = HeadMixed
 		}
+	}
+	if unknown && all != HeadMixed {
+		return HeadUnknown
 	}
 	return all
 }

@@ -35,6 +35,7 @@ const (
 
 // Medium is what a store lies on. Offsets and lengths are multiples of 4096. Implementation: package partition.
 type Medium interface {
+	// ReadAt is read with ReadFull: nothing of p counts if it returns an error.
 	io.ReaderAt
 	io.WriterAt
 	// Sync returns when everything written is durable. After an error nothing since the last good Sync counts.
@@ -85,16 +86,9 @@ func (s *Store) readCopy(i int) (storeCopy, error) {
 	return parseCopy(buf)
 }
 
-// read fills buf from the beginning of copy i. An io.EOF that comes with all of it is no error.
+// read fills buf from the beginning of copy i.
 func (s *Store) read(buf []byte, i int) error {
-	n, err := s.medium.ReadAt(buf, int64(i)*storeCopySize)
-	if n == len(buf) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
+	return ReadFull(s.medium, buf, int64(i)*storeCopySize)
 }
 
 func parseCopy(buf []byte) (storeCopy, error) {

@@ -157,11 +157,13 @@ type Slot interface {
 	// Source opens the slot to copy the active image from it.
 	Source(ctx context.Context) (Source, error)
 	// Bootable looks at the head without a Head to compare with: false if it is empty, or masked content of a kind it knows.
+	// With an error nothing is known of the head: it may be bootable or not.
 	Bootable(ctx context.Context) (bool, error)
 }
 
 // Source is an active image that is being copied.
 type Source interface {
+	// ReadAt is read with ReadFull: nothing of p counts if it returns an error.
 	io.ReaderAt
 	// Frozen returns nil while nobody can change the slot: it is not mounted, or mounted read-only. Else the error says why not.
 	Frozen() error
@@ -189,10 +191,11 @@ type HeadState uint8
 
 // The states of a head.
 const (
-	HeadOther  HeadState = iota // neither of the others: destroyed, or never written
-	HeadMasked                  // every sector masked
-	HeadMixed                   // some masked, some plain: an unmasking that was cut
-	HeadPlain                   // every sector plain
+	HeadUnknown HeadState = iota // it could not be read, or nobody looked: it may be any of the others
+	HeadOther                    // neither of the others: destroyed, or never written
+	HeadMasked                   // every sector masked
+	HeadMixed                    // some masked, some plain: an unmasking that was cut
+	HeadPlain                    // every sector plain
 )
 
 // Image is a slot held exclusively, and the image that is prepared in it. The first HeadSize bytes are stored masked; every
@@ -248,7 +251,7 @@ type Sealer interface {
 	Seal(ctx context.Context, h Head) error
 	// Unseal makes each sector of the head plain that is masked. ErrReadBack if the result does not have h's digest.
 	Unseal(ctx context.Context, h Head) error
-	// HeadState tells what the head is.
+	// HeadState tells what the head is. A head that cannot be read is HeadUnknown, and the error of the medium.
 	HeadState(ctx context.Context, h Head) (HeadState, error)
 }
 

@@ -76,9 +76,7 @@ func newFile(f *os.File, t target, mode Mode) (*file, error) {
 		}
 	}
 	d := &file{f: f, base: t.base, size: t.size, block: t.block}
-	if err := d.goDirect(); err != nil {
-		return nil, err
-	}
+	d.goDirect()
 	return d, nil
 }
 
@@ -140,13 +138,14 @@ func cause(err error) error {
 	return err
 }
 
-// goDirect bypasses the page cache if the medium takes a block that way.
-func (d *file) goDirect() error {
+// goDirect bypasses the page cache if the medium takes O_DIRECT. It reads a block to find out, and looks at EINVAL
+// only. Any other error is for whoever needs that block: a medium with a block that cannot be read is opened, so
+// that a write can mend it.
+func (d *file) goDirect() {
 	d.setDirect(true)
 	block := fwu.Buffer(blockSize)[:min(blockSize, roundDown(d.size))]
-	_, err := d.pread(block, 0)
+	_, _ = d.pread(block, 0)
 	d.drop()
-	return cause(err)
 }
 
 // setDirect switches O_DIRECT. Where that is refused everything goes through the page cache, and Sync drops it.
@@ -162,28 +161,25 @@ func (d *file) setDirect(on bool) {
 	d.direct.Store(on && err == nil)
 }
 
-// refused tells whether the medium turns out not to take O_DIRECT, for instance because a window begins at an odd sector, and does without from now on.
-func (d *file) refused(err error) bool {
-	if err == nil || !d.direct.Load() || !errors.Is(err, unix.EINVAL) {
-		return false
-	}
-	d.setDirect(false)
-	return true
-}
-
-func (d *file) pread(p []byte, off int64) (int, error) {
-	n, err := d.f.ReadAt(p, d.base+off)
-	if d.refused(err) {
-		n, err = d.f.ReadAt(p, d.base+off)
+// indirect makes an access that was refused once more through the page cache, and all that come after it. A medium
+// refuses O_DIRECT with EINVAL, for instance where a window begins at an odd sector; several accesses that were
+// under way may learn it at the same time.
+func (d *file) indirect(access func() (int, error)) (int, error) {
+	direct := d.direct.Load()
+	n, err := access()
+	if direct && errors.Is(err, unix.EINVAL) {
+		d.setDirect(false)
+		n, err = access()
 	}
 	return n, err
 }
 
+func (d *file) pread(p []byte, off int64) (int, error) {
+	return d.indirect(func() (int, error) { return d.f.ReadAt(p, d.base+off) })
+}
+
 func (d *file) pwrite(p []byte, off int64) error {
-	_, err := d.f.WriteAt(p, d.base+off)
-	if d.refused(err) {
-		_, err = d.f.WriteAt(p, d.base+off)
-	}
+	_, err := d.indirect(func() (int, error) { return d.f.WriteAt(p, d.base+off) })
 	return err
 }
 
@@ -194,7 +190,9 @@ func (d *file) drop() {
 	}
 }
 
-// ReadAt reads from the medium. At its end it returns io.EOF.
+// ReadAt reads from the medium. It returns fewer bytes than p has together with an error, and only then. The
+// error is io.EOF at the end of the medium, and io.ErrUnexpectedEOF where the medium ends before its own size:
+// its file was truncated since it was opened.
 func (d *file) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("negative offset")
@@ -207,6 +205,9 @@ func (d *file) ReadAt(p []byte, off int64) (int, error) {
 		}
 		n, err := d.readSome(p[done:min(int64(len(p)), d.size-off)], pos)
 		done += n
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
 		if err != nil {
 			return done, cause(err)
 		}
@@ -217,8 +218,7 @@ func (d *file) ReadAt(p []byte, off int64) (int, error) {
 // readSome reads p, or the first part of it: through the bounce buffer unless O_DIRECT takes it as it is.
 func (d *file) readSome(p []byte, off int64) (int, error) {
 	if n := len(p) &^ (blockSize - 1); n > 0 && off%blockSize == 0 && isAligned(p) {
-		_, err := d.pread(p[:n], off)
-		return n, err
+		return d.pread(p[:n], off)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

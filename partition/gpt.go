@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/diskfs/go-diskfs/partition/gpt"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
 // Bounds on what a table may ask for, and sizes of the UEFI specification.
@@ -158,13 +160,4 @@ type memoryDisk struct{ *bytes.Reader }
 func (*memoryDisk) Stat() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
 func (*memoryDisk) Close() error               { return nil }
 
-func readFullAt(r io.ReaderAt, b []byte, off int64) error {
-	n, err := r.ReadAt(b, off)
-	if n == len(b) {
-		return nil
-	}
-	if err == nil {
-		err = io.ErrUnexpectedEOF
-	}
-	return cause(err)
-}
+func readFullAt(r io.ReaderAt, b []byte, off int64) error { return cause(fwu.ReadFull(r, b, off)) }

@@ -57,15 +57,16 @@ func (m *image) seal(ctx context.Context, h fwu.Head, verb string, masked bool) 
 	return nil
 }
 
-// HeadState tells what the head on the medium is, whatever is still buffered. A head of no sectors, that of an empty image, is plain.
+// HeadState tells what the head on the medium is, whatever is still buffered. A head of no sectors, that of an
+// empty image, is plain. A head that cannot be read is HeadUnknown, with the error: it is never HeadOther.
 func (m *image) HeadState(ctx context.Context, h fwu.Head) (fwu.HeadState, error) {
 	if err := ctx.Err(); err != nil {
-		return fwu.HeadOther, err
+		return fwu.HeadUnknown, err
 	}
 	head, masked, err := m.plainHead(h)
 	switch {
 	case err != nil:
-		return fwu.HeadOther, fmt.Errorf("look at the head: %w", err)
+		return fwu.HeadUnknown, fmt.Errorf("look at the head: %w", err)
 	case !isHead(head, h):
 		return fwu.HeadOther, nil
 	case masked == 0:

@@ -96,7 +96,8 @@ type source struct {
 	buf []byte // nil until it is needed
 }
 
-// ReadAt reads p, if it is aligned in memory and in the slot, else through a buffer that is. It is safe for concurrent use.
+// ReadAt reads p, if it is aligned in memory and in the slot, else through a buffer that is. It returns fewer
+// bytes than p has together with an error, and only then. It is safe for concurrent use.
 func (s *source) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read %s at %d: negative offset", s.name, off)
@@ -118,7 +119,10 @@ func (s *source) ReadAt(p []byte, off int64) (int, error) {
 
 func (s *source) readSome(p []byte, pos int64) (int, error) {
 	if n := min(roundDown(int64(len(p))), s.size-pos, bufferSize); n > 0 && pos%blockSize == 0 && isAligned(p) {
-		return int(n), readFull(s.dev, s.name, p[:n], pos)
+		if err := readFull(s.dev, s.name, p[:n], pos); err != nil {
+			return 0, err
+		}
+		return int(n), nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,16 +148,12 @@ func (s *source) Frozen() error {
 // Close gives the medium up.
 func (s *source) Close() error { return s.dev.Close() }
 
-// readFull reads b at off. An io.EOF that comes with all of it is no error.
+// readFull reads all of b at off, or returns an error, after which nothing of b counts.
 func readFull(dev Device, name string, b []byte, off int64) error {
-	n, err := dev.ReadAt(b, off)
-	if n == len(b) {
-		return nil
+	if err := fwu.ReadFull(dev, b, off); err != nil {
+		return fmt.Errorf("read %s at %d: %w", name, off, err)
 	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("read %s at %d: %w", name, off, err)
+	return nil
 }
 
 func writeFull(dev Device, name string, b []byte, off int64) error {

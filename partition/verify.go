@@ -25,8 +25,10 @@ const zeroRun = 64 << 10
 
 // differing lists what of p, stored bytes at off, has to be written: all, or what differs from what the medium has. A block that is equal has been read back with that.
 func (m *image) differing(p []byte, off int64) []span {
-	old := m.oldContent(off, len(p))
+	old, err := m.oldContent(off, len(p))
 	_, zeroer := m.dev.(Zeroer)
+	// A block that cannot be read, or that failed before, is mended by a write of data. A command to have zeroes there may leave it as it is.
+	zeroer = zeroer && err == nil && !m.distrust.Load()
 	runs := m.work.runs[:0]
 	equal := 0
 	for i, n := 0, 0; i < len(p); i += n {
@@ -83,23 +85,24 @@ func isZero(b []byte) bool {
 	return true
 }
 
-// oldContent is what the medium has, nil if that is not to be compared. Nothing depends on it: what cannot be read is written.
-func (m *image) oldContent(off int64, n int) []byte {
+// oldContent returns the n bytes that the medium has at off, or nil if they are not to be compared. With an error
+// they cannot be read: all of them have to be written.
+func (m *image) oldContent(off int64, n int) ([]byte, error) {
 	a := &m.work.old
 	switch {
 	case m.distrust.Load():
-		return nil
+		return nil, nil
 	case m.pause > 0:
 		m.pause--
-		return nil
+		return nil, nil
 	case a.n < n || a.off != off:
 		m.read(a, off, n)
 	}
 	b, err := a.wait()
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	return b[:n]
+	return b[:n], nil
 }
 
 // Sync makes everything written durable and reads it back. The prefix that it returns counts bytes of the image: it is no multiple of 4096 after a write that

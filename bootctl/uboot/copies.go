@@ -241,9 +241,9 @@ func (m *media) read() []Copy {
 	for i, l := range m.locations {
 		copies[i] = Copy{Location: l}
 		buf := make([]byte, l.Size)
-		_, err := m.media[i].ReadAt(buf, l.Offset)
+		err := fwu.ReadFull(m.media[i], buf, l.Offset)
 		if err != nil { // once more: without this copy the other one counts, and that may be older
-			_, err = m.media[i].ReadAt(buf, l.Offset)
+			err = fwu.ReadFull(m.media[i], buf, l.Offset)
 		}
 		if err != nil {
 			copies[i].Err = fmt.Errorf("read U-Boot environment %s: %w", l, err)
@@ -298,7 +298,7 @@ func (m *media) write(target, active int, flag byte, e *Env) error {
 		return err
 	}
 	back := make([]byte, len(buf))
-	if _, err := m.media[target].ReadAt(back, l.Offset); err != nil {
+	if err := fwu.ReadFull(m.media[target], back, l.Offset); err != nil {
 		return fmt.Errorf("read back U-Boot environment %s: %w", l, err)
 	}
 	if !bytes.Equal(buf, back) {

@@ -7,9 +7,12 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Medium is a file or device that holds copies of the environment. Every ReadAt comes from the medium, not from a cache in front of it.
+// Medium is a file or device that holds copies of the environment. Every ReadAt comes from the medium, not from a
+// cache in front of it, and is made with fwu.ReadFull: nothing of a read that failed is used.
 type Medium interface {
 	io.ReaderAt
 	io.WriterAt
@@ -127,8 +130,7 @@ func (b *blocks) span(n int, off int64) ([]byte, int64) {
 
 func (b *blocks) ReadAt(p []byte, off int64) (int, error) {
 	buf, start := b.span(len(p), off)
-	n, err := b.Medium.ReadAt(buf, start)
-	if n < len(buf) {
+	if err := fwu.ReadFull(b.Medium, buf, start); err != nil {
 		return 0, err
 	}
 	return copy(p, buf[off-start:]), nil
@@ -137,7 +139,7 @@ func (b *blocks) ReadAt(p []byte, off int64) (int, error) {
 func (b *blocks) WriteAt(p []byte, off int64) (int, error) {
 	buf, start := b.span(len(p), off)
 	if len(buf) != len(p) {
-		if n, err := b.Medium.ReadAt(buf, start); n < len(buf) {
+		if err := fwu.ReadFull(b.Medium, buf, start); err != nil {
 			return 0, fmt.Errorf("read the blocks around: %w", err)
 		}
 	}

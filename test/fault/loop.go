@@ -1,0 +1,77 @@
+// Package fault has real block devices that fail, for tests: loop devices of this machine's kernel, over files that give
+// errors on demand. What is tested on them is the program's real way to a medium, O_DIRECT and ioctls included. Root is needed.
+//
+// No device outlives the process: the kernel detaches them when it ends.
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// NeedRoot skips a test that is not run by root, or fails it where every test has to run.
+func NeedRoot(t testing.TB) {
+	t.Helper()
+	switch {
+	case os.Getuid() == 0:
+	case os.Getenv("FWUAB_TEST_ALL") == "":
+		t.Skip("missing: root")
+	default:
+		t.Fatal("missing: root")
+	}
+}
+
+// Truncated makes a file of size bytes and a loop device of it, and returns both paths. If the test truncates the file,
+// the kernel answers EIO for each block that is missing, until that block is written again.
+func Truncated(t testing.TB, path string, size int64) (device string) {
+	t.Helper()
+	NeedRoot(t)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return Attach(t, int(f.Fd()))
+}
+
+// Attach makes a loop device of an open file, until the test ends, and returns its path.
+func Attach(t testing.TB, fd int) string {
+	t.Helper()
+	NeedRoot(t)
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	for range 100 {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			t.Fatalf("find a free loop device: %v", err)
+		}
+		path := fmt.Sprint("/dev/loop", n)
+		dev, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = unix.IoctlLoopConfigure(int(dev.Fd()), &unix.LoopConfig{Fd: uint32(fd), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_DIRECT_IO}})
+		if errors.Is(err, unix.EBUSY) { // another process took it first
+			dev.Close()
+			continue
+		}
+		if err != nil {
+			dev.Close()
+			t.Fatalf("attach a file to %s: %v", path, err)
+		}
+		t.Cleanup(func() { dev.Close() }) // the last close detaches it
+		return path
+	}
+	t.Fatal("no loop device stays free for long enough")
+	return ""
+}
