@@ -48,7 +48,7 @@ CAPI ?= $(if $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo yes),
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help build generate install place capi install-capi units deb deb-test demo test together check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
+.PHONY: help docs build generate install place capi install-capi units deb deb-test demo test together check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -105,6 +105,9 @@ units: ## the units as they are installed: no mistake, and an exposure below 3.0
 demo: demo-packages build ## a device goes through updates, a broken one, a power cut and forgeries; needs no root
 	$(BUILD) -o build/demo ./test/demo
 	./build/demo -fwu-ab build/fwu-ab
+
+docs: ## write the tables in docs that are made from the code
+	FWUAB_UPDATE=1 $(GO) test -count=1 -run TestTableInTheDocumentation ./fwu
 
 test: test-packages deb-packages check units unit race 386 cross together vm demo ## everything
 	@echo "make test: passed"

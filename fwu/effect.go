@@ -42,6 +42,9 @@ type destroy struct {
 // disarm makes bank the default and no trial armed, unless that is so: then it does not even ask for the selector's lock.
 type disarm struct{ bank Bank }
 
+// claim fails unless bank is the default and no trial is armed, and commits that again: what is read may not be durable yet, if a commit of it failed before.
+type claim struct{ bank Bank }
+
 // seal masks the head of a prepared image, unseal makes it plain. A lenient seal that fails is reported and does not stop the plan.
 type seal struct {
 	id      ID
@@ -65,8 +68,14 @@ type link struct {
 // expire destroys what a reboot left of images in volatile staging (section 4.2.1: the second image is cleaned). Erasing the rest is left to the next update's clean.
 type expire struct{}
 
-// reboot asks for the reboot that ends a trial which nobody can end otherwise.
-type reboot struct{}
+// stamp records the boot, if the record does not have it yet, or if a copy of it has to be repaired.
+type stamp struct{}
+
+// confirm reads the selection back, and fails unless the default bank is the one that a reboot is to lead to.
+type confirm struct{ bank Bank }
+
+// reboot asks for the reboot that leads to a bank, and ends a trial which nobody can end otherwise.
+type reboot struct{ bank Bank }
 
 func (e save) String() string   { return "save " + e.what }
 func (e commit) String() string { return fmt.Sprintf("commit default=%s trial=%s", e.Default, e.Trial) }
@@ -78,7 +87,12 @@ func (e seal) String() string   { return fmt.Sprintf("seal component %d slot %d"
 func (e unseal) String() string { return fmt.Sprintf("unseal component %d slot %d", e.id, e.slot) }
 func (e link) String() string   { return fmt.Sprintf("link component %d to slot %d", e.id, e.slot) }
 func (e expire) String() string { return "expire volatile staging" }
-func (e reboot) String() string { return "reboot" }
+func (e claim) String() string  { return fmt.Sprintf("claim the bank beside %s", e.bank) }
+func (e stamp) String() string  { return "record the boot" }
+func (e confirm) String() string {
+	return fmt.Sprintf("read back that the default bank is %s", e.bank)
+}
+func (e reboot) String() string { return fmt.Sprintf("reboot into bank %s", e.bank) }
 
 func (e save) apply(_ context.Context, s *Service) error { return s.update(e.edit) }
 
@@ -103,6 +117,18 @@ func (e disarm) apply(ctx context.Context, s *Service) error {
 		return nil
 	}
 	return commit{want, false}.apply(ctx, s)
+}
+
+func (e claim) apply(ctx context.Context, s *Service) error {
+	sel, err := s.cfg.Selector.Read()
+	if err != nil {
+		return &Error{Status: StorageFailure, Reason: ReasonSelectorUnusable, Text: "read the boot selection", Err: err}
+	}
+	s.setSelection(sel)
+	if want := (Selection{Default: e.bank}); sel != want {
+		return refuse(NotPermitted, ReasonDefaultDiffers, "the boot selector has default bank %q and trial bank %q, but bank %q is running: somebody else changed it; restart the service", sel.Default, sel.Trial, e.bank)
+	}
+	return commit{Selection{Default: e.bank}, false}.apply(ctx, s)
 }
 
 func (e destroy) apply(ctx context.Context, s *Service) error {
@@ -184,7 +210,42 @@ func (e expire) apply(ctx context.Context, s *Service) error {
 	return nil
 }
 
-func (e reboot) apply(ctx context.Context, s *Service) error { return s.cfg.System.Reboot(ctx) }
+func (e stamp) apply(_ context.Context, s *Service) error {
+	r := s.record()
+	s.mu.Lock()
+	settled := s.settled && r.Settled != s.cfg.Boot.ID
+	s.mu.Unlock()
+	if r.BootID == s.cfg.Boot.ID && r.Bank == s.cfg.Boot.Bank && s.store.repaired() && !settled {
+		return nil
+	}
+	err := s.update(func(r *record) { s.stampRecord(r) })
+	if err == nil && !s.store.repaired() {
+		err = s.update(func(*record) {})
+	}
+	return err
+}
+
+func (e confirm) apply(_ context.Context, s *Service) error {
+	switch sel, err := s.cfg.Selector.Read(); {
+	case err != nil:
+		return stays(e.bank.Other(), "the boot selection cannot be read: %v", err)
+	case sel.Default != e.bank:
+		return stays(e.bank.Other(), "it would start bank %q", sel.Default)
+	}
+	return nil
+}
+
+func (e reboot) apply(ctx context.Context, s *Service) error {
+	if err := s.cfg.System.Reboot(ctx); err != nil {
+		return stays(e.bank.Other(), "%v", err)
+	}
+	return nil
+}
+
+// save commits a change of the record, as a plan of its own.
+func (s *Service) save(ctx context.Context, what string, edit func(*record)) error {
+	return s.run(ctx, plan{do: []effect{save{what, edit}}})
+}
 
 // run applies a plan. It is not interrupted once it began: what it leaves behind is either the whole or what undo makes of it.
 func (s *Service) run(ctx context.Context, p plan) error {

@@ -71,6 +71,9 @@ func (s *Service) installAll(ctx context.Context, inst *installation) (Status, e
 	if err := s.installable(inst); err != nil {
 		return 0, err
 	}
+	if err := s.claimSecondBank(ctx, inst.candidates[0]); err != nil {
+		return 0, err
+	}
 	for _, c := range inst.candidates {
 		if err := s.verifyCandidate(ctx, c); err != nil {
 			return 0, err
@@ -219,7 +222,7 @@ func (s *Service) installable(inst *installation) error {
 			return err
 		}
 	}
-	return s.secondBankFree(inst.candidates[0])
+	return nil
 }
 
 // dependencies checks what c's candidate needs (section 4.4): a candidate of this install counts with its new version, everything else with its active one. What one manifest brings is
@@ -405,8 +408,7 @@ func (s *Service) installBank(ctx context.Context, inst *installation) (Status, 
 		do: append(append([]effect{save{"STAGED", func(r *record) {
 			r.Trial = &trialRecord{Bank: booted.Other(), NoTrial: !s.cfg.Trial}
 			for _, c := range inst.candidates {
-				to, _, _ := s.variant(c.Component).next(Candidate, evInstall)
-				r.Components[c.Name].set(to, Success, "", "")
+				r.Components[c.Name].set(s.move(r, c.Component, evInstall), Success, "", "")
 			}
 			for _, c := range inst.carried {
 				cr := r.Components[c.Name]
@@ -452,7 +454,7 @@ func (s *Service) unstage(r *record) {
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
 		if cr.State == Staged && !c.Live {
-			to, _, _ := s.variant(c.Component).next(Staged, evNotArmed)
+			to := s.move(r, c.Component, evNotArmed)
 			if s.cfg.Boot.ID == r.BootID { // nothing volatile is lost while the system runs
 				to = Candidate
 			}
@@ -471,7 +473,7 @@ func (s *Service) installLive(ctx context.Context, inst *installation) (Status, 
 		do: append(unsealAll(before, ids), save{"live install", func(r *record) {
 			for _, c := range inst.candidates {
 				cr := r.Components[c.Name]
-				to, _, _ := s.variant(c.Component).next(Candidate, evInstall)
+				to := s.move(r, c.Component, evInstall)
 				cr.Active = 1 - cr.Active
 				cr.set(to, Success, "", "")
 				if to == Updated {
@@ -502,7 +504,7 @@ func (s *Service) putBack(inst *installation, before map[ID]*componentRecord, cu
 	p := plan{do: []effect{save{"FAILED", func(r *record) {
 		for _, c := range inst.candidates {
 			cr := r.Components[c.Name]
-			to, _, _ := s.variant(c.Component).next(Candidate, evInstallFailed)
+			to := s.move(r, c.Component, evInstallFailed)
 			cr.Active, cr.Floor = before[c.ID].Active, before[c.ID].Floor
 			cr.set(to, GenericError, ReasonUnitRestart, culprit.Name+" did not start with its new image")
 			if c == culprit {
@@ -577,20 +579,26 @@ func (s *Service) accepted(r *record) {
 	}
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
-		e := evAccept
-		if cr.State == Staged {
-			e = evInstalled
-		}
-		if to, _, ok := s.trialVariant(r, c.Component).next(cr.State, e); ok {
-			cr.set(to, Success, "", "")
-			cr.raiseFloor(r)
-			if to == Ready {
-				cr.second().Image = nil
-			}
+		switch {
+		case cr.State == Trial:
+			s.keep(r, c.Component, evAccept)
+		case cr.State == Staged && !c.Live:
+			s.keep(r, c.Component, evInstalled)
 		}
 		if cr.Carried {
 			cr.Carried, cr.image().Head = false, nil
 		}
+	}
+}
+
+// keep makes the active image of a component the one that is kept.
+func (s *Service) keep(r *record, c Component, e event) {
+	cr := r.Components[c.Name]
+	to := s.move(r, c, e)
+	cr.set(to, Success, "", "")
+	cr.raiseFloor(r)
+	if to == Ready {
+		cr.second().Image = nil
 	}
 }
 
@@ -653,7 +661,10 @@ func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 		}
 	}
 	first := rejected[0]
-	_, status, _ := s.variant(first.Component).next(s.record().Components[first.Name].State, evReject)
+	_, status, err := s.variant(first.Component).next(s.record().Components[first.Name].State, evReject)
+	if err != nil {
+		return 0, err
+	}
 	defer s.inhibit(ctx, "an update is being rejected")()
 	if err := s.run(ctx, s.rejection(rejected, why)); err != nil {
 		return 0, fmt.Errorf("reject: %w", err)
@@ -667,7 +678,7 @@ func (s *Service) rejection(rejected []*component, why Rejection) plan {
 	switch {
 	case r.Trial == nil:
 		return s.rejectLive(rejected, why)
-	case s.phase(r) == Staged:
+	case stateOfBank(r, s.cfg.Components)&(staged|sure|rejecting) != 0:
 		return s.rejectStaged(why)
 	}
 	return s.rejectTrial(why)
@@ -683,14 +694,17 @@ func (s *Service) rejectStaged(why Rejection) plan {
 
 // finishReject is what is left of a reject once the record has it: the images are destroyed before their components are FAILED.
 func (s *Service) finishReject(r *record) []effect {
-	return append(s.destroyTrial(r), save{"FAILED", func(r *record) {
-		why := Rejection{r.Trial.Error, r.Trial.Reason, r.Trial.Text}
-		if why.Reason == "" { // recorded by a version that had one reason only
-			why.Reason, why.Text = ReasonRejected, "rejected by the client"
-		}
-		s.dissolve(r, evReject, why.Error, why.Reason, why.Text)
-		s.stampRecord(r)
-	}})
+	return append(s.destroyTrial(r), save{"FAILED", s.rejectedStaged})
+}
+
+// rejectedStaged ends what was STAGED with the error that was recorded.
+func (s *Service) rejectedStaged(r *record) {
+	why := Rejection{r.Trial.Error, r.Trial.Reason, r.Trial.Text}
+	if why.Reason == "" { // recorded by a version that had one reason only
+		why.Reason, why.Text = ReasonRejected, "rejected by the client"
+	}
+	s.dissolve(r, evReject, why.Error, why.Reason, why.Text)
+	s.stampRecord(r)
 }
 
 func (s *Service) rejectTrial(why Rejection) plan {
@@ -711,7 +725,7 @@ func (s *Service) rejectLive(trial []*component, why Rejection) plan {
 	p := plan{do: []effect{save{"FAILED", func(r *record) {
 		for _, c := range trial {
 			cr := r.Components[c.Name]
-			to, _, _ := s.variant(c.Component).next(Trial, evReject)
+			to := s.move(r, c.Component, evReject)
 			cr.remember(cr.image().Digest)
 			cr.Active = 1 - cr.Active
 			cr.fail(to, why.Error, why.Reason, why.Text)
@@ -755,7 +769,8 @@ func (s *Service) dissolve(r *record, e event, status Status, reason Reason, tex
 		if c.Live {
 			continue
 		}
-		if to, _, ok := s.variant(c.Component).next(cr.State, e); ok && cr.State.bound() {
+		if cr.State.bound() {
+			to := s.move(r, c.Component, e)
 			if e == evNotBooted || e == evRolledBack {
 				cr.remember(imageIn(cr, r.Trial.Bank).Digest)
 			}

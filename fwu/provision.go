@@ -28,8 +28,7 @@ func Provision(ctx context.Context, cfg Config, sizes map[string]int64, force bo
 	default:
 		return err
 	}
-	s := &Service{cfg: cfg}
-	r := s.fresh()
+	r := cfg.fresh()
 	r.Bank = cfg.Boot.Bank
 	for _, c := range cfg.Components {
 		if err := provisionComponent(ctx, c, r.Components[c.Name], sizes[c.Name]); err != nil {

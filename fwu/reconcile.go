@@ -7,20 +7,12 @@ import (
 	"slices"
 )
 
-// situation is what a start of the service finds: the record says what was meant, the boot what came of it, the selector what the next reset will do.
+// situation is a finding, and what the steps of its rule need beside it.
 type situation struct {
-	booted   Bank
-	settled  bool      // the selection was committed in this boot
-	sameBoot bool      // the record was last reconciled in this boot: the service was restarted, not the system
-	sel      Selection // zero if the selector holds nothing valid
-	heads    HeadState // of the bank that is STAGED: while one is masked it was never armed
-}
-
-// verdict is what is to be done about it.
-type verdict struct {
-	effects []effect
-	problem *problem // what cannot be mended
-	reboot  bool     // the running bank lost its trial: ask for the one reboot that ends it
+	finding
+	bank    Bank      // that runs
+	sel     Selection // zero if the selector holds nothing valid
+	settled bool      // the selection was committed in this boot
 }
 
 // start reads the store and reconciles. It never fails: what it cannot do makes the service degraded.
@@ -56,32 +48,152 @@ func reasonOr(err error, r Reason) Reason {
 // reconcile brings record, boot and selector into agreement (once per boot; after a restart of the service within a boot it finds nothing to do,
 // or what a crash left).
 func (s *Service) reconcile(ctx context.Context, rec *record, lost error) error {
-	sit := situation{booted: s.cfg.Boot.Bank}
+	var sel Selection
 	if s.cfg.Selector != nil {
-		if sit.booted == NoBank {
+		if s.cfg.Boot.Bank == NoBank {
 			s.publish(rec)
 			return refuse(NotPermitted, ReasonBootedBankUnknown, "which bank is running is not known: %s", s.cfg.Boot.Why)
 		}
-		sel, err := s.cfg.Selector.Read()
+		var err error
+		sel, err = s.cfg.Selector.Read()
 		if err != nil && !errors.Is(err, ErrNoSelection) {
 			s.publish(rec)
 			return &Error{Status: StorageFailure, Reason: ReasonSelectorUnusable, Text: "read the boot selection", Err: err}
 		}
-		sit.sel = sel
 		s.setSelection(sel)
 		s.repairSelector()
 	}
 	if rec == nil {
-		return s.begun(ctx, sit, lost)
+		return s.begun(ctx, sel, lost)
 	}
 	s.publish(rec)
 	s.checkConfig(rec)
-	s.adopt(rec)
-	sit.sameBoot, sit.settled = rec.BootID == s.cfg.Boot.ID, rec.Settled == s.cfg.Boot.ID
-	if rec.Trial != nil && sit.booted != rec.Trial.Bank {
-		sit.heads = s.headsOfTrial(ctx, rec)
+	s.cfg.adopt(rec)
+	return s.settle(ctx, s.find(s.record(), sel), nil)
+}
+
+// find relates record, boot and selector to each other.
+func (s *Service) find(r *record, sel Selection) situation {
+	running := s.cfg.Boot.Bank
+	sit := situation{bank: running, sel: sel, settled: r.Settled == s.cfg.Boot.ID, finding: finding{
+		state: stateOfBank(r, s.cfg.Components), runs: oldBank, def: defaultOther,
+		armed: answerOf(sel.Trial != NoBank && sel.Trial != running), same: answerOf(r.BootID == s.cfg.Boot.ID), asked: rebootUnused}}
+	switch sel.Default {
+	case NoBank:
+		sit.def = defaultNone
+	case running:
+		sit.def = defaultRuns
 	}
-	return s.carryOut(ctx, s.judge(s.record(), sit))
+	switch {
+	case r.Trial != nil && r.Trial.Bank == running:
+		sit.runs = newBank
+	case r.Trial == nil && slices.ContainsFunc(s.cfg.Components, func(c Component) bool { return !c.Live && r.Components[c.Name].Active != running.Index() }):
+		sit.runs = newBank
+	}
+	if r.Trial != nil && r.Trial.Rebooted {
+		sit.asked = rebootUsed
+	}
+	return sit
+}
+
+func answerOf(b bool) answer {
+	if b {
+		return isYes
+	}
+	return isNo
+}
+
+// settle carries out the rule for what was found. first is the first record, if there was none before.
+func (s *Service) settle(ctx context.Context, sit situation, first *save) error {
+	r := s.record()
+	var effects []effect
+	end := serve
+	if s.cfg.Selector != nil {
+		sit.other = otherStartable
+		if sit.decidesOther() {
+			sit.other = s.lookAtOther(ctx, r)
+		}
+		found, err := judge(sit.finding)
+		if err != nil {
+			return err
+		}
+		if end = found.end; end == differs || end == unreadable {
+			return s.refusal(end, sit)
+		}
+		for _, st := range found.do {
+			effects = append(effects, s.effects(st, r, sit, first)...)
+		}
+	} else if first != nil {
+		effects = append(effects, *first)
+	}
+	if first == nil {
+		effects = append(effects, s.judgeRest(r, sit)...)
+	}
+	effects = append(effects, stamp{})
+	if end == rebootOnce {
+		back := sit.bank.Other()
+		effects = append(effects, confirm{back}, save{"REBOOTED", func(r *record) { r.Trial.Rebooted = true }}, reboot{back})
+	}
+	if err := s.run(ctx, plan{do: effects}); err != nil {
+		return err
+	}
+	return s.refusal(end, sit)
+}
+
+// refusal is why the service answers queries only, nil if it does not.
+func (s *Service) refusal(end ending, sit situation) error {
+	switch {
+	case end == differs:
+		return refuse(NotPermitted, ReasonDefaultDiffers,
+			"bank %q is running, the boot selector has %q as default, and no trial explains it; reboot, or make the running bank the default", sit.bank, sit.sel.Default)
+	case end == unreadable:
+		return refuse(NotPermitted, ReasonMedium, "the head of the installed image cannot be read, so that it is not known whether it was armed; it is kept")
+	case end != rollbackFailed:
+		return nil
+	case sit.asked != rebootUnused:
+		return stays(sit.bank, "one was, and this bank came up again")
+	case sit.other == otherUnreadable:
+		return stays(sit.bank, "the heads of bank %s cannot be read", sit.bank.Other())
+	}
+	return stays(sit.bank, "bank %s cannot be started", sit.bank.Other())
+}
+
+// stays is why no reboot was asked for that would end the trial of a bank.
+func stays(b Bank, format string, args ...any) error {
+	return refuse(NotPermitted, ReasonRollbackFailed, "bank %s lost its trial, and no reboot was asked for: %s", b, fmt.Sprintf(format, args...))
+}
+
+// effects says how a step is done.
+func (s *Service) effects(st step, r *record, sit situation, first *save) []effect {
+	switch st {
+	case keepRunning:
+		return commitOnce(sit, sit.bank)
+	case giveBack:
+		return commitOnce(sit, sit.bank.Other())
+	case beginTrial:
+		return []effect{save{"TRIAL", s.tried}}
+	case endAccepted:
+		return []effect{save{"UPDATED", func(r *record) { s.tried(r); s.accepted(r) }}}
+	case withdrawAccept:
+		return []effect{save{"TRIAL", func(r *record) { r.Trial.Accepting = false }}}
+	case breakTrial:
+		return []effect{save{"REJECTED", s.trialBroken}}
+	case sealOther:
+		return s.sealTrial(r)
+	case unstageOther:
+		return []effect{save{"CANDIDATE", func(r *record) { s.unstage(r); s.stampRecord(r) }}}
+	case destroyOther:
+		return s.destroyTrial(r)
+	case failRejected:
+		return []effect{save{"FAILED", s.rejectedStaged}}
+	case failNotBooted:
+		return []effect{s.failed(evNotBooted, ReasonTrialNotBooted, "the new system was armed, and the old one came up again")}
+	case failReset:
+		return []effect{s.failed(evRolledBack, ReasonTrialReset, "the system was restarted before the trial was accepted")}
+	case followRunning:
+		return []effect{save{"other bank", s.follow}}
+	}
+	return []effect{*first} // recordFirst, recordLostTrial
 }
 
 func (s *Service) repairSelector() {
@@ -98,38 +210,6 @@ func (s *Service) publish(rec *record) {
 	s.mu.Unlock()
 }
 
-func (s *Service) carryOut(ctx context.Context, v verdict) error {
-	if v.problem != nil {
-		return refuse(NotPermitted, v.problem.reason, "%s", v.problem.text)
-	}
-	if err := s.run(ctx, plan{do: v.effects}); err != nil {
-		return err
-	}
-	if err := s.stamp(); err != nil {
-		return err
-	}
-	if v.reboot {
-		return s.rollBack(ctx)
-	}
-	return nil
-}
-
-// stamp records the boot, if the record does not have it yet, or if a copy of it has to be repaired.
-func (s *Service) stamp() error {
-	r := s.record()
-	s.mu.Lock()
-	settled := s.settled && r.Settled != s.cfg.Boot.ID
-	s.mu.Unlock()
-	if r.BootID == s.cfg.Boot.ID && r.Bank == s.cfg.Boot.Bank && s.store.repaired() && !settled {
-		return nil
-	}
-	err := s.update(func(r *record) { s.stampRecord(r) })
-	if err == nil && !s.store.repaired() {
-		err = s.update(func(*record) {})
-	}
-	return err
-}
-
 func (s *Service) stampRecord(r *record) {
 	r.BootID, r.Bank = s.cfg.Boot.ID, s.cfg.Boot.Bank
 	s.mu.Lock()
@@ -142,37 +222,14 @@ func (s *Service) stampRecord(r *record) {
 	}
 	for _, c := range s.cfg.Components {
 		if cr := r.Components[c.Name]; c.Live || cr.Active == s.cfg.Boot.Bank.Index() {
-			s.describe(c, cr)
+			s.cfg.describe(c, cr)
 		}
 	}
 }
 
-// judge decides what a start makes of the record.
-func (s *Service) judge(r *record, sit situation) verdict {
-	var v verdict
-	switch {
-	case s.cfg.Selector == nil:
-	case r.Trial == nil:
-		v = s.judgeIdle(r, sit)
-	case sit.booted == r.Trial.Bank:
-		v = s.judgeNew(r, sit)
-	default:
-		v = s.judgeOld(r, sit)
-	}
-	if v.problem == nil {
-		v.effects = append(v.effects, s.judgeRest(r, sit)...)
-	}
-	return v
-}
-
-func differs(sit situation) verdict {
-	return verdict{problem: &problem{ReasonDefaultDiffers, fmt.Sprintf(
-		"bank %q is running, the boot selector has %q as default, and no trial explains it; reboot, or make the running bank the default", sit.booted, sit.sel.Default)}}
-}
-
-// settle makes bank the default and disarms. Once per boot it does so even if that is so: the boot may have used up what a commit gives, as attempts that
+// commitOnce makes bank the default and disarms. Once per boot it does so even if that is so: the boot may have used up what a commit gives, as attempts that
 // the bootloader counts, and nothing may be written to the other bank's slots before it is out of reach of the bootloader.
-func settle(sit situation, bank Bank) []effect {
+func commitOnce(sit situation, bank Bank) []effect {
 	switch want := (Selection{Default: bank}); {
 	case sit.sel != want:
 		return []effect{commit{want, false}}
@@ -180,22 +237,6 @@ func settle(sit situation, bank Bank) []effect {
 		return []effect{commit{want, true}}
 	}
 	return nil
-}
-
-// judgeIdle: no trial. The running bank is the default, or there is no default at all: then it becomes it.
-func (s *Service) judgeIdle(r *record, sit situation) verdict {
-	if sit.sel.Default != NoBank && sit.sel.Default != sit.booted {
-		return differs(sit)
-	}
-	v := verdict{effects: settle(sit, sit.booted)}
-	moved := false
-	for _, c := range s.cfg.Components {
-		moved = moved || !c.Live && r.Components[c.Name].Active != sit.booted.Index()
-	}
-	if moved {
-		v.effects = append(v.effects, save{"other bank", s.follow})
-	}
-	return v
 }
 
 // follow accepts that the other bank was booted by other means than ours: what it holds is the active image now, and nothing is in preparation.
@@ -212,49 +253,29 @@ func (s *Service) follow(r *record) {
 }
 
 // describe fills in what the running system says of c's active image, where nothing is recorded of it.
-func (s *Service) describe(c Component, cr *componentRecord) {
+func (cfg Config) describe(c Component, cr *componentRecord) {
 	if cr.Slots[cr.Active].Image == nil {
-		rel := s.cfg.Release[c.Name]
+		rel := cfg.Release[c.Name]
 		cr.Slots[cr.Active].Image = &imageRecord{Version: rel.Version, Sequence: rel.Sequence}
 	}
 }
 
-// judgeNew: the bank that was installed is running.
-func (s *Service) judgeNew(r *record, sit situation) verdict {
-	old := r.Trial.Bank.Other()
-	st := s.phase(r)
-	switch {
-	case st == Staged && r.Trial.Rejecting: // it was rejected, disarmed, and came up all the same
-		return verdict{effects: settle(sit, old), reboot: true}
-	case st == Staged && !r.Trial.NoTrial:
-		return verdict{effects: append([]effect{save{"TRIAL", s.tried}}, settle(sit, old)...)}
-	case st == Staged, st == Trial && sit.sel.Default == sit.booted:
-		return verdict{effects: append(settle(sit, sit.booted), save{"UPDATED", func(r *record) { s.tried(r); s.accepted(r) }})}
-	case st == Trial && sit.sameBoot:
-		v := verdict{effects: settle(sit, old)}
-		if r.Trial.Accepting {
-			v.effects = append(v.effects, save{"TRIAL", func(r *record) { r.Trial.Accepting = false }})
+// trialBroken gives the new bank up: it was restarted before it was accepted.
+func (s *Service) trialBroken(r *record) {
+	for _, c := range s.cfg.Components {
+		if cr := r.Components[c.Name]; !c.Live && cr.State == Trial {
+			cr.set(s.move(r, c, evTrialBroken), GenericError, ReasonTrialReset, "the system was restarted before the trial was accepted")
 		}
-		return v
-	case st == Rejected && sit.sameBoot: // who rejected it asks for the reboot, unless that was a start of ours that was cut short
-		return verdict{effects: settle(sit, old), reboot: !r.Trial.Rebooted && s.rejectedByUs(r)}
-	case st == Rejected:
-		return verdict{effects: settle(sit, old), reboot: true}
 	}
-	return verdict{reboot: true, effects: append(settle(sit, old), save{"REJECTED", func(r *record) {
-		for _, c := range s.cfg.Components {
-			cr := r.Components[c.Name]
-			if to, _, ok := s.variant(c).next(cr.State, evTrialBroken); ok {
-				cr.set(to, GenericError, ReasonTrialReset, "the system was restarted before the trial was accepted")
-			}
-		}
-		r.Trial.Accepting = false
-	}})}
+	r.Trial.Accepting = false
 }
 
-func (s *Service) rejectedByUs(r *record) (ours bool) {
-	s.each(r, Rejected, func(cr *componentRecord) { ours = cr.Reason != ReasonRejected })
-	return ours
+// failed ends the trial of a bank that does not run.
+func (s *Service) failed(e event, reason Reason, text string) save {
+	return save{"FAILED", func(r *record) {
+		s.dissolve(r, e, GenericError, reason, text)
+		s.stampRecord(r)
+	}}
 }
 
 // tried makes the new bank the active one.
@@ -265,55 +286,11 @@ func (s *Service) tried(r *record) {
 			continue
 		}
 		cr.Active = s.cfg.Boot.Bank.Index()
-		if to, _, ok := s.trialVariant(r, c).next(cr.State, evInstalled); ok && to == Trial {
-			cr.set(to, Success, "", "")
+		if cr.State == Staged && !r.Trial.NoTrial {
+			cr.set(s.move(r, c, evInstalled), Success, "", "")
 		}
 	}
 	s.stampRecord(r)
-}
-
-// judgeOld: a bank was installed, and the one before it is running.
-func (s *Service) judgeOld(r *record, sit situation) verdict {
-	if sit.sel.Default == r.Trial.Bank {
-		return differs(sit)
-	}
-	back := settle(sit, sit.booted)
-	st := s.phase(r)
-	if st == Staged {
-		switch armed := sit.sel.Trial == r.Trial.Bank; {
-		case r.Trial.Rejecting:
-			return verdict{effects: append(back, s.finishReject(r)...)}
-		case armed && sit.sameBoot:
-			return verdict{}
-		case armed, sit.sameBoot, sit.heads == HeadMixed:
-			return verdict{effects: append(append(back, s.sealTrial(r)...), save{"CANDIDATE", func(r *record) { s.unstage(r); s.stampRecord(r) }})}
-		case sit.heads == HeadUnknown: // an image that cannot be read is not one that was started and failed
-			return verdict{problem: &problem{ReasonMedium, "the head of the installed image cannot be read, so that it is not known whether it was armed; it is kept"}}
-		}
-	}
-	e, reason, text := evRolledBack, ReasonTrialReset, "the system was restarted before the trial was accepted"
-	if st == Staged {
-		e, reason, text = evNotBooted, ReasonTrialNotBooted, "the new system was armed, and the old one came up again"
-	}
-	return verdict{effects: append(append(back, s.destroyTrial(r)...), save{"FAILED", func(r *record) {
-		s.dissolve(r, e, GenericError, reason, text)
-		s.stampRecord(r)
-	}})}
-}
-
-// phase is the state of the members that are in trial. One that is still STAGED beside others is one that the configuration of the new bank does not know.
-func (s *Service) phase(r *record) State {
-	st := Rejected // a record of a trial without members: end it
-	for _, c := range s.cfg.Components {
-		switch cr := r.Components[c.Name]; {
-		case c.Live || !cr.State.bound():
-		case cr.State != Staged:
-			return cr.State
-		default:
-			st = Staged
-		}
-	}
-	return st
 }
 
 // sealTrial masks the heads of a bank that was staged and will not be started.
@@ -334,12 +311,12 @@ func (s *Service) judgeRest(r *record, sit situation) []effect {
 	var out []effect
 	for _, c := range s.cfg.Components {
 		cr := r.Components[c.Name]
-		ours := c.Live || cr.Active == sit.booted.Index() && s.readOnlyBank() == ""
+		ours := c.Live || cr.Active == sit.bank.Index() && s.readOnlyBank() == ""
 		if cr.State == Candidate && cr.next().Head != nil && ours {
 			out = append(out, seal{c.ID, 1 - cr.Active, *cr.next().Head, true})
 		}
 	}
-	if sit.sameBoot {
+	if sit.same == isYes {
 		return out
 	}
 	return append(out, save{"reboot", s.rebooted}, expire{})
@@ -349,11 +326,14 @@ func (s *Service) judgeRest(r *record, sit situation) []effect {
 func (s *Service) rebooted(r *record) {
 	for _, c := range s.cfg.Components {
 		cr := r.Components[c.Name]
-		to, _, ok := s.variant(c).next(cr.State, evReboot)
-		if !ok || !c.Live && r.Trial != nil && cr.State.bound() {
+		if !c.Live && cr.State.bound() { // the rules of the bank say what becomes of it
 			continue
 		}
-		if cr.State == Trial {
+		from, to := cr.State, s.move(r, c, evReboot)
+		if to == from {
+			continue
+		}
+		if from == Trial {
 			cr.remember(cr.image().Digest)
 			cr.Active = 1 - cr.Active
 		}
@@ -362,55 +342,84 @@ func (s *Service) rebooted(r *record) {
 	s.stampRecord(r)
 }
 
-// headsOfTrial tells what the heads of the staged bank are: HeadMixed if one is masked, even in part, else HeadUnknown if one cannot be read, else HeadPlain. What is neither counts as
-// plain: a system that was started changes its superblock.
-func (s *Service) headsOfTrial(ctx context.Context, r *record) HeadState {
-	all, unknown := HeadPlain, false
+// lookAtOther looks at the heads of the bank that does not run.
+func (s *Service) lookAtOther(ctx context.Context, r *record) otherBank {
+	other := s.cfg.Boot.Bank.Other()
+	seen := otherStartable
 	for _, c := range s.components {
-		cr := r.Components[c.Name]
-		img := imageIn(cr, r.Trial.Bank)
-		if c.Live || img.Head == nil || !(cr.State == Staged || cr.Carried) {
+		if c.Live {
 			continue
 		}
-		state := HeadPlain
-		err := s.withImage(ctx, c.ID, r.Trial.Bank.Index(), func(i Image) (err error) {
+		switch s.lookAt(ctx, r, c, other) {
+		case otherSealed:
+			return otherSealed
+		case otherDead:
+			seen = otherDead
+		case otherUnreadable:
+			if seen == otherStartable {
+				seen = otherUnreadable
+			}
+		}
+	}
+	return seen
+}
+
+// lookAt looks at the head of a member in the other bank. What is STAGED, or was carried over, has a head on record. A head that is neither masked nor plain is
+// that of a system that was started: it changes its superblock.
+func (s *Service) lookAt(ctx context.Context, r *record, c *component, other Bank) otherBank {
+	cr := r.Components[c.Name]
+	img := imageIn(cr, other)
+	if r.Trial != nil && r.Trial.Bank == other && (cr.State == Staged || cr.Carried) {
+		if img.Head == nil {
+			return otherStartable
+		}
+		var state HeadState
+		err := s.withImage(ctx, c.ID, other.Index(), func(i Image) (err error) {
 			state, err = i.HeadState(ctx, *img.Head)
 			return err
 		})
 		switch {
 		case err != nil:
 			s.log.Warn("head of the installed image not read", "component", c.Name, "err", err)
-			unknown = true
+			return otherUnreadable
 		case state == HeadMasked || state == HeadMixed:
-			all = HeadMixed
+			return otherSealed
 		}
+		return otherStartable
 	}
-	if unknown && all != HeadMixed {
-		return HeadUnknown
+	// A member that is new in this bank has nothing in the other one. Where the record knows nothing of the other bank at all, each slot is looked at.
+	known := slices.ContainsFunc(s.components, func(c *component) bool { return !c.Live && holds(r, c, other) })
+	if known && !holds(r, c, other) {
+		return otherStartable
 	}
-	return all
+	switch ok, err := c.Slots[other.Index()].Bootable(ctx); {
+	case err != nil:
+		s.log.Warn("head not read", "component", c.Name, "slot", string(other), "err", err)
+		return otherUnreadable
+	case !ok:
+		return otherDead
+	}
+	return otherStartable
 }
 
 // begun makes the first record, or the first after the last one was lost.
-func (s *Service) begun(ctx context.Context, sit situation, lost error) error {
+func (s *Service) begun(ctx context.Context, sel Selection, lost error) error {
 	isLost := errors.Is(lost, errRecordLost)
 	if s.cfg.Release == nil {
 		return refuse(NotPermitted, ReasonRecordLost, "%v, and the running system has no release record; fwu-ab provision makes one", lost)
 	}
-	trial := s.cfg.Selector != nil && sit.sel.Default != NoBank && sit.sel.Default != sit.booted
-	r := s.fresh()
+	r := s.cfg.fresh()
 	if err := s.findLive(ctx, r); err != nil {
 		return err
 	}
 	s.publish(r)
-	v := verdict{reboot: trial}
-	if s.cfg.Selector != nil && !trial {
-		v.effects = settle(sit, sit.booted)
-	}
-	v.effects = append(v.effects, save{"first record", func(r *record) {
+	sit := s.find(r, sel)
+	sit.state = unrecorded
+	trial := s.cfg.Selector != nil && sit.def == defaultOther
+	return s.settle(ctx, sit, &save{"first record", func(r *record) {
 		s.stampRecord(r)
 		if trial {
-			r.Trial = &trialRecord{Bank: sit.booted}
+			r.Trial = &trialRecord{Bank: sit.bank}
 		}
 		for _, c := range s.cfg.Components {
 			cr := r.Components[c.Name]
@@ -425,7 +434,6 @@ func (s *Service) begun(ctx context.Context, sit situation, lost error) error {
 			}
 		}
 	}})
-	return s.carryOut(ctx, v)
 }
 
 // findLive finds the active slots of live components, of which no record tells: what cannot be started is not active. Where both can, it is the first one.
@@ -448,25 +456,25 @@ func (s *Service) findLive(ctx context.Context, r *record) error {
 		if second {
 			cr := r.Components[c.Name]
 			cr.Active, cr.Slots[0].Image = 1, nil
-			s.describe(c, cr)
+			s.cfg.describe(c, cr)
 		}
 	}
 	return nil
 }
 
 // fresh is the record of a device of which nothing is known but what the running image says.
-func (s *Service) fresh() *record {
+func (cfg Config) fresh() *record {
 	r := &record{Components: map[string]*componentRecord{}, minor: storeMinor}
-	s.adopt(r)
+	cfg.adopt(r)
 	return r
 }
 
 // adopt adds to r what is configured and not recorded yet, and raises the floors to what the running image says.
-func (s *Service) adopt(r *record) {
+func (cfg Config) adopt(r *record) {
 	if r.Components == nil {
 		r.Components = map[string]*componentRecord{}
 	}
-	for _, c := range s.cfg.Components {
+	for _, c := range cfg.Components {
 		cr := r.Components[c.Name]
 		if cr == nil {
 			cr = &componentRecord{ID: c.ID}
@@ -475,12 +483,12 @@ func (s *Service) adopt(r *record) {
 				cr.Slots[i] = slotRecord{ID: info.ID, Size: info.Size}
 			}
 			if !c.Live {
-				cr.Active = max(s.cfg.Boot.Bank.Index(), 0)
+				cr.Active = max(cfg.Boot.Bank.Index(), 0)
 			}
-			s.describe(c, cr)
+			cfg.describe(c, cr)
 			r.Components[c.Name] = cr
 		}
-		if rel, ok := s.cfg.Release[c.Name]; ok && !(r.Trial != nil && s.cfg.Boot.Bank == r.Trial.Bank) {
+		if rel, ok := cfg.Release[c.Name]; ok && !(r.Trial != nil && cfg.Boot.Bank == r.Trial.Bank) {
 			cr.Floor = max(cr.Floor, rel.Sequence)
 		}
 	}
@@ -546,41 +554,6 @@ func (s *Service) initComponents(ctx context.Context, sameBoot bool) {
 			s.putLinkBack(ctx, c, cr, sameBoot)
 		}
 	}
-}
-
-// rollBack asks for the reboot that ends a lost trial: once, recorded before, and only if it leads to a bank that can be started.
-func (s *Service) rollBack(ctx context.Context) error {
-	r := s.record()
-	stay := func(format string, args ...any) error {
-		return refuse(NotPermitted, ReasonRollbackFailed, "bank %s lost its trial, and no reboot was asked for: %s", r.Trial.Bank, fmt.Sprintf(format, args...))
-	}
-	if r.Trial.Rebooted {
-		return stay("one was, and this bank came up again")
-	}
-	sel, err := s.cfg.Selector.Read()
-	if err != nil {
-		return stay("the boot selection cannot be read: %v", err)
-	}
-	if sel.Default == NoBank || sel.Default == s.cfg.Boot.Bank {
-		return stay("it would start bank %q", sel.Default)
-	}
-	// A member that is new in this bank has nothing in the other one. Where the record knows nothing of the other bank at all, each slot is looked at.
-	known := slices.ContainsFunc(s.components, func(c *component) bool { return !c.Live && holds(r, c, sel.Default) })
-	for _, c := range s.components {
-		if c.Live || known && !holds(r, c, sel.Default) {
-			continue
-		}
-		if ok, err := c.Slots[sel.Default.Index()].Bootable(ctx); err != nil || !ok {
-			return stay("slot %s of %s cannot be started", sel.Default, c.Name)
-		}
-	}
-	if err := s.update(func(r *record) { r.Trial.Rebooted = true }); err != nil {
-		return err
-	}
-	if err := s.run(ctx, plan{do: []effect{reboot{}}}); err != nil {
-		return stay("%v", err)
-	}
-	return nil
 }
 
 // holds tells whether the record knows of an image of c in a bank.

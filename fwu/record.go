@@ -24,6 +24,7 @@ type record struct {
 	Components map[string]*componentRecord `json:"components"`         // by name
 
 	minor uint16 // minor format version it is written with
+	fault error  // why it must not be saved
 	extra extra
 }
 

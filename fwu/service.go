@@ -249,6 +249,9 @@ func (s *Service) saveEdited(edit func(*record)) error {
 	before := s.record()
 	r := before.clone()
 	edit(r)
+	if r.fault != nil {
+		return r.fault
+	}
 	s.date(before, r)
 	if err := s.store.save(r); err != nil {
 		// What was written may lie there all the same, and would count after a cut: what counts now has to be the newest again before anything else is done.
@@ -533,7 +536,7 @@ func (s *Service) acquire(ctx context.Context, id ID, e event) (*component, *com
 func (s *Service) admitCall(c *component, e event) (*componentRecord, error) {
 	r := s.record()
 	cr := r.Components[c.Name]
-	if _, _, ok := s.variant(c.Component).next(cr.State, e); !ok {
+	if _, _, err := s.variant(c.Component).next(cr.State, e); err != nil {
 		err := refuse(BadState, ReasonState, "%s: %s is %s", e, c.Name, cr.State)
 		err.Components = []ID{c.ID}
 		return nil, err
@@ -547,24 +550,16 @@ func (s *Service) admitCall(c *component, e event) (*componentRecord, error) {
 	return cr, nil
 }
 
-// secondBankFree makes sure that the bootloader does not start the second bank while it is being changed, and that it is ours as a whole.
-func (s *Service) secondBankFree(c *component) error {
+// claimSecondBank commits the running bank as the default, so that the bootloader does not start the second bank while it is being changed. It fails where the
+// second bank is not ours as a whole.
+func (s *Service) claimSecondBank(ctx context.Context, c *component) error {
 	if c.Live {
 		return nil
 	}
 	if why := s.readOnlyBank(); why != "" {
 		return refuse(NotPermitted, ReasonConfigDiffers, "%s", why)
 	}
-	sel, err := s.cfg.Selector.Read()
-	if err != nil {
-		return &Error{Status: StorageFailure, Reason: ReasonSelectorUnusable, Text: "read the boot selection", Err: err}
-	}
-	s.setSelection(sel)
-	if want := (Selection{Default: s.cfg.Boot.Bank}); sel != want {
-		return refuse(NotPermitted, ReasonDefaultDiffers, "the boot selector has default bank %q and trial bank %q, but bank %q is running: somebody else changed it; restart the service", sel.Default, sel.Trial, s.cfg.Boot.Bank)
-	}
-	// What is read may not be durable yet, if a commit of it failed before.
-	return commit{Selection{Default: s.cfg.Boot.Bank}, false}.apply(context.Background(), s)
+	return s.run(ctx, plan{do: []effect{claim{s.cfg.Boot.Bank}}})
 }
 
 // readOnlyBank says why the bank is not written: one of its members is read-only.

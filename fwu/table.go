@@ -1,5 +1,7 @@
 package fwu
 
+import "errors"
+
 // variant is what appendix C of the specification distinguishes.
 type variant struct {
 	live     bool // needs no reboot
@@ -61,7 +63,7 @@ type transition struct {
 
 // transitions is the state machine: figures 7 and 9 to 15 of the specification, with the rules of section 4.2.4 for failed checks, and
 // the choices that it leaves to an implementation: with non-volatile staging WRITING, FAILED and UPDATED survive a reboot.
-// What has no row is BAD_STATE for a call, and no change for a boot.
+// What has no row is BAD_STATE for a call, and a mistake of ours for anything else.
 func transitions() []transition {
 	return []transition{
 		{any2, any2, any2, Ready, evStart, Writing, Success},
@@ -77,7 +79,8 @@ func transitions() []transition {
 		{no, any2, any2, Candidate, evInstall, Staged, SuccessReboot},
 		{yes, yes, any2, Candidate, evInstall, Trial, Success},
 		{yes, no, any2, Candidate, evInstall, Updated, Success},
-		{yes, any2, any2, Candidate, evInstallFailed, Failed, Success},
+		{yes, yes, any2, Trial, evInstallFailed, Failed, Success},
+		{yes, no, any2, Updated, evInstallFailed, Failed, Success},
 
 		// What is TRIAL is on trial, whatever the configuration of the bank that is running says of it.
 		{any2, any2, any2, Trial, evAccept, Updated, Success},
@@ -90,6 +93,15 @@ func transitions() []transition {
 		{any2, any2, yes, Failed, evReboot, Ready, Success},
 		{any2, any2, yes, Updated, evReboot, Ready, Success},
 		{yes, any2, yes, Trial, evReboot, Ready, Success},
+		{any2, any2, any2, Ready, evReboot, Ready, Success},
+		{any2, any2, no, Writing, evReboot, Writing, Success},
+		{any2, any2, no, Candidate, evReboot, Candidate, Success},
+		{any2, any2, no, Failed, evReboot, Failed, Success},
+		{any2, any2, no, Updated, evReboot, Updated, Success},
+		{yes, any2, no, Trial, evReboot, Trial, Success},
+		// A member of the bank in trial that this configuration calls live waits for the end of the trial.
+		{yes, any2, any2, Staged, evReboot, Staged, Success},
+		{yes, any2, any2, Rejected, evReboot, Rejected, Success},
 
 		{no, yes, any2, Staged, evInstalled, Trial, Success},
 		{no, no, no, Staged, evInstalled, Updated, Success},
@@ -108,14 +120,24 @@ func transitions() []transition {
 	}
 }
 
-// next looks up what event e makes of state from. ok is false where the table has no row.
-func (v variant) next(from State, e event) (to State, status Status, ok bool) {
+// next returns the state that event e makes of state from, and the status of the call. The error is
+// BAD_STATE where the table has no row.
+func (v variant) next(from State, e event) (to State, status Status, err error) {
 	for _, t := range transitions() {
 		if t.from == from && t.on == e && t.live.has(v.live) && t.trial.has(v.trial) && t.volatile.has(v.volatile) {
-			return t.to, t.status, true
+			return t.to, t.status, nil
 		}
 	}
-	return from, BadState, false
+	return from, BadState, refuse(BadState, ReasonState, "%s: not in %s", e, from)
+}
+
+// move returns the state that event e makes of component c in r. Where the table has no row, r cannot be saved.
+func (s *Service) move(r *record, c Component, e event) State {
+	to, _, err := s.trialVariant(r, c).next(r.Components[c.Name].State, e)
+	if err != nil {
+		r.fault = errors.Join(r.fault, &Error{Status: GenericError, Reason: ReasonReconcile, Text: "component " + c.Name, Err: err})
+	}
+	return to
 }
 
 // bound tells that a component's bank waits for a boot, or for a decision, and must not be touched.

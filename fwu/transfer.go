@@ -69,7 +69,7 @@ func (s *Service) startWriting(ctx context.Context, c *component, img *imageReco
 		return err
 	}
 	defer s.bank.give()
-	if err := s.secondBankFree(c); err != nil {
+	if err := s.claimSecondBank(ctx, c); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
 	if err := s.release(c); err != nil {
@@ -81,7 +81,7 @@ func (s *Service) startWriting(ctx context.Context, c *component, img *imageReco
 	r := s.record()
 	p := plan{do: append(s.destroySecond(r, c, false), save{"WRITING", func(r *record) {
 		cr := r.Components[c.Name]
-		cr.set(Writing, Success, "", "")
+		cr.set(s.move(r, c.Component, evStart), Success, "", "")
 		cr.Carried = false
 		cr.second().Image = img
 	}})}
@@ -528,7 +528,7 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 	if int64(len(rest)) > b.Size {
 		return s.invalid(ctx, c, refuse(InvalidArgument, ReasonManifestInvalid, "write: %d bytes after the payload", int64(len(rest))-b.Size))
 	}
-	if err := s.update(func(r *record) { r.Components[c.Name].second().Image = img }); err != nil {
+	if err := s.save(ctx, "manifest", func(r *record) { r.Components[c.Name].second().Image = img }); err != nil {
 		return err
 	}
 	if t.digest, err = parseDigest(img.Digest); err != nil {
@@ -555,12 +555,12 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 func (s *Service) putImage(ctx context.Context, c *component, off int64, p []byte) error {
 	t := c.transfer
 	if at := t.payload + off; t.decoder == nil && at < s.durable(c) { // a cut must not find it promised while it is written over
-		if err := s.promise(c, at); err != nil {
+		if err := s.promise(ctx, c, at); err != nil {
 			return err
 		}
 	}
 	if c.Manifest == None && !s.record().Components[c.Name].next().Open { // no digest would find what an interruption voids
-		if err := s.update(func(r *record) { r.Components[c.Name].next().Open = true }); err != nil {
+		if err := s.save(ctx, "open", func(r *record) { r.Components[c.Name].next().Open = true }); err != nil {
 			return err
 		}
 	}
@@ -596,7 +596,7 @@ func (s *Service) checkpoint(ctx context.Context, c *component, durable func(Ima
 	t.dirty = 0
 	if t.decoder != nil {
 		if m, ok := t.reached(prefix); ok {
-			return s.promiseFrames(c, t.payload+m.encoded, m.decoded)
+			return s.promiseFrames(ctx, c, t.payload+m.encoded, m.decoded)
 		}
 		return nil
 	}
@@ -606,9 +606,9 @@ func (s *Service) checkpoint(ctx context.Context, c *component, durable func(Ima
 	}
 	written = max(written, s.durable(c))
 	if c.Manifest != None {
-		return s.promise(c, written)
+		return s.promise(ctx, c, written)
 	}
-	err = s.update(func(r *record) {
+	err = s.save(ctx, "written", func(r *record) {
 		img := r.Components[c.Name].next()
 		img.Written, img.End, img.Open = written, max(img.End, t.end), false
 	})
@@ -626,11 +626,11 @@ func (s *Service) durable(c *component) int64 {
 }
 
 // promise records how much of the stream is durable.
-func (s *Service) promise(c *component, written int64) error {
+func (s *Service) promise(ctx context.Context, c *component, written int64) error {
 	if written == s.durable(c) {
 		return nil
 	}
-	if err := s.update(func(r *record) { r.Components[c.Name].next().Written = written }); err != nil {
+	if err := s.save(ctx, "written", func(r *record) { r.Components[c.Name].next().Written = written }); err != nil {
 		return err
 	}
 	s.setWritten(c, written)
@@ -638,11 +638,11 @@ func (s *Service) promise(c *component, written int64) error {
 }
 
 // promiseFrames records how much of a compressed stream is durable, and how much of the image that is.
-func (s *Service) promiseFrames(c *component, written, decoded int64) error {
+func (s *Service) promiseFrames(ctx context.Context, c *component, written, decoded int64) error {
 	if written == s.durable(c) {
 		return nil
 	}
-	err := s.update(func(r *record) {
+	err := s.save(ctx, "written", func(r *record) {
 		img := r.Components[c.Name].next()
 		img.Written, img.Decoded = written, decoded
 	})
@@ -667,8 +667,11 @@ func (s *Service) abandon(ctx context.Context, c *component, e event, status Sta
 	s.bank.force()
 	defer s.bank.give()
 	cr := s.record().Components[c.Name]
-	to, _, _ := s.variant(c.Component).next(cr.State, e)
-	err := s.run(ctx, plan{do: []effect{
+	to, _, err := s.variant(c.Component).next(cr.State, e)
+	if err != nil {
+		return err
+	}
+	err = s.run(ctx, plan{do: []effect{
 		save{to.String(), func(r *record) { r.Components[c.Name].set(to, status, reason, text) }},
 		destroy{c.ID, 1 - cr.Active, true},
 	}})
@@ -751,9 +754,9 @@ func (s *Service) verifyWritten(ctx context.Context, c *component) error {
 	if t.decoder != nil {
 		written = t.have
 	}
-	err = s.update(func(r *record) {
+	err = s.save(ctx, "CANDIDATE", func(r *record) {
 		cr := r.Components[c.Name]
-		cr.set(Candidate, Success, "", "")
+		cr.set(s.move(r, c.Component, evFinish), Success, "", "")
 		img := cr.next()
 		img.Digest, img.Size, img.Head, img.Written, img.Decoded, img.End, img.Open = digest, t.size, &head, written, 0, 0, false
 	})
@@ -826,9 +829,9 @@ func (s *Service) Clean(ctx context.Context, id ID) error {
 	if err != nil {
 		return s.ended(ctx, fmt.Errorf("clean: %w", err))
 	}
-	err = s.update(func(r *record) {
+	err = s.save(ctx, "READY", func(r *record) {
 		cr := r.Components[c.Name]
-		cr.set(Ready, Success, "", "")
+		cr.set(s.move(r, c.Component, evClean), Success, "", "")
 		cr.second().Image = nil
 	})
 	if err != nil {
@@ -842,7 +845,7 @@ func (s *Service) destroyForClean(ctx context.Context, c *component) error {
 		return err
 	}
 	defer s.bank.give()
-	if err := s.secondBankFree(c); err != nil {
+	if err := s.claimSecondBank(ctx, c); err != nil {
 		return err
 	}
 	return s.run(ctx, plan{do: s.destroySecond(s.record(), c, false)})

@@ -1,0 +1,359 @@
+package fwu
+
+import (
+	"fmt"
+	"strings"
+)
+
+// The bank's state machine. A start of the service turns the record, the boot, the selector and the
+// heads of the other bank into a finding. Exactly one rule matches a finding, and names the steps
+// that bring the three into agreement. This file decides and does nothing; reconcile.go looks and
+// acts. The table in docs/design.md is made from the rules.
+
+// finding is what a start of the service finds. In a finding each field is one value; in a rule it
+// is the set of the values that the rule is for, and zero stands for all of them.
+type finding struct {
+	state bankState
+	runs  runningBank
+	def   defaultBank
+	armed answer // the bank that does not run is armed for one start
+	same  answer // the record was last reconciled in this boot: the service was restarted, not the system
+	other otherBank
+	asked rebootAsked
+}
+
+// bankState is what the record says of the bank as a whole.
+type bankState uint16
+
+const (
+	unrecorded bankState = 1 << iota // there is no record
+	idle                             // nothing is installed that waits for a boot or a decision
+	staged                           // STAGED, and a trial begins with the first start
+	sure                             // STAGED, and no trial is needed
+	rejecting                        // STAGED, and a reject is recorded
+	onTrial                          // TRIAL
+	accepting                        // TRIAL, and an accept is recorded
+	rejected                         // REJECTED by a client, which asks for the reboot itself
+	broken                           // REJECTED by a check or by a start of the service
+)
+
+// runningBank relates the running bank to the record: the new bank is the one that is in trial.
+// Where none is, the old bank is the recorded one, and the new bank is any other.
+type runningBank uint8
+
+const (
+	oldBank runningBank = 1 << iota
+	newBank
+)
+
+// defaultBank is which bank the selector has as default.
+type defaultBank uint8
+
+const (
+	defaultNone defaultBank = 1 << iota // the selector holds nothing valid
+	defaultRuns
+	defaultOther
+)
+
+// answer is yes or no.
+type answer uint8
+
+const (
+	isNo answer = 1 << iota
+	isYes
+)
+
+// otherBank is what the heads say of the bank that does not run.
+type otherBank uint8
+
+const (
+	otherStartable  otherBank = 1 << iota
+	otherSealed               // at least one head is masked: the bank was never armed
+	otherDead                 // its heads were read, and at least one cannot be started
+	otherUnreadable           // nothing is known: this proves neither
+)
+
+// rebootAsked tells what became of the one automatic reboot of a trial.
+type rebootAsked uint8
+
+const (
+	rebootUnused rebootAsked = 1 << iota
+	rebootPending
+	rebootUsed
+)
+
+// step is one thing that a rule does. Service.effects says how.
+type step uint8
+
+const (
+	keepRunning     step = iota // default = running bank, nothing armed
+	giveBack                    // default = other bank, nothing armed
+	beginTrial                  // record TRIAL
+	endAccepted                 // record UPDATED, and raise the floors
+	withdrawAccept              // record that the accept was not carried out
+	breakTrial                  // record REJECTED, trial-reset
+	sealOther                   // mask the heads of the bank that was staged
+	unstageOther                // record CANDIDATE
+	destroyOther                // destroy the heads of the bank in trial
+	failRejected                // record FAILED, with the client's error
+	failNotBooted               // record FAILED, trial-not-booted
+	failReset                   // record FAILED, trial-reset or the recorded error
+	followRunning               // record READY, with the running bank as the active one
+	recordFirst                 // record READY, from the release record
+	recordLostTrial             // record REJECTED, record-lost
+)
+
+func (s step) String() string {
+	return [...]string{"default = running bank", "default = other bank", "TRIAL", "UPDATED",
+		"take ACCEPTING back", "REJECTED", "seal the other bank", "CANDIDATE",
+		"destroy the other bank's heads", "FAILED (client's error)", "FAILED (trial-not-booted)",
+		"FAILED (trial-reset, or its error)", "the running bank is the active one, READY",
+		"READY from the release record", "REJECTED (record-lost)"}[s]
+}
+
+// ending is how a start goes on after the steps.
+type ending uint8
+
+const (
+	serve          ending = iota
+	rebootOnce            // record the one automatic reboot, and ask for it
+	rollbackFailed        // queries only: the way back is not open
+	differs               // queries only, and not even the boot is recorded
+	unreadable            // the same, until the heads of the other bank can be read
+)
+
+func (e ending) String() string {
+	return [...]string{"", "**reboot, once**", "queries only: rollback-failed",
+		"queries only: default-bank-differs", "queries only: medium-error"}[e]
+}
+
+// rule is a row of the bank's state machine.
+type rule struct {
+	finding
+	do  []step
+	end ending
+}
+
+// Sets of values that rules share.
+const (
+	inTrial    = staged | sure | rejecting | onTrial | accepting | rejected | broken
+	asStaged   = staged | sure
+	asTrial    = onTrial | accepting
+	asRejected = rejected | broken
+	notOther   = defaultNone | defaultRuns
+	notOpen    = otherSealed | otherDead | otherUnreadable
+)
+
+// bankRules is the bank's state machine. The order of the rows means nothing: exactly one matches.
+func bankRules() []rule {
+	rules := []rule{
+		// No record.
+		{finding{state: unrecorded, def: notOther}, []step{keepRunning, recordFirst}, serve},
+		{finding{state: unrecorded, def: defaultOther, other: otherStartable},
+			[]step{recordLostTrial}, rebootOnce},
+		{finding{state: unrecorded, def: defaultOther, other: notOpen},
+			[]step{recordLostTrial}, rollbackFailed},
+
+		// No trial.
+		{finding{state: idle, runs: oldBank, def: notOther}, []step{keepRunning}, serve},
+		{finding{state: idle, runs: newBank, def: notOther}, []step{keepRunning, followRunning}, serve},
+		{finding{state: idle, def: defaultOther}, nil, differs},
+
+		// The new bank runs, and its trial begins, goes on, or ends well.
+		{finding{state: staged, runs: newBank}, []step{beginTrial, giveBack}, serve},
+		{finding{state: sure, runs: newBank}, []step{keepRunning, endAccepted}, serve},
+		{finding{state: asTrial, runs: newBank, def: defaultRuns},
+			[]step{keepRunning, endAccepted}, serve},
+		{finding{state: onTrial, runs: newBank, def: defaultNone | defaultOther, same: isYes},
+			[]step{giveBack}, serve},
+		{finding{state: accepting, runs: newBank, def: defaultNone | defaultOther, same: isYes},
+			[]step{giveBack, withdrawAccept}, serve},
+		// The client that rejected it asks for the reboot.
+		{finding{state: rejected, runs: newBank, same: isYes}, []step{giveBack}, serve},
+		{finding{state: broken, runs: newBank, same: isYes, asked: rebootPending | rebootUsed},
+			[]step{giveBack}, serve},
+	}
+	// The new bank runs, and its trial is lost.
+	for _, lost := range []struct {
+		finding
+		do []step
+	}{
+		{finding{state: rejecting, runs: newBank}, []step{giveBack}},
+		{finding{state: asTrial, runs: newBank, def: defaultNone | defaultOther, same: isNo},
+			[]step{giveBack, breakTrial}},
+		{finding{state: asRejected, runs: newBank, same: isNo}, []step{giveBack}},
+		{finding{state: broken, runs: newBank, same: isYes, asked: rebootUnused}, []step{giveBack}},
+	} {
+		open, shut, used := lost.finding, lost.finding, lost.finding
+		open.other, open.asked = otherStartable, rebootUnused
+		shut.other, shut.asked = notOpen, rebootUnused
+		used.asked = rebootPending | rebootUsed
+		rules = append(rules, rule{open, lost.do, rebootOnce}, rule{shut, lost.do, rollbackFailed})
+		if lost.asked == 0 {
+			rules = append(rules, rule{used, lost.do, rollbackFailed})
+		}
+	}
+	return append(rules,
+		// The old bank runs: what was installed was not started, or it was left.
+		rule{finding{state: inTrial, runs: oldBank, def: defaultOther}, nil, differs},
+		rule{finding{state: rejecting, runs: oldBank, def: notOther},
+			[]step{keepRunning, destroyOther, failRejected}, serve},
+		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isYes, same: isYes},
+			nil, serve},
+		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isYes, same: isNo},
+			[]step{keepRunning, sealOther, unstageOther}, serve},
+		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isNo, same: isYes},
+			[]step{keepRunning, sealOther, unstageOther}, serve},
+		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isNo, same: isNo, other: otherSealed},
+			[]step{keepRunning, sealOther, unstageOther}, serve},
+		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isNo, same: isNo,
+			other: otherStartable | otherDead},
+			[]step{keepRunning, destroyOther, failNotBooted}, serve},
+		// An image that cannot be read is not one that was started and failed: it is kept.
+		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isNo, same: isNo, other: otherUnreadable},
+			nil, unreadable},
+		rule{finding{state: asTrial | asRejected, runs: oldBank, def: notOther},
+			[]step{keepRunning, destroyOther, failReset}, serve},
+	)
+}
+
+// contains tells whether the finding g is one of those that the sets of f stand for.
+func (f finding) contains(g finding) bool {
+	in := func(set, v uint16) bool { return set == 0 || set&v != 0 }
+	return in(uint16(f.state), uint16(g.state)) && in(uint16(f.runs), uint16(g.runs)) &&
+		in(uint16(f.def), uint16(g.def)) && in(uint16(f.armed), uint16(g.armed)) &&
+		in(uint16(f.same), uint16(g.same)) && in(uint16(f.other), uint16(g.other)) &&
+		in(uint16(f.asked), uint16(g.asked))
+}
+
+// matching returns the rules for a finding. There is exactly one, or the table is wrong.
+func matching(f finding) []rule {
+	var out []rule
+	for _, r := range bankRules() {
+		if r.contains(f) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// judge returns the rule for a finding.
+func judge(f finding) (rule, error) {
+	found := matching(f)
+	if len(found) != 1 {
+		return rule{}, &Error{Status: GenericError, Reason: ReasonReconcile,
+			Text: fmt.Sprintf("%d rules for %s", len(found), f)}
+	}
+	return found[0], nil
+}
+
+// decidesOther tells whether the heads of the other bank decide what is done about f. Where they do
+// not, a start does not read them.
+func (f finding) decidesOther() bool {
+	seen := ""
+	for v := otherStartable; v <= otherUnreadable; v <<= 1 {
+		f.other = v
+		r, err := judge(f)
+		if err != nil {
+			return true
+		}
+		if outcome := r.outcome(); seen == "" {
+			seen = outcome
+		} else if outcome != seen {
+			return true
+		}
+	}
+	return false
+}
+
+// outcome is what a rule does, for people.
+func (r rule) outcome() string {
+	var out []string
+	for _, s := range r.do {
+		out = append(out, s.String())
+	}
+	if r.end != serve {
+		out = append(out, r.end.String())
+	}
+	if len(out) == 0 {
+		return "nothing"
+	}
+	return strings.Join(out, "; ")
+}
+
+// columns are the values of a finding, or of a rule, for people; "" stands for any.
+func (f finding) columns() []string {
+	return []string{
+		words(uint16(f.state), "none", "READY etc.", "STAGED", "STAGED, no trial",
+			"STAGED, reject recorded", "TRIAL", "TRIAL, ACCEPTING", "REJECTED by the client", "REJECTED"),
+		words(uint16(f.runs), "old", "new"),
+		words(uint16(f.def), "none", "running", "other"),
+		words(uint16(f.armed), "no", "yes"),
+		words(uint16(f.same), "no", "yes"),
+		words(uint16(f.other), "startable", "sealed", "dead", "unreadable"),
+		words(uint16(f.asked), "unused", "asked", "used"),
+	}
+}
+
+// headings name the columns.
+func headings() []string {
+	return []string{"record", "running bank", "default", "other armed", "same boot", "other bank", "reboot"}
+}
+
+func words(set uint16, names ...string) string {
+	var out []string
+	for i, n := range names {
+		if set&(1<<i) != 0 {
+			out = append(out, n)
+		}
+	}
+	return strings.Join(out, " / ")
+}
+
+func (f finding) String() string {
+	var out []string
+	for i, c := range f.columns() {
+		out = append(out, headings()[i]+": "+c)
+	}
+	return strings.Join(out, ", ")
+}
+
+// stateOfBank derives the bank's state from the record. A member that is still STAGED beside others
+// is one that the new bank's configuration does not know.
+func stateOfBank(r *record, components []Component) bankState {
+	switch {
+	case r == nil:
+		return unrecorded
+	case r.Trial == nil:
+		return idle
+	}
+	st := Ready
+	var reason Reason
+	for _, c := range components {
+		cr := r.Components[c.Name]
+		if c.Live || !cr.State.bound() {
+			continue
+		}
+		if st = cr.State; st == Rejected {
+			reason = cr.Reason
+		}
+		if st != Staged {
+			break
+		}
+	}
+	switch t := r.Trial; {
+	case st == Staged && t.Rejecting:
+		return rejecting
+	case st == Staged && t.NoTrial:
+		return sure
+	case st == Staged:
+		return staged
+	case st == Trial && t.Accepting:
+		return accepting
+	case st == Trial:
+		return onTrial
+	case st == Rejected && reason == ReasonRejected:
+		return rejected
+	}
+	return broken // or a trial without members: it is ended like one
+}
