@@ -353,7 +353,7 @@ func (s *Service) copySlot(ctx context.Context, c *component, cr *componentRecor
 		return Head{}, err
 	}
 	c.held = img // until the install ends: nobody writes to what was verified
-	head, sum, err := copyImage(ctx, img, src, want, size, s.progress(c))
+	head, sum, err := s.copyImage(ctx, img, src, want, size, s.progress(c))
 	if err != nil {
 		return Head{}, err
 	}
@@ -367,14 +367,14 @@ func (s *Service) copySlot(ctx context.Context, c *component, cr *componentRecor
 }
 
 // copyImage writes size bytes of src to img, as an image that a client would have written.
-func copyImage(ctx context.Context, img Image, src Source, d suit.Digest, size int64, progress func(done, total int64)) (Head, []byte, error) {
+func (s *Service) copyImage(ctx context.Context, img Image, src Source, d suit.Digest, size int64, progress func(done, total int64)) (Head, []byte, error) {
 	if err := img.Destroy(ctx); err != nil {
 		return Head{}, nil, err
 	}
 	if err := img.Resume(ctx, d.New(), 0); err != nil {
 		return Head{}, nil, err
 	}
-	for off, dirty := int64(0), 0; off < size; {
+	for off, dirty := int64(0), int64(0); off < size; {
 		p := img.Space()
 		p = p[:min(size-off, int64(len(p)))]
 		if err := ReadFull(src, p, off); err != nil {
@@ -384,7 +384,7 @@ func copyImage(ctx context.Context, img Image, src Source, d suit.Digest, size i
 			return Head{}, nil, err
 		}
 		off += int64(len(p))
-		if dirty += len(p); dirty >= CheckpointInterval {
+		if dirty += int64(len(p)); dirty >= s.cfg.Checkpoint {
 			dirty = 0
 			if _, err := img.Checkpoint(ctx); err != nil {
 				return Head{}, nil, err

@@ -17,6 +17,8 @@ type Config struct {
 	Components []Component
 	Trial      bool // a new bank runs on trial until it is accepted
 	MaxTrials  int  // failed trials after which an image is refused; 0 means 3
+	// Checkpoint is how many bytes of an image are written between two checkpoints. 0 means CheckpointInterval.
+	Checkpoint int64
 	Store      Medium
 	Selector   Selector // nil if every component is live
 	System     System
@@ -119,6 +121,9 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	if cfg.MaxTrials == 0 {
 		cfg.MaxTrials = 3
+	}
+	if cfg.Checkpoint == 0 {
+		cfg.Checkpoint = CheckpointInterval
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func(ID) {}

@@ -450,13 +450,13 @@ func (s *Service) restart(ctx context.Context, c *component) error {
 // mark is a place in what is compressed where a frame ends: how much of the stream that is, and of the image.
 type mark struct{ encoded, decoded int64 }
 
-// markDistance is how far marks are apart, in bytes of the image.
-const markDistance = 1 << 20
+// marksOfACheckpoint bounds the marks that are remembered between two checkpoints.
+const marksOfACheckpoint = 16
 
-// mark remembers where the last frame ended, if that is far enough from where the last one did.
-func (t *transfer) mark() {
+// mark remembers where the last frame ended, if that is distance bytes of the image or more from where the last one did.
+func (t *transfer) mark(distance int64) {
 	encoded, decoded := t.decoder.Position()
-	if n := len(t.marks); n == 0 || decoded-t.marks[n-1].decoded >= markDistance {
+	if n := len(t.marks); n == 0 || decoded-t.marks[n-1].decoded >= distance {
 		t.marks = append(t.marks, mark{encoded, decoded})
 	}
 }
@@ -490,7 +490,7 @@ func (s *Service) putPayload(ctx context.Context, c *component, p []byte) error 
 		return s.putImage(ctx, c, t.end, p)
 	}
 	err := t.decoder.Write(p, func(frame []byte) error {
-		t.mark()
+		t.mark(s.cfg.Checkpoint / marksOfACheckpoint)
 		for block := range slices.Chunk(frame, MaxWriteSize) {
 			if err := s.putImage(ctx, c, t.end, block); err != nil {
 				return err
@@ -570,7 +570,7 @@ func (s *Service) putImage(ctx context.Context, c *component, off int64, p []byt
 		return s.void(c, err)
 	}
 	t.end = max(t.end, off+int64(len(p)))
-	if t.dirty += int64(len(p)); t.dirty < CheckpointInterval {
+	if t.dirty += int64(len(p)); t.dirty < s.cfg.Checkpoint {
 		return nil
 	}
 	return s.checkpoint(ctx, c, Image.Checkpoint)

@@ -48,7 +48,7 @@ type Version = suit.Version
 const (
 	WriteAlignment = 4096
 	MaxWriteSize   = 1 << 20
-	// CheckpointInterval is how much of an image is written between two checkpoints. An interruption costs twice as much at most: the last checkpoint is not read back yet.
+	// CheckpointInterval is how much of an image is written between two checkpoints, unless Config says something else. An interruption costs twice as much at most: the last checkpoint is not read back yet.
 	CheckpointInterval = 16 << 20
 )
 

@@ -11,7 +11,7 @@ import (
 const (
 	// blockSize is what every access to a Device is a multiple of: offset, length and address. No medium wants more of O_DIRECT.
 	blockSize = fwu.WriteAlignment
-	// bufferSize is how much of an image is stored at once.
+	// bufferSize is how much is read or written at once, if nothing smaller is asked for.
 	bufferSize = 512 << 10
 )
 

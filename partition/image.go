@@ -18,7 +18,7 @@ const maxExtents = 1024
 
 // image is an open slot. What lies on the medium are stored bytes: those of the head are masked. In memory everything is of the image.
 //
-// A store is a piece of the image that goes to the medium at once: bufferSize bytes at most, which lie between two multiples of it. One goroutine hashes it and another one brings
+// A store is a piece of the image that goes to the medium at once: as many bytes as piece says at most, which lie between two multiples of it. One goroutine hashes it and another one brings
 // it to the medium, and reads back a part of what the last flush made durable, while the next one is filled. What the latter uses meanwhile is marked so below: nobody else looks at
 // it before settle has returned.
 type image struct {
@@ -26,6 +26,7 @@ type image struct {
 	name     string
 	size     int64
 	options  Options
+	piece    int
 	distrust *atomic.Bool // set by a failure: what the medium shows may be what it will lose
 	seed     maphash.Seed
 	work     *work  // nil unless it is needed
@@ -63,8 +64,12 @@ type extent struct {
 	sum      uint64 // of the stored bytes, the zeroes included
 }
 
-func newImage(dev Device, name string, size int64) *image {
-	return &image{dev: dev, name: name, size: size, distrust: &atomic.Bool{}, seed: maphash.MakeSeed(), head: make([]byte, fwu.HeadSize)}
+func newImage(dev Device, name string, size int64, o Options) *image {
+	piece := max(int(roundDown(int64(o.Piece))), blockSize)
+	if o.Piece == 0 {
+		piece = bufferSize
+	}
+	return &image{dev: dev, name: name, size: size, options: o, piece: piece, distrust: &atomic.Bool{}, seed: maphash.MakeSeed(), head: make([]byte, fwu.HeadSize)}
 }
 
 // mask inverts what of b, the bytes at off, belongs to the head.
@@ -167,10 +172,13 @@ func (m *image) Space() []byte {
 	return m.work.buf()[m.n:m.limit()]
 }
 
-// limit is how much of the buffer is filled before it is stored.
-func (m *image) limit() int { return min(bufferSize-int(m.off%bufferSize), len(m.work.buf())) }
+// toPieceEnd is how far it is from off to the end of its piece.
+func (m *image) toPieceEnd(off int64) int64 { return int64(m.piece) - off%int64(m.piece) }
 
-// WriteAt stores p at off, a multiple of 4096 or the end of the write before it (or what was given to Resume). It buffers up to 512 KiB, and does not wait for the medium. An error,
+// limit is how much of the buffer is filled before it is stored.
+func (m *image) limit() int { return min(int(m.toPieceEnd(m.off)), len(m.work.buf())) }
+
+// WriteAt stores p at off, a multiple of 4096 or the end of the write before it (or what was given to Resume). It buffers up to a piece, and does not wait for the medium. An error,
 // which may be that of a write before, voids what Sync did not confirm, unless it says that the arguments are wrong.
 func (m *image) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := m.ready(ctx); err != nil {
@@ -352,7 +360,7 @@ func (m *image) collides(off, end int64) bool {
 
 // full tells whether one more store could exceed maxExtents.
 func (m *image) full() bool {
-	return len(m.written)+len(m.flushed)-m.checked > maxExtents-bufferSize/blockSize/2
+	return len(m.written)+len(m.flushed)-m.checked > maxExtents-m.piece/blockSize/2
 }
 
 // Counts tells what became of the bytes of the image since the slot was opened.

@@ -364,7 +364,7 @@ func TestAnyCourse(t *testing.T) {
 	const blocks = 80 // more than a head
 	rapid.Check(t, func(t *rapid.T) {
 		dev := &sim{t: t, medium: make([]byte, blocks*blockSize)}
-		m := newImage(dev, "sim", dev.Size())
+		m := newImage(dev, "sim", dev.Size(), Options{})
 		c := &course{m: m, dev: dev, model: bytes.Repeat([]byte{0xff}, fwu.HeadSize)}
 		c.model = append(c.model, make([]byte, len(dev.medium)-len(c.model))...)
 		if err := m.Resume(context.Background(), sha256.New(), 0); err != nil {

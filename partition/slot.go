@@ -31,6 +31,8 @@ type Slot struct {
 type Options struct {
 	Discard    bool // Erase discards the whole slot, and does not keep what the next image could have in common with it
 	NoReadBack bool // what was written is flushed, and not read back
+	// Piece is how many bytes of an image are stored at once: a multiple of 4096, or 0, which means 512 KiB.
+	Piece int
 }
 
 // NewSlot makes a slot of anything that open opens. frozen answers Source.Frozen; nil means that nobody else can change the medium.
@@ -58,8 +60,8 @@ func (s *Slot) Open(ctx context.Context) (fwu.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := newImage(dev, s.info.Path, size)
-	m.options, m.distrust = s.options, &s.distrust
+	m := newImage(dev, s.info.Path, size, s.options)
+	m.distrust = &s.distrust
 	return m, nil
 }
 

@@ -20,7 +20,7 @@ type span struct {
 	zeroes   bool
 }
 
-// zeroRun is the least that is written by Zeroer.
+// zeroRun is the least that is written by Zeroer, unless a piece is smaller.
 const zeroRun = 64 << 10
 
 // differing lists what of p, stored bytes at off, has to be written: all, or what differs from what the medium has. A block that is equal has been read back with that.
@@ -30,12 +30,13 @@ func (m *image) differing(p []byte, off int64) []span {
 	// A block that cannot be read, or that failed before, is mended by a write of data. A command to have zeroes there may leave it as it is.
 	zeroer = zeroer && err == nil && !m.distrust.Load()
 	runs := m.work.runs[:0]
+	run := min(zeroRun, m.piece)
 	equal := 0
 	for i, n := 0, 0; i < len(p); i += n {
 		n = blockSize
-		r := span{zeroes: zeroer && i%zeroRun == 0 && len(p)-i >= zeroRun && isZero(p[i:i+zeroRun]) && (old == nil || !alike(p[i:i+zeroRun], old[i:i+zeroRun]))}
+		r := span{zeroes: zeroer && i%run == 0 && len(p)-i >= run && isZero(p[i:i+run]) && (old == nil || !alike(p[i:i+run], old[i:i+run]))}
 		if r.zeroes {
-			n = zeroRun
+			n = run
 		}
 		if old != nil && bytes.Equal(p[i:i+n], old[i:i+n]) {
 			equal += n
@@ -60,7 +61,7 @@ func (m *image) differing(p []byte, off int64) []span {
 	}
 	m.interval = 0
 	if next := off + int64(len(p)); next < m.size {
-		m.read(&m.work.old, next, int(min(bufferSize-next%bufferSize, m.size-next)))
+		m.read(&m.work.old, next, int(min(m.toPieceEnd(next), m.size-next)))
 	}
 	return runs
 }
@@ -306,7 +307,7 @@ func (m *image) hashTo(ctx context.Context, end int64, progress func(done, total
 	}
 	m.begin()
 	w := m.work
-	read := func(a *ahead, pos int64) { m.read(a, pos, int(min(roundUp(end)-pos, bufferSize-pos%bufferSize))) }
+	read := func(a *ahead, pos int64) { m.read(a, pos, int(min(roundUp(end)-pos, m.toPieceEnd(pos)))) }
 	this, next := &w.old, &w.back
 	pos := roundDown(m.hashed)
 	read(this, pos)

@@ -32,8 +32,8 @@ func (m *image) begin() {
 	if m.work != nil {
 		return
 	}
-	n := int(min(bufferSize, m.size))
-	w := &work{old: newAhead(n), back: newAhead(n), runs: make([]span, 0, bufferSize/blockSize)}
+	n := int(min(int64(m.piece), m.size))
+	w := &work{old: newAhead(n), back: newAhead(n), runs: make([]span, 0, n/blockSize)}
 	w.buffers[0].b = fwu.Buffer(n)
 	w.hash = newWorker(hashJob, true)
 	p, ok := m.dev.(Parallel)

@@ -38,6 +38,7 @@ func (c *client) infos() map[string]fwu.Info {
 
 // call runs f as a phase. ids are the components that it is about.
 func (c *client) call(name string, ids []fwu.ID, f func() error) error {
+	c.m.media.Rest()
 	p := c.begin(name, ids)
 	var starts []*phase
 	c.m.starting = func() { // from here on the bootloader is out of it
@@ -49,6 +50,7 @@ func (c *client) call(name string, ids []fwu.ID, f func() error) error {
 		c.phases, starts = append(c.phases, &q), append(starts, &q)
 	}
 	err := f()
+	c.m.media.Rest()
 	p.defaults = append(slices.Clone(p.defaults), c.m.selection().Default)
 	if c.m.service != nil {
 		after := c.m.needed()

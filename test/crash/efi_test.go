@@ -17,7 +17,7 @@ const efiLoader = `\EFI\test\linux.efi`
 func efiStories(all []story) []story {
 	var out []story
 	for _, st := range all {
-		if st.dev.scheme == uboot.OneShot {
+		if st.dev.scheme == uboot.OneShot && st.dev.media == plain {
 			out = append(out, story{"efi-" + st.name, st.dev.onEFI(false), st.play}, story{"efi-first-" + st.name, st.dev.onEFI(true), st.play})
 		}
 	}

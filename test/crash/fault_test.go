@@ -70,15 +70,21 @@ func (h mishap) String() string {
 
 // happen plays a mishap.
 func (s *suite) happen(h mishap) (err error) {
+	s.w.ordered(h.story.dev, 0, func(o *sim.Order) { err = s.happenIn(o, h) })
+	return err
+}
+
+func (s *suite) happenIn(o *sim.Order, h mishap) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	m, err := s.w.factory(s.ctx, h.story.dev)
+	m, err := s.w.factory(s.ctx, h.story.dev, o)
 	if err != nil {
 		return err
 	}
+	defer m.die()
 	c := &client{ctx: s.ctx, m: m, outer: factoryFresh(h.story.dev), failing: true}
 	var where string
 	m.media.Inject(func(a sim.Access) *sim.Fault {
@@ -112,6 +118,7 @@ func (s *suite) happen(h mishap) (err error) {
 	if err := c.renew(); err != nil {
 		return fmt.Errorf("%s, answered %v: whole update: %w", where, failed, err)
 	}
+	m.die()
 	m.media.PowerOff()
 	if err := c.reboot(); err != nil {
 		return fmt.Errorf("%s: power cut after all: %w", where, err)
@@ -150,8 +157,9 @@ func (c *client) survive(h mishap, p *phase, failed error) error {
 		p = c.begin("success", nil)
 	}
 	if h.then != goOn {
+		m.die()
 		m.media.PowerOff()
-		m.service, c.outer = nil, p
+		c.outer = p
 		m.floors, m.accepted = maps.Clone(p.floors), maps.Clone(p.accepted)
 		m.boots = 1000
 		if err := m.leftIntact(p); err != nil {
@@ -208,9 +216,16 @@ func TestMediumErrors(t *testing.T) {
 // accesses lists the accesses of a story that can fail.
 func (s *suite) accesses(t *testing.T, st story) []sim.Access {
 	t.Helper()
-	m, err := s.w.factory(s.ctx, st.dev)
-	check(t, err)
 	var accesses []sim.Access
+	s.w.ordered(st.dev, 0, func(o *sim.Order) { accesses = s.accessesIn(t, st, o) })
+	return accesses
+}
+
+func (s *suite) accessesIn(t *testing.T, st story, o *sim.Order) (accesses []sim.Access) {
+	t.Helper()
+	m, err := s.w.factory(s.ctx, st.dev, o)
+	check(t, err)
+	defer m.die()
 	m.media.Inject(func(a sim.Access) *sim.Fault {
 		if st.dev.canFail(a) {
 			accesses = append(accesses, a)

@@ -20,6 +20,10 @@ const (
 	envText     = "bootcmd=run distro_bootcmd\nbootdelay=0\nfwu_iface=mmc\nfwu_disk=0\nfwu_part_a=2\nfwu_part_b=3\naltbootcmd=run swap bootcmd\nboot_part=2\n"
 	mediumEnv   = "env"
 	mediumStore = "store"
+
+	// So small that each image has many pieces, and several checkpoints.
+	pieceSize          = 16 << 10
+	checkpointInterval = 32 << 10
 )
 
 // machine is a device: media, a bootloader, and the service as long as there is power.
@@ -52,8 +56,8 @@ type machine struct {
 func mediumOf(name string, bank int) string { return name + "_" + string(fwu.BankOf(bank)) }
 
 // factory makes a device as it leaves the factory: build 0 everywhere in bank a, and a record.
-func (w *world) factory(ctx context.Context, dev device) (*machine, error) {
-	m := w.machine(dev, w.root)
+func (w *world) factory(ctx context.Context, dev device, o *sim.Order) (*machine, error) {
+	m := w.machine(dev, w.root, o)
 	for _, c := range dev.components {
 		m.media.Add(mediumOf(c.name, 0), slotSize).Fill(w.images[c.name][0].content)
 		m.media.Add(mediumOf(c.name, 1), slotSize)
@@ -76,14 +80,16 @@ func (w *world) factory(ctx context.Context, dev device) (*machine, error) {
 	return m, nil
 }
 
-func (w *world) machine(dev device, s sim.State) *machine {
-	return &machine{w: w, dev: dev, media: s.Media(), sets: map[string]bool{}, held: map[string]bool{}, links: map[string]string{},
+func (w *world) machine(dev device, s sim.State, o *sim.Order) *machine {
+	media := s.Media()
+	media.Use(o)
+	return &machine{w: w, dev: dev, media: media, sets: map[string]bool{}, held: map[string]bool{}, links: map[string]string{},
 		floors: map[string]uint64{}, accepted: map[string]int{}, forgotten: map[string]bool{}, torn: map[string]bool{}}
 }
 
 // after is the device with what a cut left on its media.
-func (m *machine) after(s sim.State) *machine {
-	n := m.w.machine(m.dev, s)
+func (m *machine) after(s sim.State, o *sim.Order) *machine {
+	n := m.w.machine(m.dev, s, o)
 	n.sets = maps.Clone(m.sets)
 	return n
 }
@@ -99,25 +105,48 @@ func (h *handle) Close() error {
 	return nil
 }
 
+// zeroing is a medium that has a command for zeroes, and whose slots are discarded when they are erased.
+type zeroing struct{ *handle }
+
+func (z zeroing) WriteZeroes(off, n int64) error { return z.Zero(off, n) }
+
+// parallel is a medium that is read while it is written, and has a command for zeroes: as block devices are.
+type parallel struct{ zeroing }
+
+func (parallel) Parallel() bool { return true }
+
+// as makes of a handle what the media of a device are.
+func (d device) as(h *handle) partition.Device {
+	switch d.media {
+	case zeroes:
+		return zeroing{h}
+	case concurrent:
+		return parallel{zeroing{h}}
+	}
+	return h
+}
+
 // open is the kernel: what is in use is not opened exclusively.
 func (m *machine) open(c component, bank int, mode partition.Mode) (partition.Device, error) {
 	name := mediumOf(c.name, bank)
 	h := &handle{m.media.Medium(name), func() {}}
 	if mode == partition.ReadOnly {
-		return h, nil
+		return m.dev.as(h), nil
 	}
 	if m.held[name] || !c.live && m.booted.Index() == bank || c.live && m.links[c.name] == name {
 		return nil, fmt.Errorf("open %s: %w", name, fwu.ErrSlotBusy)
 	}
 	m.held[name] = true
 	h.close = func() { m.held[name] = false }
-	return h, nil
+	return m.dev.as(h), nil
 }
 
 func (m *machine) slot(c component, bank int) fwu.Slot {
 	name := mediumOf(c.name, bank)
 	open := func(_ context.Context, mode partition.Mode) (partition.Device, error) { return m.open(c, bank, mode) }
-	return partition.NewSlot(fwu.SlotInfo{ID: "uuid-" + name, Path: name, Size: slotSize}, open, nil)
+	s := partition.NewSlot(fwu.SlotInfo{ID: "uuid-" + name, Path: name, Size: slotSize}, open, nil)
+	s.Set(partition.Options{Piece: pieceSize, Discard: m.dev.media == zeroes})
+	return s
 }
 
 func (m *machine) environment() uboot.Environment {
@@ -149,7 +178,7 @@ func (m *machine) selector() fwu.Selector {
 }
 
 func (m *machine) config() fwu.Config {
-	cfg := fwu.Config{Trial: m.dev.trial, Store: m.media.Medium(mediumStore), Selector: m.selector(), System: (*system)(m),
+	cfg := fwu.Config{Trial: m.dev.trial, Checkpoint: checkpointInterval, Store: m.media.Medium(mediumStore), Selector: m.selector(), System: (*system)(m),
 		Boot: fwu.Boot{ID: m.bootID, Bank: m.booted, Why: "booted by the model"}, Release: m.runningRelease()}
 	for _, c := range m.dev.components {
 		cfg.Components = append(cfg.Components, fwu.Component{ID: c.id, Name: c.name, Live: c.live, Trial: c.trial, Volatile: c.volatile, Manifest: c.manifest,
@@ -252,7 +281,8 @@ func (m *machine) boot(ctx context.Context) error {
 // bootOnce is the bootloader.
 func (m *machine) bootOnce() error {
 	m.boots++
-	m.bootID, m.asked, m.service = fmt.Sprint("boot-", m.boots), false, nil
+	m.bootID, m.asked = fmt.Sprint("boot-", m.boots), false
+	m.die()
 	clear(m.held)
 	clear(m.links)
 	out, err := m.bootloader()
@@ -282,12 +312,24 @@ func (m *machine) bootloader() (model.Outcome, error) {
 
 // start starts the service, in the boot that runs.
 func (m *machine) start(ctx context.Context) (err error) {
+	m.die()
 	clear(m.held)
 	if m.starting != nil {
 		m.starting()
 	}
 	m.service, err = fwu.Open(ctx, m.config())
 	return err
+}
+
+// die ends the service as a crash does: none of its accesses reaches a medium any more.
+func (m *machine) die() {
+	if m.service == nil {
+		return
+	}
+	m.media.Power(false)
+	_ = m.service.Close() // which finds that all media fail
+	m.media.Power(true)
+	m.service = nil
 }
 
 // selection is what the environment says, as seen from outside.

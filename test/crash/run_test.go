@@ -34,11 +34,17 @@ func (s *session) phase(position int) *phase {
 }
 
 // play records a story.
-func (w *world) play(ctx context.Context, st story) (*session, error) {
-	m, err := w.factory(ctx, st.dev)
+func (w *world) play(ctx context.Context, st story) (s *session, err error) {
+	w.ordered(st.dev, 0, func(o *sim.Order) { s, err = w.record(ctx, st, o) })
+	return s, err
+}
+
+func (w *world) record(ctx context.Context, st story, o *sim.Order) (*session, error) {
+	m, err := w.factory(ctx, st.dev, o)
 	if err != nil {
 		return nil, err
 	}
+	defer m.die()
 	base := m.media.Durable()
 	m.media.Record(true)
 	c := &client{ctx: ctx, m: m, strict: true, outer: factoryFresh(st.dev)}
@@ -47,6 +53,7 @@ func (w *world) play(ctx context.Context, st story) (*session, error) {
 			return nil, fmt.Errorf("step %d: %w", i, err)
 		}
 	}
+	m.media.Rest()
 	return &session{base, m.media.Log(), c.phases, m}, nil
 }
 
@@ -119,6 +126,12 @@ func (t trial) String() string {
 	return s
 }
 
+// seed is the order of accesses in what follows the last cut.
+func (t trial) seed() uint64 {
+	c := t.at[len(t.at)-1]
+	return uint64(c.Position)<<32 + uint64(c.Shape)
+}
+
 // suite runs trials and remembers which states were seen to end well.
 type suite struct {
 	ctx context.Context
@@ -172,6 +185,11 @@ func (s *suite) fail(t trial, err error) {
 // recover starts the machine on what a cut left, has a client bring it back, and makes one more update. With record it stops before that update and returns what was
 // written, so that it can be cut again.
 func (s *suite) recover(from *session, t trial, record bool) (rec *session, err error) {
+	s.w.ordered(from.m.dev, t.seed(), func(o *sim.Order) { rec, err = s.recoverIn(o, from, t, record) })
+	return rec, err
+}
+
+func (s *suite) recoverIn(o *sim.Order, from *session, t trial, record bool) (rec *session, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
@@ -179,7 +197,8 @@ func (s *suite) recover(from *session, t trial, record bool) (rec *session, err 
 	}()
 	cut := t.at[len(t.at)-1]
 	p := from.phase(cut.Position)
-	m := from.m.after(cut.State)
+	m := from.m.after(cut.State, o)
+	defer m.die()
 	m.boots = 1000 * len(t.at)
 	m.accepted, m.automatic = maps.Clone(p.accepted), p.automatic
 	if len(t.at) == 1 || t.loss == environment {
@@ -215,6 +234,7 @@ func (s *suite) recover(from *session, t trial, record bool) (rec *session, err 
 		return nil, fmt.Errorf("after the cut in %s: %w", p.call, err)
 	}
 	if record {
+		m.media.Rest()
 		return &session{base, m.media.Log(), c.phases, m}, nil
 	}
 	if !s.first("ready", m.media.Seen().Sum(), m.booted, t.loss, strings.Join(m.builds(), " ")) {
@@ -259,6 +279,11 @@ func (s *suite) second(from *session, t trial, n int) {
 
 // kill ends the service at a cut, and nothing else: it is started again in the boot that runs.
 func (s *suite) kill(from *session, t trial) (err error) {
+	s.w.ordered(from.m.dev, t.seed(), func(o *sim.Order) { err = s.killIn(o, from, t) })
+	return err
+}
+
+func (s *suite) killIn(o *sim.Order, from *session, t trial) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
@@ -269,7 +294,8 @@ func (s *suite) kill(from *session, t trial) (err error) {
 	if p.running == nil {
 		return nil // the bootloader was at work
 	}
-	m := from.m.after(cut.State)
+	m := from.m.after(cut.State, o)
+	defer m.die()
 	m.booted, m.bootID, m.boots, m.links = p.running.bank, p.running.id, p.running.boots+1000, maps.Clone(p.running.links)
 	m.current = p.running.current
 	m.accepted, m.floors = maps.Clone(p.accepted), maps.Clone(p.floors)
@@ -293,7 +319,12 @@ func (s *suite) kill(from *session, t trial) (err error) {
 }
 
 // unknown starts the machine with a record of an unknown major version.
-func (s *suite) unknown(from *session, cut sim.Cut) error {
+func (s *suite) unknown(from *session, cut sim.Cut) (err error) {
+	s.w.ordered(from.m.dev, 0, func(o *sim.Order) { err = s.unknownIn(o, from, cut) })
+	return err
+}
+
+func (s *suite) unknownIn(o *sim.Order, from *session, cut sim.Cut) error {
 	s.mu.Lock()
 	s.tried++
 	s.mu.Unlock()
@@ -304,7 +335,8 @@ func (s *suite) unknown(from *session, cut sim.Cut) error {
 	s.mu.Lock()
 	s.unique++
 	s.mu.Unlock()
-	m := from.m.after(cut.State)
+	m := from.m.after(cut.State, o)
+	defer m.die()
 	m.boots = 1000
 	makeUnknown(m.media.Medium(mediumStore), cut.Position%2 == 0)
 	if err := m.leftIntact(p); err != nil {

@@ -38,6 +38,12 @@ func (d device) on(scheme uboot.Scheme) device {
 	return d
 }
 
+// onMedia is the device whose slots lie on media of another kind.
+func (d device) onMedia(k mediaKind) device {
+	d.media = k
+	return d
+}
+
 // onEFI is the device with UEFI firmware.
 func (d device) onEFI(first bool) device {
 	d.scheme, d.efi, d.first = "", true, first
@@ -112,6 +118,7 @@ func stories() []story {
 		{"live-volatile", liveDevice(true, true), []step{a.update(1, app), install, reboot, a.update(2, app), install, accept, reboot}},
 		{"live-beside-bank", liveDevice(true, false), []step{a.update(1, app), install, a.update(1, boot, root), accept, install, reboot, accept, a.clean(app), a.clean(boot), a.clean(root)}},
 	}
+	out = append(out, onOtherMedia(out)...)
 	for _, scheme := range []uboot.Scheme{uboot.BootOrder, uboot.BootCount} {
 		d := bankDevice(true, false, fwu.Detached).on(scheme)
 		out = append(out,
@@ -120,4 +127,16 @@ func stories() []story {
 			story{"trial-lapses-" + string(scheme), d, []step{a.update(alone, root), install, reboot, reboot, a.clean(root)}})
 	}
 	return append(out, efiStories(out)...)
+}
+
+// onOtherMedia are the stories that write images in different ways, on media that do more than one thing after the other.
+func onOtherMedia(all []story) []story {
+	var out []story
+	for _, st := range all {
+		switch st.name {
+		case "update", "carry-over-of-root", "resume", "resume-compressed", "scattered", "twice":
+			out = append(out, story{"zeroes-" + st.name, st.dev.onMedia(zeroes), st.play}, story{"concurrent-" + st.name, st.dev.onMedia(concurrent), st.play})
+		}
+	}
+	return out
 }

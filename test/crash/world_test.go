@@ -47,6 +47,7 @@ func sequence(build int) uint64     { return uint64(100 + build) }
 type world struct {
 	seed   maphash.Seed
 	root   sim.State // no media yet: what all others share
+	t      *testing.T
 	keys   suit.VerifyKeys
 	device suit.Device
 	images map[string][]*image // by component, then build
@@ -57,7 +58,7 @@ func newWorld(t *testing.T) *world {
 	m := sim.New()
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 	vendor := suit.VendorID("example.com")
-	w := &world{seed: maphash.MakeSeed(), root: m.Durable(), keys: suit.VerifyKeys{{Public: key.Public()}}, images: map[string][]*image{},
+	w := &world{seed: maphash.MakeSeed(), root: m.Durable(), keys: suit.VerifyKeys{{Public: key.Public()}}, images: map[string][]*image{}, t: t,
 		device: suit.Device{Vendor: vendor, Class: suit.ClassID(vendor, "crash")}}
 	sizes := map[string]int{"boot": 128<<10 + 5000, "root": 150_001, "app": 132 << 10}
 	for name, size := range sizes {
@@ -71,7 +72,11 @@ func newWorld(t *testing.T) *world {
 func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, name string, build, size int) *image {
 	t.Helper()
 	i := &image{name: name, build: build, content: make([]byte, size)}
-	rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%-32s", fmt.Sprint(name, build))))).Read(i.content)
+	fill(i.content, fmt.Sprint(name, build))
+	if name == "root" {
+		clear(i.content[fwu.HeadSize : fwu.HeadSize+build%2*pieceSize])  // zeroes, in every other build
+		fill(i.content[fwu.HeadSize+pieceSize:], "shared by all builds") // the slot has these blocks already
+	}
 	copy(i.content, "hsqs") // so that a slot of which nothing is recorded can be judged
 	i.whole = m.Content(i.content)
 	i.head = i.whole[:fwu.HeadSize/sim.PageSize]
@@ -91,6 +96,11 @@ func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, na
 	i.digest, i.bundled, i.squeezed = digestOf(t, i.manifest, w.keys), digestOf(t, integrated, w.keys), digestOf(t, compressed, w.keys)
 	i.bundle, i.packed = bundleOf(t, integrated, "#"+name, i.content), bundleOf(t, compressed, "#"+name, frames(t, i.content))
 	return i
+}
+
+// fill makes b pseudorandom.
+func fill(b []byte, seed string) {
+	rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%-32s", seed)))).Read(b)
 }
 
 func bundleOf(t *testing.T, envelope []byte, key string, payload []byte) []byte {
@@ -149,6 +159,25 @@ type device struct {
 	scheme     uboot.Scheme // of the boot script
 	efi        bool         // UEFI firmware, and no boot script
 	first      bool         // that puts what it adds to the head of its list
+	media      mediaKind
+}
+
+// mediaKind is what the slots of a device lie on.
+type mediaKind uint8
+
+const (
+	plain      mediaKind = iota // one access after the other
+	zeroes                      // the same, and it has commands to zero and to discard
+	concurrent                  // it is read while it is written, and has a command to zero
+)
+
+// ordered runs f. Where media are accessed by several goroutines seed decides in which order.
+func (w *world) ordered(d device, seed uint64, f func(*sim.Order)) {
+	if d.media != concurrent {
+		f(nil)
+		return
+	}
+	sim.InOrder(w.t, seed, f)
 }
 
 // bankVariables are those of the scheme that has them.

@@ -21,6 +21,7 @@ type Access struct {
 	Kind   Kind
 	Off    int64
 	Len    int
+	Zero   bool // a write by a command to zero
 }
 
 // Fault is how an access fails.
@@ -42,6 +43,8 @@ const (
 	Doomed
 	// Landed: it is durable, whatever the flush said.
 	Landed
+	// Nothing: it waits for the next flush.
+	Nothing
 )
 
 func (f *Fault) flush(d *Medium) {
@@ -80,10 +83,14 @@ func (m *Media) PowerOff() {
 	}
 }
 
+// Rest returns when all goroutines wait, if the media have an Order: until the caller waits for something itself, nobody makes an access.
+func (m *Media) Rest() { m.order.wait(-1, Access{}) }
+
 // Quiet calls f with no faults, and without counting accesses: for a look from outside.
 func (m *Media) Quiet(f func()) {
-	fault, count := m.fault, m.count
-	m.fault = nil
-	defer func() { m.fault, m.count = fault, count }()
+	m.Rest()
+	fault, count, order, off := m.fault, m.count, m.order, m.off
+	m.fault, m.order, m.off = nil, nil, false
+	defer func() { m.fault, m.count, m.order, m.off = fault, count, order, off }()
 	f()
 }

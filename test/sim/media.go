@@ -9,6 +9,7 @@ package sim
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
@@ -27,7 +28,7 @@ type page struct {
 	sum  uint64
 }
 
-// Media is a set of media that lose their power together. It is not safe for concurrent use.
+// Media is a set of media that lose their power together. It is not safe for concurrent use, unless it has an Order.
 type Media struct {
 	seed   maphash.Seed
 	zero   *page
@@ -36,6 +37,8 @@ type Media struct {
 	log    []Op
 	count  int
 	fault  func(Access) *Fault
+	order  *Order
+	off    bool
 }
 
 // Medium is one of them.
@@ -118,6 +121,25 @@ func (m *Media) state(of func(*Medium) []*page) State {
 	return s
 }
 
+// Use has o decide in which order accesses are made.
+func (m *Media) Use(o *Order) { m.order = o }
+
+// Power switches the access to all media off, so that every one fails and changes nothing, or on again.
+func (m *Media) Power(on bool) { m.off = !on }
+
+var errOff = errors.New("the medium has no power")
+
+// begin waits for the turn of an access, and tells how it fails, if it does.
+func (d *Medium) begin(a Access) *Fault {
+	m := d.owner
+	a.Medium = d.name
+	m.order.wait(d.index, a)
+	if m.off {
+		return &Fault{Err: errOff, Lose: Nothing}
+	}
+	return m.hit(a)
+}
+
 // Media makes media that hold s, with an empty log.
 func (s State) Media() *Media {
 	m := &Media{seed: s.seed, zero: s.zero}
@@ -173,7 +195,7 @@ func (d *Medium) Name() string { return d.name }
 
 // ReadAt reads what was written last, flushed or not.
 func (d *Medium) ReadAt(p []byte, off int64) (int, error) {
-	if f := d.owner.hit(Access{Medium: d.name, Kind: Read, Off: off, Len: len(p)}); f != nil {
+	if f := d.begin(Access{Kind: Read, Off: off, Len: len(p)}); f != nil {
 		n := 0
 		if f.Half {
 			n = d.read(p[:len(p)/2], off)
@@ -197,11 +219,13 @@ func (d *Medium) read(p []byte, off int64) int {
 }
 
 // WriteAt writes. What it wrote is durable after Sync.
-func (d *Medium) WriteAt(p []byte, off int64) (int, error) {
+func (d *Medium) WriteAt(p []byte, off int64) (int, error) { return d.writeAt(p, off, false) }
+
+func (d *Medium) writeAt(p []byte, off int64, zero bool) (int, error) {
 	if off < 0 || off+int64(len(p)) > d.Size() {
 		return 0, fmt.Errorf("write of %d bytes at %d: outside of %s", len(p), off, d.name)
 	}
-	if f := d.owner.hit(Access{Medium: d.name, Kind: Write, Off: off, Len: len(p)}); f != nil {
+	if f := d.begin(Access{Kind: Write, Off: off, Len: len(p), Zero: zero}); f != nil {
 		n := 0
 		if f.Half {
 			n = len(p) / 2 &^ (SectorSize - 1)
@@ -259,9 +283,15 @@ func (d *Medium) Discard(off, n int64) error {
 	return err
 }
 
+// Zero writes zeroes, as a command of the medium would.
+func (d *Medium) Zero(off, n int64) error {
+	_, err := d.writeAt(make([]byte, n), off, true)
+	return err
+}
+
 // Sync makes durable what was written since the last one.
 func (d *Medium) Sync() error {
-	if f := d.owner.hit(Access{Medium: d.name, Kind: Flush}); f != nil {
+	if f := d.begin(Access{Kind: Flush}); f != nil {
 		f.flush(d)
 		return f.Err
 	}
