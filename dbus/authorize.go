@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"sync"
+	"strconv"
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -15,6 +14,7 @@ import (
 // Caller is who asks for something.
 type Caller struct {
 	Name        string // its unique name on the bus
+	User        uint32 // the user that it runs as
 	Interactive bool   // a person may be asked to prove who they are, which can take minutes
 }
 
@@ -24,25 +24,18 @@ type Caller struct {
 type Authorize func(ctx context.Context, caller Caller, action string) error
 
 // ByRule is the rule of a Server that has no other: everybody may query; root and the user whom the service runs as may do the rest; anybody
-// else if polkit says so, where the identifiers of the actions are the bus name, a dot, and the action. Where polkit does not answer, they
+// else if polkit says so, where the identifiers of the actions are the bus name, a dot, and the action. Where polkit does not answer in time, they
 // may not.
 func (s *Server) ByRule(ctx context.Context, caller Caller, action string) error {
-	if action == ActionQuery {
+	if action == ActionQuery || caller.User == 0 || uint64(caller.User) == uint64(os.Geteuid()) {
 		return nil
 	}
 	ss := s.current.Load()
 	if ss == nil {
 		return errors.New("the service is not connected to a bus")
 	}
-	uid, err := ss.uid(ctx, caller.Name)
-	if err != nil {
-		return err
-	}
-	if uid == 0 || uint64(uid) == uint64(os.Geteuid()) {
-		return nil
-	}
 	if err := ss.askPolkit(ctx, caller, Name+"."+action); err != nil {
-		return fmt.Errorf("user %d may not %s: %w", uid, action, err)
+		return fmt.Errorf("user %d may not %s: %w", caller.User, action, err)
 	}
 	return nil
 }
@@ -53,8 +46,11 @@ const (
 	polkitPath         = "/org/freedesktop/PolicyKit1/Authority"
 	polkitAuthority    = polkitName + ".Authority"
 	polkitAllowsPrompt = 1 // AllowUserInteraction
-	// polkitTimeout bounds what involves no person.
+	// maxQuestions bounds the questions that polkit is asked at once: those that wait for a person, and those that do not.
+	maxQuestions = 16
+	// polkitTimeout bounds a question that involves no person, personTimeout one that does. Waiting until it can be asked is part of it.
 	polkitTimeout = 30 * time.Second
+	personTimeout = 2 * time.Minute
 )
 
 // subject is polkit's (sa{sv}).
@@ -63,69 +59,60 @@ type subject struct {
 	Details map[string]godbus.Variant
 }
 
-// askPolkit asks polkit, on a connection of its own: that of the service takes no message but calls. It lets go of the question when ctx ends,
-// as a person's answer would come to nobody.
+// errPolkitLate is why a question ended that polkit did not answer.
+var errPolkitLate = errors.New("no answer in time")
+
+// askPolkit asks polkit, for each user one question at a time. It lets go of the question when ctx ends, as a person's answer would come to nobody.
 func (s *session) askPolkit(ctx context.Context, caller Caller, action string) error {
-	bus, err := connect(ctx, s.address, func(socket *net.UnixConn) (*godbus.Conn, error) { return godbus.DialUnix(socket) })
-	if err != nil {
-		return fmt.Errorf("ask polkit: %w", err)
+	limit, flags, open := polkitTimeout, uint32(0), s.questions
+	if caller.Interactive {
+		limit, flags, open = personTimeout, polkitAllowsPrompt, s.prompts
 	}
-	defer func() { _ = bus.Close() }()
-	const question = "authorisation" // the only one on this connection
-	flags := uint32(polkitAllowsPrompt)
-	if !caller.Interactive {
-		var cancel context.CancelFunc
-		flags = 0
-		ctx, cancel = context.WithTimeout(ctx, polkitTimeout)
-		defer cancel()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errPolkitLate)
+	defer cancel()
+	for _, place := range []chan struct{}{s.questionOf(caller.User), open} {
+		select {
+		case place <- struct{}{}:
+			defer func() { <-place }()
+		case <-ctx.Done():
+			return fmt.Errorf("ask polkit: other questions are open: %w", context.Cause(ctx))
+		}
+	}
+	authorized, challenge, err := s.aside.checkAuthorization(ctx, caller.Name, action, flags)
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask polkit: %w", err)
+	case authorized:
+		return nil
+	case challenge && !caller.Interactive:
+		return fmt.Errorf("polkit wants %s to be authenticated, and the call does not allow for interaction", action)
+	}
+	return fmt.Errorf("polkit does not authorise %s", action)
+}
+
+func (s *session) questionOf(uid uint32) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.accounts.of(uid, s.server.now()).question
+}
+
+// checkAuthorization asks polkit about the connection name.
+func (a *aside) checkAuthorization(ctx context.Context, name, action string, flags uint32) (authorized, challenge bool, err error) {
+	bus, err := a.bus(ctx)
+	if err != nil {
+		return false, false, err
 	}
 	polkit := bus.Object(polkitName, polkitPath)
 	var answer struct {
 		Authorized, Challenge bool
 		Details               map[string]string
 	}
-	who := subject{"system-bus-name", map[string]godbus.Variant{"name": godbus.MakeVariant(caller.Name)}}
+	question := strconv.FormatUint(a.questions.Add(1), 10)
+	who := subject{"system-bus-name", map[string]godbus.Variant{"name": godbus.MakeVariant(name)}}
 	err = polkit.CallWithContext(ctx, polkitAuthority+".CheckAuthorization", 0, who, action, map[string]string{}, flags, question).Store(&answer)
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		polkit.Go(polkitAuthority+".CancelCheckAuthorization", godbus.FlagNoReplyExpected, nil, question)
-		return fmt.Errorf("ask polkit: %w", context.Cause(ctx))
-	case err != nil:
-		return fmt.Errorf("ask polkit: %w", err)
-	case answer.Authorized:
-		return nil
-	case answer.Challenge && !caller.Interactive:
-		return fmt.Errorf("polkit wants %s to be authenticated, and the call does not allow for interaction", action)
+		return false, false, context.Cause(ctx)
 	}
-	return fmt.Errorf("polkit does not authorise %s", action)
-}
-
-// user is the user that a caller runs as, asked for once.
-type user struct {
-	mu    sync.Mutex
-	known bool
-	uid   uint32
-}
-
-// uid asks the bus who a caller is. The answer is kept until it disconnects: a unique name is never given twice.
-func (s *session) uid(ctx context.Context, sender string) (uint32, error) {
-	s.mu.Lock()
-	p := s.peers[sender]
-	s.mu.Unlock()
-	if p == nil {
-		return 0, fmt.Errorf("caller %s has gone", sender)
-	}
-	p.user.mu.Lock()
-	defer p.user.mu.Unlock()
-	if p.user.known {
-		return p.user.uid, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	err := s.conn.BusObject().CallWithContext(ctx, busName+".GetConnectionUnixUser", 0, sender).Store(&p.user.uid)
-	if err != nil {
-		return 0, fmt.Errorf("ask the bus for the user of %s: %w", sender, err)
-	}
-	p.user.known = true
-	return p.user.uid, nil
+	return answer.Authorized, answer.Challenge, err
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	godbus "github.com/godbus/dbus/v5"
 
@@ -61,11 +62,14 @@ func (s *service) as(t *testing.T, c *Client, uid uint32) string {
 	ss := s.server.current.Load()
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	ss.peers[name].user = user{known: true, uid: uid}
+	p := ss.peers[name]
+	p.account.peers--
+	p.account = ss.accounts.of(uid, time.Now())
+	p.account.peers++
 	return name
 }
 
-const stranger = 4711
+const foreigner = 4711
 
 func TestWhoMayDoWhat(t *testing.T) {
 	yes := &authority{answer: func(action string, _ uint32) (bool, bool) { return action == Name+".install", false }}
@@ -80,12 +84,12 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}{
 		{"root", 0, ActionInstall, nil, false, ""},
 		{"the user of the service", uint32(os.Geteuid()), ActionInstall, nil, false, ""},
-		{"another user, without polkit", stranger, ActionInstall, nil, false, "org.freedesktop.PolicyKit1"},
-		{"another user who queries", stranger, ActionQuery, nil, false, ""},
-		{"another user who is allowed", stranger, ActionInstall, yes, false, ""},
-		{"another user who is not", stranger, ActionAccept, yes, true, "does not authorise org.fwuab.FirmwareUpdate1.accept"},
-		{"another user, and nobody can be asked", stranger, ActionAccept, password, false, "does not allow for interaction"},
-		{"another user who knows a password", stranger, ActionAccept, password, true, ""},
+		{"another user, without polkit", foreigner, ActionInstall, nil, false, "org.freedesktop.PolicyKit1"},
+		{"another user who queries", foreigner, ActionQuery, nil, false, ""},
+		{"another user who is allowed", foreigner, ActionInstall, yes, false, ""},
+		{"another user who is not", foreigner, ActionAccept, yes, true, "does not authorise org.fwuab.FirmwareUpdate1.accept"},
+		{"another user, and nobody can be asked", foreigner, ActionAccept, password, false, "does not allow for interaction"},
+		{"another user who knows a password", foreigner, ActionAccept, password, true, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -94,7 +98,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 				s.authority(t, test.polkit)
 			}
 			name := s.as(t, s.client(t), test.uid)
-			err := s.server.ByRule(t.Context(), Caller{name, test.prompt}, test.action)
+			err := s.server.ByRule(t.Context(), Caller{name, test.uid, test.prompt}, test.action)
 			if test.why == "" && err != nil || test.why != "" && (err == nil || !strings.Contains(err.Error(), test.why)) {
 				t.Errorf("got %v, want %q", err, test.why)
 			}
@@ -118,7 +122,7 @@ func TestInteractionOnlyWhereTheCallAllowsIt(t *testing.T) {
 	s := serve(t, Options{})
 	s.authority(t, &authority{answer: func(_ string, f uint32) (bool, bool) { flags <- f; return true, false }})
 	c := s.client(t)
-	s.as(t, c, stranger)
+	s.as(t, c, foreigner)
 	for sent, want := range map[godbus.Flags]uint32{0: 0, godbus.FlagAllowInteractiveAuthorization: polkitAllowsPrompt} {
 		if call := <-sendAccept(c, sent).Done; call.Err != nil {
 			t.Error(call.Err)
@@ -142,7 +146,7 @@ func TestQuestionEndsWithTheServiceAndWithTheCaller(t *testing.T) {
 			a := &authority{answer: func(string, uint32) (bool, bool) { asked <- struct{}{}; <-hold; return true, false }}
 			s.authority(t, a)
 			c := s.client(t)
-			s.as(t, c, stranger)
+			s.as(t, c, foreigner)
 			call := sendAccept(c, godbus.FlagAllowInteractiveAuthorization)
 			<-asked
 			end(s, c)
@@ -168,13 +172,13 @@ func TestCallerWhoHasGoneMayNothing(t *testing.T) {
 	c := s.client(t)
 	ss := s.server.current.Load()
 	name := c.conn.Names()[0]
-	s.as(t, c, stranger)
+	s.as(t, c, foreigner)
 	if err := c.Accept(t.Context()); !errors.Is(err, fwu.NotPermitted) {
 		t.Errorf("another user accepts: %v", err)
 	}
 	_ = c.Close()
 	eventually(t, "the caller is forgotten", func() bool { ss.mu.Lock(); defer ss.mu.Unlock(); return len(ss.peers) == 0 })
-	if err := s.server.ByRule(context.Background(), Caller{Name: name}, ActionInstall); err == nil {
+	if err := s.server.ByRule(context.Background(), Caller{Name: name, User: foreigner}, ActionInstall); err == nil {
 		t.Error("a caller who has gone may install")
 	}
 }

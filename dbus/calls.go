@@ -20,6 +20,7 @@ type request struct {
 	object *object
 	method method
 	peer   *peer
+	pool   pool // guarded by session.mu
 	args   cursor
 }
 

@@ -1,7 +1,7 @@
 package dbus
 
 import (
-	"context"
+	"errors"
 	"strings"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -9,23 +9,29 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// What may be pending: calls of one caller, calls of all, bytes of all. More is refused; the memory of the service is bounded by it.
-const (
-	maxPendingOfPeer = 128
-	maxPending       = 1024
-	maxPendingBytes  = 64 << 20
-)
-
-// arrive takes a call from the socket. It runs in the goroutine that reads, so it neither waits nor works: it finds out what the call is
-// for, gives it its place, and leaves it to a goroutine of its own.
+// arrive takes a call from the socket. It runs in the goroutine that reads, so it does not work, and waits for nothing but the bus, once for each caller: it finds out who calls and
+// for what, gives the call its place, and leaves it to a goroutine of its own.
 func (s *session) arrive(m *message) {
+	p, err := s.caller(m.sender)
+	if err != nil {
+		m.close()
+		if !errors.Is(err, errNobody) {
+			s.send(answerTo(m, nil, refuse("Failed", "%s: %v", m.member, err)))
+		}
+		return
+	}
+	if !s.hears(p) {
+		m.close()
+		return
+	}
 	r, err := s.recognise(m)
 	if err == nil {
+		r.peer = p
 		err = s.admit(r)
 	}
 	if err != nil {
 		m.close()
-		s.reply(m, nil, err)
+		s.reply(p, m, nil, err)
 		return
 	}
 	leaveAuth := func() {}
@@ -38,7 +44,7 @@ func (s *session) arrive(m *message) {
 		defer m.close()
 		results, err := s.serve(r, turn, leaveAuth)
 		m.close()
-		s.reply(m, results, err)
+		s.reply(p, m, results, err)
 	}()
 }
 
@@ -93,10 +99,25 @@ func (s *session) serve(r *request, authTurn <-chan struct{}, leaveAuth func()) 
 	return r.method.call(ctx, r)
 }
 
-// reply answers a call whose caller wants to know. There is nobody to tell if that fails.
-func (s *session) reply(m *message, results []any, err error) {
+// reply answers a caller who wants to know.
+func (s *session) reply(p *peer, m *message, results []any, err error) {
+	if answer := answerTo(m, results, err); answer != nil {
+		s.spend(p, answer)
+		s.send(answer)
+	}
+}
+
+// send sends an answer. There is nobody to tell if that fails.
+func (s *session) send(answer *godbus.Message) {
+	if answer != nil {
+		s.conn.Send(answer, nil)
+	}
+}
+
+// answerTo makes the answer to a call, nil if the caller wants none.
+func answerTo(m *message, results []any, err error) *godbus.Message {
 	if !m.wantsReply() {
-		return
+		return nil
 	}
 	answer := &godbus.Message{Type: godbus.TypeMethodReply, Headers: map[godbus.HeaderField]godbus.Variant{
 		godbus.FieldReplySerial: godbus.MakeVariant(m.serial),
@@ -114,43 +135,7 @@ func (s *session) reply(m *message, results []any, err error) {
 		answer.Headers[godbus.FieldSignature] = godbus.MakeVariant(godbus.SignatureOf(results...))
 		answer.Body = results
 	}
-	s.conn.Send(answer, nil)
-}
-
-// admit counts a call in, unless there are too many.
-func (s *session) admit(r *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopping && r.method.ordered {
-		return refuse("ServiceUnknown", "%s: %v; nothing was done", r.member, errStopping)
-	}
-	p := s.peers[r.sender]
-	if p == nil {
-		p = newPeer(s.bulk)
-		s.peers[r.sender] = p
-	}
-	if p.pending >= maxPendingOfPeer || s.pending >= maxPending || s.bytes+len(r.data) > maxPendingBytes {
-		return refuse("LimitsExceeded", "%s: too many calls are pending", r.member)
-	}
-	r.peer = p
-	p.pending++
-	s.pending++
-	s.bytes += len(r.data)
-	s.idle.Stop()
-	return nil
-}
-
-// dismiss counts a call out.
-func (s *session) dismiss(r *request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r.peer.pending--
-	s.pending--
-	s.bytes -= len(r.data)
-	s.rest()
-	if s.pending == 0 {
-		s.empty.Broadcast()
-	}
+	return answer
 }
 
 // rest begins a new period of idleness. The caller holds mu.
@@ -192,37 +177,13 @@ func (s *session) authorize(r *request) error {
 	if ask == nil {
 		ask = s.server.ByRule
 	}
-	err := ask(r.peer.bulk, Caller{r.sender, r.flags&godbus.FlagAllowInteractiveAuthorization != 0}, r.method.action)
+	caller := Caller{Name: r.sender, User: r.peer.account.uid, Interactive: r.flags&godbus.FlagAllowInteractiveAuthorization != 0}
+	err := ask(r.peer.bulk, caller, r.method.action)
 	switch {
 	case err == nil:
-		return nil
+		return s.authorised(r)
 	case s.isStopping(): // which ends questions to people
 		return refuse("ServiceUnknown", "%s: %v; nothing was done", r.member, errStopping)
 	}
 	return refuse("AccessDenied", "%s: %v", r.member, err)
-}
-
-// peer is what is known of a caller as long as it is connected to the bus.
-type peer struct {
-	bulk    context.Context // of its WriteFile
-	vanish  context.CancelCauseFunc
-	pending int // guarded by session.mu
-	user    user
-}
-
-func newPeer(ctx context.Context) *peer {
-	p := new(peer)
-	p.bulk, p.vanish = context.WithCancelCause(ctx)
-	return p
-}
-
-// vanished forgets a caller, and ends what would read from it.
-func (s *session) vanished(name string) {
-	s.mu.Lock()
-	p := s.peers[name]
-	delete(s.peers, name)
-	s.mu.Unlock()
-	if p != nil {
-		p.vanish(errVanished)
-	}
 }

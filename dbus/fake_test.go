@@ -17,7 +17,16 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if address := os.Getenv(muteVariable); address != "" {
+		if err := muteMain(address); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fake is a Firmware in memory: it records calls, does what a test tells it to, and has locks as the real one.
 type fake struct {
@@ -327,7 +336,12 @@ func (s *service) raw(t *testing.T) *godbus.Conn {
 // eventually waits for a condition that another goroutine or process makes true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	eventuallyIn(t, 10*time.Second, what, ok)
+}
+
+func eventuallyIn(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}

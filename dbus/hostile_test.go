@@ -283,15 +283,25 @@ type crafted struct {
 
 func (s *service) crafted(t *testing.T) *crafted {
 	t.Helper()
+	return s.craftedBy(t, func(connect func() error) error { return connect() })
+}
+
+// craftedBy is a crafted connection that is made by whoever runs the function that is passed to as.
+func (s *service) craftedBy(t *testing.T, as func(func() error) error) *crafted {
+	t.Helper()
 	c := &crafted{serial: craftedSerial, answers: make(chan string, many)}
-	conn, err := connect(t.Context(), s.address, func(socket *net.UnixConn) (*godbus.Conn, error) {
-		c.socket = socket
-		return godbus.DialUnix(socket, godbus.WithIncomingInterceptor(func(m *godbus.Message) {
-			if n, _ := m.Headers[godbus.FieldReplySerial].Value().(uint32); n > craftedSerial {
-				name, _ := m.Headers[godbus.FieldErrorName].Value().(string)
-				c.answers <- name
-			}
-		}))
+	var conn *godbus.Conn
+	err := as(func() (err error) {
+		conn, err = connect(t.Context(), s.address, func(socket *net.UnixConn) (*godbus.Conn, error) {
+			c.socket = socket
+			return godbus.DialUnix(socket, godbus.WithIncomingInterceptor(func(m *godbus.Message) {
+				if n, _ := m.Headers[godbus.FieldReplySerial].Value().(uint32); n > craftedSerial {
+					name, _ := m.Headers[godbus.FieldErrorName].Value().(string)
+					c.answers <- name
+				}
+			}))
+		})
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -403,14 +413,15 @@ func TestBlocksThatWaitAreBounded(t *testing.T) {
 	release := s.hold()
 	c, other := s.crafted(t), s.known(t)
 	body := encoded(uint64(0), make([]byte, fwu.MaxWriteSize))
-	const sent = maxPendingBytes/fwu.MaxWriteSize + 10
+	limit := limitsOfRoot()[working].bytes
+	sent := limit/fwu.MaxWriteSize + 10
 	s.steady(t, func() {
 		finish := other.Object(Name, componentFolder+"/0").Go(ComponentInterface+".Finish", 0, make(chan *godbus.Call, 1), options())
 		s.began(t)
 		for range sent {
 			c.send(t, godbus.TypeMethodCall, 0, map[godbus.HeaderField]any{godbus.FieldMember: "Write"}, "tay", body)
 		}
-		taken := maxPendingBytes / len(body)
+		taken := limit / len(body)
 		for range sent - taken {
 			if answer := <-c.answers; answer != busErrorPrefix+"LimitsExceeded" {
 				t.Fatalf("answered while Finish runs: %q", answer)
@@ -506,7 +517,7 @@ func TestTenThousandCallsAtOnce(t *testing.T) {
 		for range many {
 			c.send(t, godbus.TypeMethodCall, 0, nil, "thta{sv}", encoded(uint64(0), uint32(0), uint64(0), nil), fd)
 		}
-		for range many - maxPendingOfPeer {
+		for range many - maxCallsOfPeer {
 			if answer := <-c.answers; answer != busErrorPrefix+"LimitsExceeded" {
 				t.Fatalf("answered while Finish runs: %q", answer)
 			}
@@ -516,7 +527,7 @@ func TestTenThousandCallsAtOnce(t *testing.T) {
 			t.Error(err)
 		}
 		release()
-		for range maxPendingOfPeer {
+		for range maxCallsOfPeer {
 			s.began(t)
 			if answer := <-c.answers; answer != "" {
 				t.Errorf("answered %q", answer)

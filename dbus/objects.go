@@ -61,7 +61,7 @@ const doctype = `<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introsp
  "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
 `
 
-// describe is the introspection data of one object (D-Bus Specification, "Introspection Data Format"): of its interfaces what the contract says, comments included.
+// describe is the introspection data of one object (D-Bus Specification, "Introspection Data Format"): of its interfaces what the contract says, without its comments: whoever wants them has the file.
 func (o *object) describe() string {
 	var text strings.Builder
 	text.WriteString(doctype + "<node>\n")
@@ -81,8 +81,26 @@ func described(name string) string {
 	for _, text := range []string{contract, standardInterfaces} {
 		if _, rest, ok := strings.Cut(text, fmt.Sprintf("<interface name=%q>\n", name)); ok {
 			body, _, _ := strings.Cut(rest, end)
-			return fmt.Sprintf("  <interface name=%q>\n%s%s", name, body, end)
+			return fmt.Sprintf("  <interface name=%q>\n%s%s", name, withoutComments(body), end)
 		}
 	}
 	return ""
+}
+
+// withoutComments removes XML comments, and the lines that held nothing else.
+func withoutComments(text string) string {
+	var out strings.Builder
+	for {
+		before, rest, found := strings.Cut(text, "<!--")
+		if !found {
+			out.WriteString(before)
+			return out.String()
+		}
+		_, text, _ = strings.Cut(rest, "-->")
+		start := strings.LastIndexByte(before, '\n') + 1
+		if strings.TrimSpace(before[start:]) == "" && strings.HasPrefix(text, "\n") {
+			before, text = before[:start], text[1:]
+		}
+		out.WriteString(before)
+	}
 }

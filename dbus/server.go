@@ -60,19 +60,50 @@ var (
 )
 
 // Serve connects to the bus at address ("system", "session", or an address as in the D-Bus Specification), takes the name, and serves f
-// until ctx ends or the service is idle (nil), or the connection is lost. One Serve runs at a time.
+// until ctx ends or the service is idle (nil), or there is no bus any more. One Serve runs at a time.
 //
 // When it has been idle for long enough it gives up the name first and then serves what had still come in. When ctx ends, it refuses new
 // calls that are not queries, ends every WriteFile, which can be continued, and waits for every other operation; it keeps the name until
-// then, so that no second service is started while this one works. When the connection is lost it does the same. No goroutine is left
-// behind.
+// then, so that no second service is started while this one works. When the connection is lost, or the bus takes nothing from it for
+// writeTimeout, it does the same and connects again. No goroutine is left behind.
 func (s *Server) Serve(ctx context.Context, address string, f Firmware) error {
-	ss := newSession(ctx, s, f)
-	ss.address = address
+	ready := sync.OnceFunc(func() {
+		if s.options.Ready != nil {
+			s.options.Ready()
+		}
+	})
+	err := s.serve(ctx, address, f, ready)
+	for errors.Is(err, errLost) && pause(ctx) {
+		again := s.serve(ctx, address, f, ready)
+		if again != nil && !errors.Is(again, errLost) {
+			return errors.Join(err, again)
+		}
+		err = again
+	}
+	return err
+}
+
+// pause keeps a bus that throws us out at once from being asked without end. It returns false if ctx ends.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(100 * time.Millisecond):
+		return true
+	}
+}
+
+// serve serves on one connection.
+func (s *Server) serve(ctx context.Context, address string, f Firmware, ready func()) error {
+	ss := newSession(ctx, s, address, f)
 	if !s.current.CompareAndSwap(nil, ss) {
 		return errors.New("serve: already serving")
 	}
 	defer s.current.Store(nil)
+	defer ss.aside.close()
+	if _, err := ss.aside.bus(ctx); err != nil {
+		return err
+	}
 	if _, err := connect(ctx, address, ss.open); err != nil {
 		return err
 	}
@@ -82,16 +113,13 @@ func (s *Server) Serve(ctx context.Context, address string, f Firmware) error {
 	if err := ss.announce(ctx); err != nil {
 		return err
 	}
-	if s.options.Ready != nil {
-		s.options.Ready()
-	}
+	ready()
 	return ss.run(ctx, address)
 }
 
 // session is one connection to a bus.
 type session struct {
 	server     *Server
-	address    string
 	firmware   Firmware
 	components []fwu.ComponentInfo
 	tree       tree
@@ -107,17 +135,24 @@ type session struct {
 	emitter emitter
 	emits   sync.WaitGroup
 
+	aside     *aside
+	questions chan struct{} // holds as many as polkit may be asked at once
+	prompts   chan struct{} // the same, of those that wait for a person
+
 	mu       sync.Mutex // of what follows
 	stopping bool
 	empty    sync.Cond // signalled when pending becomes 0
 	peers    map[string]*peer
+	accounts accounts
 	pending  int
-	bytes    int
 	idle     *time.Timer
 }
 
-func newSession(ctx context.Context, s *Server, f Firmware) *session {
-	ss := &session{server: s, firmware: f, components: f.Components(), peers: map[string]*peer{}}
+func newSession(ctx context.Context, s *Server, address string, f Firmware) *session {
+	ss := &session{
+		server: s, firmware: f, components: f.Components(), peers: map[string]*peer{}, accounts: newAccounts(),
+		aside: &aside{address: address}, questions: make(chan struct{}, maxQuestions), prompts: make(chan struct{}, maxQuestions),
+	}
 	ss.empty.L = &ss.mu
 	ss.tree = newTree(ss.components)
 	ss.work = context.WithoutCancel(ctx)

@@ -504,7 +504,7 @@ func TestServiceThatIsAskedToStayStays(t *testing.T) {
 }
 
 func TestServiceDoesNotLeaveACallThatJustCame(t *testing.T) {
-	ss := newSession(t.Context(), New(Options{Idle: time.Hour}), newFake())
+	ss := newSession(t.Context(), New(Options{Idle: time.Hour}), "", newFake())
 	if ss.pending = 1; ss.leave() {
 		t.Error("leaves while a call is pending")
 	}

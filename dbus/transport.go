@@ -68,6 +68,7 @@ func closeAll(fds []int) {
 type transport struct {
 	*net.UnixConn
 	deliver func(*message)
+	replies bool          // the library gets to see the answers of others than the bus, too
 	ended   chan struct{} // closed when the reader found the end of the connection
 	endOnce sync.Once
 	begun   bool   // authentication is over
@@ -81,7 +82,10 @@ func newTransport(conn *net.UnixConn, deliver func(*message)) *transport {
 	return &transport{UnixConn: conn, deliver: deliver, ended: make(chan struct{}), oob: make([]byte, unix.CmsgSpace(253*4))}
 }
 
-// Write passes on what the library writes. The library negotiates descriptors only with its own transport, so it is done here, where its
+// writeTimeout is how long the bus may take nothing from us. It stops reading from a sender when callers leave too much unread.
+const writeTimeout = 5 * time.Second
+
+// Write passes on what the library writes. A message that was sent in part ends the connection. The library negotiates descriptors only with its own transport, so it is done here, where its
 // last line of the authentication passes.
 func (t *transport) Write(p []byte) (int, error) {
 	if !t.begun && string(p) == "BEGIN\r\n" {
@@ -90,7 +94,15 @@ func (t *transport) Write(p []byte) (int, error) {
 		}
 		t.begun = true
 	}
-	return t.UnixConn.Write(p)
+	err := t.SetWriteDeadline(time.Now().Add(writeTimeout))
+	n := 0
+	if err == nil {
+		n, err = t.UnixConn.Write(p)
+	}
+	if err != nil {
+		_ = t.Close() // the reader finds that out
+	}
+	return n, err
 }
 
 func (t *transport) negotiate() error {
@@ -165,7 +177,7 @@ func (t *transport) next() error {
 		m := &message{fixed: f, header: h, data: body, descriptors: t.fds}
 		t.fds = nil
 		t.deliver(m)
-	case h.sender == busName && f.body <= maxBody:
+	case f.body <= maxBody && (h.sender == busName || t.replies && (f.kind == godbus.TypeMethodReply || f.kind == godbus.TypeError)):
 		t.left = append(append(head, rest...), body...)
 	}
 	return nil

@@ -48,8 +48,13 @@ func Start(ctx context.Context, dir string) (address string, stop func() error, 
 	if len(socket) > maxSocketPath {
 		return "", nil, fmt.Errorf("start a bus: path of socket %s is longer than %d bytes", socket, maxSocketPath)
 	}
+	return start(ctx, dir, fmt.Appendf(nil, config, godbus.EscapeBusAddressValue(socket)))
+}
+
+// start runs a bus with a configuration, whose file lies in dir.
+func start(ctx context.Context, dir string, config []byte) (address string, stop func() error, err error) {
 	file := filepath.Join(dir, "bus.conf")
-	if err := os.WriteFile(file, fmt.Appendf(nil, config, godbus.EscapeBusAddressValue(socket)), 0o600); err != nil {
+	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return "", nil, fmt.Errorf("start a bus: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -107,6 +112,11 @@ type TB interface {
 // ForTest runs a bus for the length of a test and returns its address. Without dbus-daemon it skips the test, unless FWUAB_TEST_ALL is set.
 func ForTest(t TB) string {
 	t.Helper()
+	return forTest(t, Start)
+}
+
+func forTest(t TB, start func(ctx context.Context, dir string) (string, func() error, error)) string {
+	t.Helper()
 	if _, err := exec.LookPath("dbus-daemon"); err != nil {
 		if os.Getenv("FWUAB_TEST_ALL") == "" {
 			t.Skipf("needs dbus-daemon: %v", err)
@@ -118,7 +128,7 @@ func ForTest(t TB) string {
 	if err != nil {
 		t.Fatalf("make a folder for a bus: %v", err)
 	}
-	address, stop, err := Start(context.Background(), dir)
+	address, stop, err := start(context.Background(), dir)
 	if err != nil {
 		_ = os.RemoveAll(dir)
 		t.Fatalf("%v", err)
