@@ -69,6 +69,7 @@ func newBootChecker(g *globals, log *slog.Logger) *bootChecker {
 		},
 		Evidence:  b.onTrial,
 		Reset:     systemd.TheInit().Reset,
+		Deadline:  b.m.cfg.BootCheck.Deadline,
 		SinceBoot: bootcheck.SinceBoot,
 		Log:       log,
 	}

@@ -1,6 +1,7 @@
 package bootcheck
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type Trial struct {
 	Evidence func(ctx context.Context) (bool, error)
 	// Reset reboots without the help of the service. It returns only if that did not work.
 	Reset func(ctx context.Context) error
+	// Deadline is the time since boot until which trouble with the service is waited out.
+	Deadline time.Duration
 	// SinceBoot is the time since the kernel started, with that of suspension.
 	SinceBoot func() (time.Duration, error)
 	Log       *slog.Logger
@@ -44,8 +47,11 @@ type Trial struct {
 const (
 	callTimeout   = 30 * time.Second // the answer of the service; its start is part of it
 	watchInterval = 5 * time.Second
-	downTimeout   = 10 * time.Minute // from the request for a reboot to the end of this process
-	unitInterval  = 500 * time.Millisecond
+	retryInterval = 5 * time.Second
+	// verdictPatience is how long the service is tried before a system that failed a check is reset without it.
+	verdictPatience = time.Minute
+	downTimeout     = 10 * time.Minute // from the request for a reboot to the end of this process
+	unitInterval    = 500 * time.Millisecond
 )
 
 // SinceBoot reads CLOCK_BOOTTIME (clock_gettime(2)).
@@ -94,35 +100,116 @@ func (t Trial) call(ctx context.Context, f func(ctx context.Context, s Service, 
 	})
 }
 
-// On tells whether the system waits to be accepted. Where the service cannot be reached, the evidence decides.
-func (t Trial) On(ctx context.Context) (bool, error) {
-	on := false
-	err := t.call(ctx, func(_ context.Context, _ Service, st fwu.State) error {
-		on = st == fwu.Trial
-		return nil
-	})
-	if err == nil {
-		return on, nil
+// errTrouble is wrapped by errors that say nothing of the system: the service is busy, refuses, cannot be reached, or is degraded. Trouble is no verdict; it is waited out.
+var errTrouble = errors.New("trouble with the update service, which says nothing of the system")
+
+func trouble(err error) error { return fmt.Errorf("%w: %w", errTrouble, err) }
+
+// persist repeats f while it ends in trouble, until the time since boot is until.
+func (t Trial) persist(ctx context.Context, until time.Duration, f func(context.Context) error) error {
+	said := ""
+	for {
+		err := f(ctx)
+		if !errors.Is(err, errTrouble) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		now, clockErr := t.SinceBoot()
+		if clockErr != nil {
+			return errors.Join(err, clockErr)
+		}
+		if now >= until {
+			return err
+		}
+		if text := err.Error(); text != said {
+			t.Log.Warn("trying again", "left", (until - now).Round(time.Second), "err", err)
+			said = text
+		}
+		if err := wait(ctx, min(retryInterval, until-now)); err != nil {
+			return err
+		}
 	}
-	t.Log.Warn("the update service cannot be asked", "err", err)
-	return t.Evidence(ctx)
 }
 
-// GiveUp rejects the running system and reboots into the previous one: through the service, else by a reset, which does the same as nothing but an accepted system is started
-// twice. It returns nil if a reboot was asked for, or if there is no trial.
+// ask asks the service for the state of the bank. What a degraded service does not know it answers with READY, so only TRIAL and REJECTED are believed then.
+func (t Trial) ask(ctx context.Context) (fwu.State, error) {
+	found := fwu.Ready
+	err := t.call(ctx, func(_ context.Context, s Service, st fwu.State) error {
+		found = st
+		return believable(s, st)
+	})
+	if err != nil {
+		return fwu.Ready, trouble(err)
+	}
+	return found, nil
+}
+
+func believable(s Service, st fwu.State) error {
+	if st == fwu.Trial || st == fwu.Rejected {
+		return nil
+	}
+	if reasons := s.System().Degraded; len(reasons) > 0 {
+		return fmt.Errorf("the service is degraded: %v", reasons)
+	}
+	return nil
+}
+
+// On tells whether the system waits to be accepted. Where the service is in trouble, the evidence decides; where there is none either, both are asked again until the deadline.
+func (t Trial) On(ctx context.Context) (bool, error) {
+	on := false
+	err := t.persist(ctx, t.Deadline, func(ctx context.Context) error {
+		st, err := t.ask(ctx)
+		if err == nil {
+			on = st == fwu.Trial
+			return nil
+		}
+		var unknown error
+		if on, unknown = t.Evidence(ctx); unknown != nil {
+			return errors.Join(err, unknown)
+		}
+		t.Log.Warn("the update service cannot be asked", "err", err)
+		return nil
+	})
+	return on, err
+}
+
+// GiveUp rejects the running system and reboots into the previous one: through the service; where that is in trouble for longer than verdictPatience, by a reset, which does the
+// same as nothing but an accepted system is started twice. It returns nil if a reboot was asked for, or if there is no trial.
 func (t Trial) GiveUp(ctx context.Context, why fwu.Rejection) error {
-	_, err := t.giveUp(ctx, why)
+	now, err := t.SinceBoot()
+	if err != nil {
+		return err
+	}
+	_, err = t.giveUp(ctx, why, min(now+verdictPatience, max(now, t.Deadline)))
 	return err
 }
 
-// giveUp tells whether a reboot was asked for.
-func (t Trial) giveUp(ctx context.Context, why fwu.Rejection) (asked bool, err error) {
+// giveUp tells whether a reboot was asked for. It waits trouble out until the time since boot is until.
+func (t Trial) giveUp(ctx context.Context, why fwu.Rejection, until time.Duration) (asked bool, err error) {
 	why.Text = oneLine(why.Text)
 	t.Log.Error("giving the new system up", "reason", why.Reason, "text", why.Text)
-	err = t.call(ctx, func(ctx context.Context, s Service, st fwu.State) error {
+	err = t.persist(ctx, until, func(ctx context.Context) error { return t.rejectOnce(ctx, why) })
+	switch {
+	case errors.Is(err, errNoTrial):
+		t.Log.Info("nothing to give up: the system is not on trial")
+		return false, nil
+	case err == nil:
+		return true, nil
+	case !errors.Is(err, errTrouble):
+		return false, err
+	}
+	t.Log.Error("the update service could not do it", "err", err)
+	return false, t.reset(ctx)
+}
+
+// rejectOnce rejects the running system through the service, and asks for the reboot.
+func (t Trial) rejectOnce(ctx context.Context, why fwu.Rejection) error {
+	err := t.call(ctx, func(ctx context.Context, s Service, st fwu.State) error {
 		switch {
 		case st != fwu.Trial && st != fwu.Rejected:
-			return errNoTrial
+			return cmp.Or(believable(s, st), errNoTrial)
 		case slices.Contains(s.System().Degraded, fwu.ReasonRollbackFailed):
 			return errStuck
 		case st == fwu.Trial:
@@ -132,15 +219,13 @@ func (t Trial) giveUp(ctx context.Context, why fwu.Rejection) (asked bool, err e
 		}
 		return s.RequestReboot(ctx)
 	})
-	switch {
-	case errors.Is(err, errNoTrial):
-		t.Log.Info("nothing to give up: the system is not on trial")
-		return false, nil
-	case err == nil, errors.Is(err, errStuck):
-		return err == nil, err
+	if err == nil || errors.Is(err, errNoTrial) || errors.Is(err, errStuck) {
+		return err
 	}
-	t.Log.Error("the update service could not do it", "err", err)
-	return false, t.reset(ctx)
+	if on, unknown := t.Evidence(ctx); unknown == nil && !on {
+		return errNoTrial
+	}
+	return trouble(err)
 }
 
 // reset leaves a system that is on trial by evidence.
@@ -157,17 +242,10 @@ func (t Trial) reset(ctx context.Context) error {
 	return t.Reset(ctx)
 }
 
-// Accept accepts the running system if it is on trial and none of the units has failed. It waits for units that are still starting.
+// Accept accepts the running system if it is on trial and none of the units has failed. It waits for units that are still starting. Trouble with the service is waited out until the
+// deadline: only a unit that failed is a reason to give the system up here.
 func (t Trial) Accept(ctx context.Context, units []string, states func(ctx context.Context, names ...string) ([]systemd.Unit, error)) error {
-	err := t.call(ctx, func(_ context.Context, _ Service, st fwu.State) error {
-		if st != fwu.Trial {
-			return errNoTrial
-		}
-		return nil
-	})
-	if err == nil {
-		err = t.acceptWith(ctx, units, states)
-	}
+	err := t.persist(ctx, t.Deadline, func(ctx context.Context) error { return t.acceptOnce(ctx, units, states) })
 	if errors.Is(err, errNoTrial) {
 		t.Log.Info("nothing to accept: the system is not on trial")
 		return nil
@@ -175,13 +253,25 @@ func (t Trial) Accept(ctx context.Context, units []string, states func(ctx conte
 	return err
 }
 
-func (t Trial) acceptWith(ctx context.Context, units []string, states func(ctx context.Context, names ...string) ([]systemd.Unit, error)) error {
-	if err := settled(ctx, units, states); err != nil {
-		return errors.Join(err, t.GiveUp(ctx, fwu.Rejection{Reason: fwu.ReasonTrialCheck, Text: err.Error()}))
-	}
-	return t.call(ctx, func(ctx context.Context, s Service, st fwu.State) error {
-		if st != fwu.Trial { // a client was faster
+func (t Trial) acceptOnce(ctx context.Context, units []string, states func(ctx context.Context, names ...string) ([]systemd.Unit, error)) error {
+	st, err := t.ask(ctx)
+	if err != nil {
+		if on, unknown := t.Evidence(ctx); unknown == nil && !on {
 			return errNoTrial
+		}
+		return err
+	}
+	if st != fwu.Trial {
+		return errNoTrial
+	}
+	if err := settled(ctx, units, states); errors.Is(err, errUnit) {
+		return errors.Join(err, t.GiveUp(ctx, fwu.Rejection{Reason: fwu.ReasonTrialCheck, Text: err.Error()}))
+	} else if err != nil {
+		return trouble(err)
+	}
+	err = t.call(ctx, func(ctx context.Context, s Service, st fwu.State) error {
+		if st != fwu.Trial { // a client was faster
+			return cmp.Or(believable(s, st), errNoTrial)
 		}
 		if err := s.Accept(ctx); err != nil {
 			return err
@@ -189,9 +279,16 @@ func (t Trial) acceptWith(ctx context.Context, units []string, states func(ctx c
 		t.Log.Info("the new system is accepted")
 		return nil
 	})
+	if err != nil && !errors.Is(err, errNoTrial) {
+		return trouble(err)
+	}
+	return err
 }
 
-// settled waits until none of the units is starting, and returns an error if one has failed or is not there.
+// errUnit is wrapped by errors of units that stand in the way of an acceptance.
+var errUnit = errors.New("unit")
+
+// settled waits until none of the units is starting. The error wraps errUnit if one has failed or is not there; any other says that units could not be asked for.
 func settled(ctx context.Context, names []string, states func(ctx context.Context, names ...string) ([]systemd.Unit, error)) error {
 	if len(names) == 0 {
 		return nil
@@ -205,9 +302,9 @@ func settled(ctx context.Context, names []string, states func(ctx context.Contex
 		for _, u := range units {
 			switch {
 			case u.Load == "not-found", u.Load == "error", u.Load == "bad-setting":
-				return fmt.Errorf("unit %s cannot be loaded: %s", u.Name, u.Load)
+				return fmt.Errorf("%w %s cannot be loaded: %s", errUnit, u.Name, u.Load)
 			case u.Active == "failed":
-				return fmt.Errorf("unit %s has failed", u.Name)
+				return fmt.Errorf("%w %s has failed", errUnit, u.Name)
 			case u.Busy, u.Active == "activating", u.Active == "reloading", u.Active == "deactivating":
 				waiting = true
 			}
@@ -284,7 +381,7 @@ func (t Trial) Watch(ctx context.Context, deadline time.Duration) error {
 			return nil // it was stopped
 		}
 	}
-	asked, err := t.giveUp(ctx, fwu.Rejection{Reason: fwu.ReasonTrialDeadline, Text: fmt.Sprintf("not accepted within %v of its boot", deadline)})
+	asked, err := t.giveUp(ctx, fwu.Rejection{Reason: fwu.ReasonTrialDeadline, Text: fmt.Sprintf("not accepted within %v of its boot", deadline)}, 0)
 	if err != nil || !asked {
 		return err
 	}

@@ -21,6 +21,7 @@ type world struct {
 	state    fwu.State // of the bank member
 	degraded []fwu.Reason
 	call     error // the service cannot be reached
+	mute     bool  // the service does not answer
 	fails    map[string]error
 	evidence bool
 	noTrace  error
@@ -48,8 +49,11 @@ func (w *world) Query(_ context.Context, id fwu.ID) (fwu.Info, error) {
 }
 
 func (w *world) Accept(context.Context) error {
-	w.state = fwu.Updated
-	return w.note("accept")
+	err := w.note("accept")
+	if err == nil {
+		w.state = fwu.Updated
+	}
+	return err
 }
 
 func (w *world) Reject(_ context.Context, why fwu.Rejection) (fwu.Status, error) {
@@ -65,6 +69,10 @@ func (w *world) trial() Trial {
 		Call: func(ctx context.Context, f func(Service) error) error {
 			if w.call != nil {
 				return w.call
+			}
+			if w.mute {
+				<-ctx.Done()
+				return context.Cause(ctx)
 			}
 			return f(w)
 		},
