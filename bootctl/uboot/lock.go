@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,8 +26,9 @@ func lockFiles() []string {
 	return []string{"/run/fw_printenv.lock", "/var/lock/fw_printenv.lock"}
 }
 
-// lock takes both locks and returns what gives them up. A lock whose directory does not exist or cannot be written is left out: no tool can take it either.
-// So is what is no regular file: no tool makes it that way, and anybody can, where all may write.
+// lock takes both locks and returns what gives them up. A lock file counts if only root's tools can hold it: it belongs to root, and nobody else can open it. One that belongs to
+// another user is left out at once, as any program may hold it for ever; one of root that others can open is left out if it is still held after Wait, which no tool takes.
+// A lock whose directory does not exist or cannot be written is left out: no tool can take it either. So is what is no regular file.
 func (l Locks) lock() (unlock func(), err error) {
 	var held []*os.File
 	unlock = func() {
@@ -35,12 +37,15 @@ func (l Locks) lock() (unlock func(), err error) {
 		}
 	}
 	for _, name := range lockFiles() {
-		f, err := openLock(filepath.Join("/", l.Root, name))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, errNoFile) {
+		f, open, err := openLock(filepath.Join("/", l.Root, name))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, errNoLock) {
 			continue
 		}
 		if err == nil && !holds(held, f) { // /var/lock may be /run, and a second flock on the same file would wait for the first
 			err = l.flock(f)
+		}
+		if open && errors.Is(err, unix.EWOULDBLOCK) {
+			continue
 		}
 		if err != nil {
 			unlock()
@@ -51,32 +56,61 @@ func (l Locks) lock() (unlock func(), err error) {
 	return unlock, nil
 }
 
-// errNoFile is of a lock that is something else than a file.
-var errNoFile = errors.New("not a regular file")
+// errNoLock is of what no tool of root holds as a lock.
+var errNoLock = errors.New("not a lock file of root")
 
 // openLock opens without O_CREAT first: the kernel refuses it for a file of somebody else in a directory that all may write (fs.protected_regular).
 // Not for writing either, nor through a link, as an attacker may have put it there; and without waiting, as it may be a FIFO, which nobody ever opens for writing.
-func openLock(path string) (*os.File, error) {
+// open tells whether users other than root can open the file, and with that hold a lock on it (flock(2)).
+func openLock(path string) (f *os.File, open bool, err error) {
 	const flags = os.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW
-	f, err := os.OpenFile(path, flags, 0)
+	f, err = os.OpenFile(path, flags, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		f, err = os.OpenFile(path, flags|os.O_CREATE, 0o644)
+		f, err = os.OpenFile(path, flags|os.O_CREATE, 0o600)
 	}
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link; a socket
-		return nil, errNoFile
+		return nil, false, errNoLock
+	}
+	if errors.Is(err, fs.ErrPermission) { // root without capabilities cannot open what another user has made for itself
+		if info, statErr := os.Lstat(path); statErr == nil && !byRoot(info) {
+			return nil, false, errNoLock
+		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errNoFile
+	if err == nil && (!info.Mode().IsRegular() || !byRoot(info)) {
+		err = errNoLock
 	}
 	if err != nil {
 		f.Close()
-		return nil, err
+		return nil, false, err
 	}
-	return f, nil
+	return f, info.Mode().Perm()&0o077 != 0, nil
+}
+
+// byRoot tells whether a file belongs to root, or to the user that this program runs as.
+func byRoot(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (st.Uid == 0 || uint64(st.Uid) == uint64(os.Geteuid()))
+}
+
+// doctor describes lock files that do not keep anybody out, a line for each.
+func (l Locks) doctor() []string {
+	var lines []string
+	for _, name := range lockFiles() {
+		path := filepath.Join("/", l.Root, name)
+		info, err := os.Lstat(path)
+		switch {
+		case err != nil: // it is made when it is needed, or cannot be
+		case !info.Mode().IsRegular() || !byRoot(info):
+			lines = append(lines, fmt.Sprintf("lock file %s is %s and does not belong to root: it is not used; remove it, and run systemd-tmpfiles --create fwu-ab.conf", path, info.Mode()))
+		case info.Mode().Perm()&0o077 != 0:
+			lines = append(lines, fmt.Sprintf("lock file %s is %s: any user can hold the lock, so nobody waits for it longer than %v; run systemd-tmpfiles --create fwu-ab.conf", path, info.Mode(), l.Wait))
+		}
+	}
+	return lines
 }
 
 func holds(held []*os.File, f *os.File) bool {

@@ -2,14 +2,17 @@ package uboot
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/test/stranger"
 )
 
 // lockRoot is a directory with the directories of both locks.
@@ -24,10 +27,10 @@ func lockRoot(t *testing.T) string {
 	return root
 }
 
-// hold takes a lock as the tools do.
+// hold takes a lock as the tools do, in a file as tmpfiles.d makes it.
 func hold(t *testing.T, path string) *os.File {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,5 +134,91 @@ func TestLockFiles(t *testing.T) {
 				t.Error("a file that a link led to was truncated")
 			}
 		})
+	}
+}
+
+// shared is a root with the directories of both locks, in which every user can make files, as in /run/lock.
+func shared(t *testing.T) string {
+	t.Helper()
+	root, err := os.MkdirTemp("", "locks") // a test's own directory is closed to other users
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	for _, err := range []error{os.Chmod(root, 0o755), os.MkdirAll(filepath.Join(root, "run"), 0o755), os.MkdirAll(filepath.Join(root, "var/lock"), 0o755),
+		os.Chmod(filepath.Join(root, "run"), 0o777|os.ModeSticky), os.Chmod(filepath.Join(root, "var/lock"), 0o777|os.ModeSticky)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// An unprivileged user stops no commit: neither by making the lock file, nor by holding a lock on one that it can open. The service is root without capabilities.
+func TestStrangersHoldNoLock(t *testing.T) {
+	stranger.Need(t)
+	file := func(path string, mode os.FileMode) error {
+		f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, mode)
+		if err == nil {
+			err = errors.Join(f.Chmod(mode), f.Close())
+		}
+		return err
+	}
+	lock := func(path string) error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { f.Close() })
+		return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	for name, prepare := range map[string]func(path string) error{
+		"the stranger's file": func(path string) error {
+			return stranger.Do(func() error { return errors.Join(file(path, 0o600), lock(path)) })
+		},
+		"the stranger's file, without any permission": func(path string) error {
+			return stranger.Do(func() error { return file(path, 0) })
+		},
+		"root's file, which others can read": func(path string) error {
+			return errors.Join(file(path, 0o644), stranger.Do(func() error { return lock(path) }))
+		},
+		"root's file, which nobody else can open": func(path string) error {
+			err := errors.Join(file(path, 0o600))
+			if strangers := stranger.Do(func() error { return lock(path) }); !errors.Is(strangers, fs.ErrPermission) {
+				t.Errorf("a stranger locks it: %v", strangers)
+			}
+			return err
+		},
+	} {
+		for _, lockFile := range lockFiles() {
+			t.Run(name+lockFile, func(t *testing.T) {
+				s, d := onDisk(t, image(1, 0, "fwu_active=a"), image(0, 0))
+				s.config.Locks = Locks{Root: shared(t), Wait: 30 * time.Millisecond}
+				if err := prepare(filepath.Join(s.config.Locks.Root, lockFile)); err != nil {
+					t.Fatal(err)
+				}
+				if err := stranger.Unprivileged(func() error { return s.Commit(fwu.Selection{Default: fwu.BankB}) }); err != nil || d.writes() != 1 {
+					t.Errorf("commit: %v, %d writes", err, d.writes())
+				}
+				told := strings.Contains(strings.Join(s.Doctor(), "\n"), lockFile)
+				if told != !strings.Contains(name, "nobody else") {
+					t.Errorf("doctor says %q", s.Doctor())
+				}
+			})
+		}
+	}
+}
+
+func TestNewLockFilesAreClosedToOthers(t *testing.T) {
+	l := Locks{Root: lockRoot(t)}
+	unlock, err := l.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	for _, name := range lockFiles() {
+		if info, err := os.Stat(filepath.Join(l.Root, name)); err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
 	}
 }

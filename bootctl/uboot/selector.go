@@ -102,7 +102,7 @@ func (s *Selector) Repair() error {
 // Doctor describes the environment for people, a line for each finding: which copies are valid and active, what was made of odd values.
 func (s *Selector) Doctor() []string {
 	env, copies, err := s.read()
-	var lines []string
+	lines := s.config.Locks.doctor()
 	for i, c := range copies {
 		state := "damaged"
 		switch {
