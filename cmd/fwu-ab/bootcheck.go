@@ -91,7 +91,7 @@ func runChecks(ctx context.Context, b *bootChecker) error {
 	if b.broken != nil {
 		return b.broken
 	}
-	return b.Checks(ctx, b.m.root, bootcheck.Runner{Timeout: b.m.cfg.BootCheck.CheckTimeout, Output: func(check, line string) {
+	return b.Checks(ctx, b.m.root, bootcheck.Runner{Timeout: b.m.cfg.BootCheck.CheckTimeout, Trust: func(path string) error { return config.CheckOwners(path) }, Output: func(check, line string) {
 		b.Log.Info(line, "check", check)
 	}})
 }

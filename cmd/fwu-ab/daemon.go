@@ -74,6 +74,9 @@ func (d daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := m.owners(); err != nil {
+		return fmt.Errorf("others than root can change what this service trusts: %w", err)
+	}
 	cfg, err := m.service(ctx)
 	if err != nil {
 		return err

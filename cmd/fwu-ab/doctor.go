@@ -68,6 +68,11 @@ func (d *doctor) examine(ctx context.Context, root string) {
 		return
 	}
 	d.ok("configuration", "%s", strings.Join(m.cfg.Report.Files, ", "))
+	if err := m.owners(); err != nil {
+		d.bad("owners", err, "the service does not start while others than root can change what it trusts")
+	} else {
+		d.ok("owners", "only root can change configuration, trust anchors and health checks")
+	}
 	d.partitions(ctx, m)
 	components := d.components(ctx, m)
 	booted := d.boot(ctx, m, components)

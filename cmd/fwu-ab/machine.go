@@ -18,6 +18,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/partition"
 	"github.com/fwu-ab/fwu-ab/power"
 	"github.com/fwu-ab/fwu-ab/suit"
+	"github.com/fwu-ab/fwu-ab/systemd/bootcheck"
 )
 
 // machine turns a configuration into what the service is made of. Files of the system are below root; devices are where the configuration says.
@@ -127,8 +128,29 @@ func (m *machine) time() time.Time {
 	return now
 }
 
-// keys reads the trust anchors of a component: files, and of directories every *.pub and *.pem file.
-func (m *machine) keys(c config.Component) (suit.VerifyKeys, error) {
+// owners returns an error that names everything that others than root can change, of what decides over what is installed and run.
+func (m *machine) owners() error {
+	paths := append(config.Folders(m.root), m.cfg.Report.Files...)
+	for _, name := range []string{config.ReleaseFile, m.cfg.DeviceFile, m.cfg.Selector.UBoot.EnvConfig, m.cfg.Selector.UBoot.DefaultEnvironment} {
+		if name != "" {
+			paths = append(paths, m.path(name))
+		}
+	}
+	for _, c := range m.cfg.Components {
+		for _, k := range c.Keys {
+			paths = append(paths, m.path(k))
+		}
+		paths = append(paths, m.keyFiles(c)...)
+	}
+	checks, err := bootcheck.Find(m.root)
+	for _, c := range checks {
+		paths = append(paths, c.Path)
+	}
+	return errors.Join(err, config.CheckOwners(paths...))
+}
+
+// keyFiles lists the files with the trust anchors of a component: of directories every *.pub and *.pem file.
+func (m *machine) keyFiles(c config.Component) []string {
 	var files []string
 	for _, k := range c.Keys {
 		path := m.path(k)
@@ -143,6 +165,12 @@ func (m *machine) keys(c config.Component) (suit.VerifyKeys, error) {
 			}
 		}
 	}
+	return files
+}
+
+// keys reads the trust anchors of a component.
+func (m *machine) keys(c config.Component) (suit.VerifyKeys, error) {
+	files := m.keyFiles(c)
 	switch {
 	case len(files) > 0:
 		return suit.LoadKeys(files...)

@@ -91,7 +91,7 @@ func TestRun(t *testing.T) {
 				timeout = 200 * time.Millisecond
 			}
 			var out []string
-			err := Runner{timeout, func(_, line string) { out = append(out, line) }}.Run(t.Context(), Check{"c", filepath.Join(root, "c"), true})
+			err := Runner{timeout, nil, func(_, line string) { out = append(out, line) }}.Run(t.Context(), Check{"c", filepath.Join(root, "c"), true})
 			got := ""
 			if err != nil {
 				got = err.Error()
@@ -110,7 +110,7 @@ func TestRunWhatCannotBeExecuted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"c", "missing", "."} {
-		if err := (Runner{time.Second, func(string, string) {}}).Run(t.Context(), Check{path, filepath.Join(root, path), true}); err == nil {
+		if err := (Runner{time.Second, nil, func(string, string) {}}).Run(t.Context(), Check{path, filepath.Join(root, path), true}); err == nil {
 			t.Errorf("%s is healthy", path)
 		} else if !strings.HasPrefix(fmt.Sprint(err), path+": ") {
 			t.Errorf("%s: %v", path, err)

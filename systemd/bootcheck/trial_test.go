@@ -197,7 +197,7 @@ func TestChecks(t *testing.T) {
 			root := t.TempDir()
 			script(t, root, "etc/fwu-ab/check.d/required.d/10", tc.required)
 			script(t, root, "etc/fwu-ab/check.d/wanted.d/10", tc.wanted)
-			err := tc.w.trial().Checks(t.Context(), root, Runner{20 * time.Second, func(string, string) {}})
+			err := tc.w.trial().Checks(t.Context(), root, Runner{20 * time.Second, func(string) error { return nil }, func(string, string) {}})
 			if (err != nil) != tc.err {
 				t.Errorf("error is %v", err)
 			}
