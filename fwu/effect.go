@@ -196,7 +196,7 @@ func (e expire) apply(ctx context.Context, s *Service) error {
 	r := s.record()
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
-		if !c.Volatile || cr.State != Ready || !c.Live && (r.Trial != nil || s.readOnlyBank() != "") {
+		if !c.Volatile || cr.State != Ready || !c.Live && (r.Trial != nil || s.readOnlyBank() != nil) {
 			continue
 		}
 		second := c.Slots[1-cr.Active]

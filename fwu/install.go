@@ -27,7 +27,7 @@ func (i *installation) all() []*component { return append(slices.Clone(i.candida
 // Install is psa_fwu_install (section 5.6.2): all candidates, or none. Bank members are armed for one start of the other bank (SuccessReboot). Live
 // components run with their new image when it returns.
 func (s *Service) Install(ctx context.Context) (Status, error) {
-	if err := s.healthy(); err != nil {
+	if err := s.healthy(ctx); err != nil {
 		return 0, err
 	}
 	if err := s.install.take(ctx); err != nil {
@@ -194,8 +194,8 @@ func (s *Service) findCandidates() (*installation, error) {
 func (s *Service) installable(inst *installation) error {
 	r := s.record()
 	for _, c := range inst.all() {
-		if c.readOnly != "" {
-			return refuse(NotPermitted, ReasonConfigDiffers, "%s", c.readOnly)
+		if p := s.readOnly(c); p != nil {
+			return p.refusal("%s is read-only", c.Name)
 		}
 	}
 	var waiting []ID
@@ -545,7 +545,7 @@ func (s *Service) inState(st State) []*component {
 
 // Accept is psa_fwu_accept (section 5.6.3). The commit of the selector is what makes the new bank the default.
 func (s *Service) Accept(ctx context.Context) error {
-	if err := s.healthy(); err != nil {
+	if err := s.healthy(ctx); err != nil {
 		return err
 	}
 	if err := s.install.take(ctx); err != nil {
@@ -640,7 +640,7 @@ func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := s.healthy(); err != nil {
+	if err := s.healthy(ctx); err != nil {
 		return 0, err
 	}
 	if err := s.install.take(ctx); err != nil {
@@ -684,10 +684,13 @@ func (s *Service) rejection(rejected []*component, why Rejection) plan {
 	return s.rejectTrial(why)
 }
 
+// rejectStaged records the reject before the bank is disarmed: a cut in between would make the image one that was armed and did not come up, which counts as a failed trial.
 func (s *Service) rejectStaged(why Rejection) plan {
-	p := plan{do: []effect{commit{Selection{Default: s.cfg.Boot.Bank}, false}, save{"REJECTING", func(r *record) {
-		r.Trial.Rejecting, r.Trial.Error, r.Trial.Reason, r.Trial.Text = true, why.Error, why.Reason, why.Text
-	}}}}
+	p := plan{
+		do: []effect{save{"REJECTING", func(r *record) {
+			r.Trial.Rejecting, r.Trial.Error, r.Trial.Reason, r.Trial.Text = true, why.Error, why.Reason, why.Text
+		}}, commit{Selection{Default: s.cfg.Boot.Bank}, false}},
+	}
 	p.do = append(p.do, s.finishReject(s.record())...)
 	return p
 }

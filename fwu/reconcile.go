@@ -15,27 +15,35 @@ type situation struct {
 	settled bool      // the selection was committed in this boot
 }
 
-// start reads the store and reconciles. It never fails: what it cannot do makes the service degraded.
-func (s *Service) start(ctx context.Context) {
+// start reads the store and reconciles. It never fails: it returns a problem if queries are all that can be answered.
+func (s *Service) start(ctx context.Context) *problem {
 	rec, err := s.store.load()
-	if err != nil && !errors.Is(err, errNoRecord) {
+	if err != nil && !errors.Is(err, errNoRecord) && !errors.Is(err, errRecordUnreadable) {
 		s.log.Error("record", "err", err)
 	}
+	return s.startWith(ctx, rec, err)
+}
+
+// startWith is start with a record that was read, or with the error that there is none.
+func (s *Service) startWith(ctx context.Context, rec *record, err error) *problem {
 	switch {
 	case errors.Is(err, errRecordVersion):
-		s.degrade(ReasonRecordVersion, "%v; it was written by a newer service", err)
-		return
+		return &problem{reason: ReasonRecordVersion, text: fmt.Sprintf("%v; it was written by a newer service", err)}
+	case errors.Is(err, errRecordUnreadable):
+		s.publish(nil)
+		return &problem{reason: ReasonRecordUnreadable, text: err.Error(), medium: true}
 	case errors.Is(err, errNoRecord), errors.Is(err, errRecordLost):
 		rec = nil
 	case err != nil:
-		s.degrade(ReasonMedium, "read the record: %v", err)
-		return
+		return &problem{reason: ReasonReconcile, text: fmt.Sprintf("read the record: %v", err)}
 	}
 	sameBoot := rec != nil && rec.BootID == s.cfg.Boot.ID
-	if err := s.reconcile(ctx, rec, err); err != nil {
-		s.degrade(reasonOr(err, ReasonReconcile), "%v", err)
-	}
+	err = s.reconcile(ctx, rec, err)
 	s.initComponents(ctx, sameBoot)
+	if err != nil {
+		return &problem{reasonOr(err, ReasonReconcile), err.Error(), StatusOf(err) == StorageFailure}
+	}
+	return nil
 }
 
 func reasonOr(err error, r Reason) Reason {
@@ -66,9 +74,9 @@ func (s *Service) reconcile(ctx context.Context, rec *record, lost error) error 
 	if rec == nil {
 		return s.begun(ctx, sel, lost)
 	}
+	s.cfg.adopt(rec)
 	s.publish(rec)
 	s.checkConfig(rec)
-	s.cfg.adopt(rec)
 	return s.settle(ctx, s.find(s.record(), sel), nil)
 }
 
@@ -147,7 +155,7 @@ func (s *Service) refusal(end ending, sit situation) error {
 		return refuse(NotPermitted, ReasonDefaultDiffers,
 			"bank %q is running, the boot selector has %q as default, and no trial explains it; reboot, or make the running bank the default", sit.bank, sit.sel.Default)
 	case end == unreadable:
-		return refuse(NotPermitted, ReasonMedium, "the head of the installed image cannot be read, so that it is not known whether it was armed; it is kept")
+		return refuse(StorageFailure, ReasonMedium, "the head of the installed image cannot be read, so that it is not known whether it was armed; it is kept")
 	case end != rollbackFailed:
 		return nil
 	case sit.asked != rebootUnused:
@@ -311,7 +319,7 @@ func (s *Service) judgeRest(r *record, sit situation) []effect {
 	var out []effect
 	for _, c := range s.cfg.Components {
 		cr := r.Components[c.Name]
-		ours := c.Live || cr.Active == sit.bank.Index() && s.readOnlyBank() == ""
+		ours := c.Live || cr.Active == sit.bank.Index() && s.readOnlyBank() == nil
 		if cr.State == Candidate && cr.next().Head != nil && ours {
 			out = append(out, seal{c.ID, 1 - cr.Active, *cr.next().Head, true})
 		}
@@ -498,25 +506,37 @@ func (cfg Config) adopt(r *record) {
 // write to each other's partitions.
 func (s *Service) checkConfig(r *record) {
 	for _, c := range s.components {
-		cr := r.Components[c.Name]
-		if cr == nil {
-			continue
+		var p *problem
+		if cr := r.Components[c.Name]; cr != nil {
+			p = s.differing(r, c, cr)
 		}
-		for i, slot := range c.Slots {
-			if info := slot.Info(); info.ID != cr.Slots[i].ID || info.Size != cr.Slots[i].Size {
-				c.readOnly = fmt.Sprintf("%s: slot %s is %s of %d bytes, and the record has %s of %d bytes", c.Name, BankOf(i), info.ID, info.Size, cr.Slots[i].ID, cr.Slots[i].Size)
-			}
+		if p != nil {
+			s.log.Warn("component is read-only", "component", c.Name, "reason", string(p.reason), "why", p.text)
 		}
-		if cr.ID != c.ID {
-			c.readOnly = fmt.Sprintf("%s has id %d, and the record has %d", c.Name, c.ID, cr.ID)
-		}
-		if !c.Live && r.Selector != "" && r.Selector != s.cfg.Selector.Kind() {
-			c.readOnly = fmt.Sprintf("%s: the boot selector is %q, and the record has %q", c.Name, s.cfg.Selector.Kind(), r.Selector)
-		}
-		if c.readOnly != "" {
-			s.log.Warn("component is read-only", "why", c.readOnly)
+		s.mu.Lock()
+		c.readOnly = p
+		s.mu.Unlock()
+	}
+}
+
+// differing says how a component's configuration differs from the record, nil if it does not.
+func (s *Service) differing(r *record, c *component, cr *componentRecord) *problem {
+	var text string
+	for i, slot := range c.Slots {
+		if info := slot.Info(); info.ID != cr.Slots[i].ID || info.Size != cr.Slots[i].Size {
+			text = fmt.Sprintf("slot %s is %s of %d bytes, and the record has %s of %d bytes", BankOf(i), info.ID, info.Size, cr.Slots[i].ID, cr.Slots[i].Size)
 		}
 	}
+	if cr.ID != c.ID {
+		text = fmt.Sprintf("its id is %d, and the record has %d", c.ID, cr.ID)
+	}
+	if !c.Live && r.Selector != "" && r.Selector != s.cfg.Selector.Kind() {
+		text = fmt.Sprintf("the boot selector is %q, and the record has %q", s.cfg.Selector.Kind(), r.Selector)
+	}
+	if text == "" {
+		return nil
+	}
+	return &problem{reason: ReasonConfigDiffers, text: text}
 }
 
 // putLinkBack makes the link to a live component's active slot, which the record names: a configuration may call another one so. If it had to be changed in the same boot, an

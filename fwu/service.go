@@ -43,12 +43,15 @@ type Service struct {
 	components []*component // by id
 	install    lock         // held by install, accept and reject
 	bank       lock         // held while heads of more than one bank member are destroyed
-	saving     sync.Mutex   // held while the record is written
+	opening    lock         // held while the service reconciles
+	retries    sync.WaitGroup
+	stop       context.CancelFunc // ends the goroutine of retries
+	saving     sync.Mutex         // held while the record is written
 
 	mu       sync.Mutex // guards what follows; held for moments only
 	rec      *record    // never changed in place
 	sel      Selection
-	degraded []problem
+	degraded *problem // why queries alone are answered; nil if the service is healthy
 	closed   bool
 	settled  bool   // the selection was committed since Open
 	working  int    // what runs and does not wait for a client
@@ -69,11 +72,11 @@ type component struct {
 	counts      Counts                  // of the image in preparation; without what writing has
 	writing     Image                   // what it is written to, nil if nothing is
 	sealed      bool                    // the head of the second slot is known to be destroyed
+	readOnly    *problem                // why nothing is written, nil if it may be
 
 	// Owned by the holder of op.
 	transfer *transfer
-	held     Image  // the second slot, open since the image in it was verified
-	readOnly string // why nothing is written, empty if it may be
+	held     Image // the second slot, open since the image in it was verified
 }
 
 // lock is a mutex that can be waited for with a context.
@@ -107,14 +110,21 @@ func (l lock) try() bool {
 
 func (l lock) give() { <-l }
 
-// problem is a reason for answering queries only.
+// problem is a reason for answering queries only, or for not writing to a component.
 type problem struct {
 	reason Reason
 	text   string
+	medium bool // a medium failed: it may be read or written the next time
+}
+
+// refusal is the error of a call that p stands in the way of.
+func (p problem) refusal(format string, args ...any) *Error {
+	return refuse(NotPermitted, p.reason, "%s: %s", fmt.Sprintf(format, args...), p.text)
 }
 
 // Open starts the service: it reads the store, looks at the boot and the selector, and brings the three into agreement (reconciles). What it cannot
-// mend makes the service degraded: it answers Query, and refuses the rest. An error means that there is no service at all.
+// mend makes the service degraded: it answers Query, and refuses the rest. If a medium was at fault it reconciles again at the next call, and from time to time by itself. An error means that
+// there is no service at all. ctx is that of the start alone; Close ends the service.
 func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -132,7 +142,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, log: cfg.Log, store: store, install: newLock(), bank: newLock()}
+	s := &Service{cfg: cfg, log: cfg.Log, store: store, install: newLock(), bank: newLock(), opening: newLock()}
 	s.cfg.Components = slices.Clone(cfg.Components)
 	slices.SortFunc(s.cfg.Components, func(a, b Component) int { return cmp.Compare(a.ID, b.ID) })
 	for i, c := range s.cfg.Components {
@@ -147,7 +157,11 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		}
 		s.components = append(s.components, &component{Component: c, op: newLock()})
 	}
-	s.start(ctx)
+	s.setProblem(s.start(ctx))
+	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if p := s.problem(); p != nil && p.medium {
+		s.retries.Go(func() { s.keepTrying(ctx) })
+	}
 	return s, nil
 }
 
@@ -156,6 +170,10 @@ func (s *Service) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.stop()
+	s.retries.Wait()
+	s.opening.force()
+	defer s.opening.give()
 	for _, c := range s.components {
 		s.interrupt(c, errClosed)
 	}
@@ -275,22 +293,14 @@ func (s *Service) setSelection(sel Selection) {
 	s.mu.Unlock()
 }
 
-func (s *Service) degrade(r Reason, format string, args ...any) {
-	p := problem{r, fmt.Sprintf(format, args...)}
-	s.log.Error("queries only", "reason", string(p.reason), "why", p.text)
-	s.mu.Lock()
-	s.degraded = append(s.degraded, p)
-	s.mu.Unlock()
-}
-
 // withImage calls f with a component's slot open: the handle that the component holds if it is the second slot, else one of its own.
 func (s *Service) withImage(ctx context.Context, id ID, slot int, f func(Image) error) error {
 	c := s.component(id)
 	if c == nil {
 		return refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
 	}
-	if c.readOnly != "" {
-		return refuse(NotPermitted, ReasonConfigDiffers, "%s", c.readOnly)
+	if p := s.readOnly(c); p != nil {
+		return p.refusal("%s is read-only", c.Name)
 	}
 	if !c.Live && slot == s.cfg.Boot.Bank.Index() { // nothing that we do ever needs that
 		return refuse(NotPermitted, ReasonSlotBusy, "slot %s of %s belongs to the running bank", BankOf(slot), c.Name)
@@ -341,9 +351,8 @@ func (s *Service) System() SystemInfo {
 	if s.rec != nil && s.rec.Trial != nil {
 		info.Trial = s.rec.Trial.Bank
 	}
-	for _, p := range s.degraded {
-		info.Degraded = append(info.Degraded, p.reason)
-		info.Why = append(info.Why, p.text)
+	if s.degraded != nil {
+		info.Degraded, info.Why = []Reason{s.degraded.reason}, []string{s.degraded.text}
 	}
 	return info
 }
@@ -363,6 +372,12 @@ func (s *Service) Query(_ context.Context, id ID) (Info, error) {
 	info.Impl = Impl{Operation: c.operation, Done: c.done, Total: c.total}
 	if s.rec == nil || s.rec.Components[c.Name] == nil {
 		info.Location = uint32(max(s.cfg.Boot.Bank.Index(), 0))
+		if !c.Live {
+			info.Version = s.cfg.Release[c.Name].Version
+		}
+		if s.degraded != nil {
+			info.Impl.Reason, info.Impl.Text = s.degraded.reason, s.degraded.text
+		}
 		return info, nil
 	}
 	cr := s.rec.Components[c.Name]
@@ -398,18 +413,29 @@ func (s *Service) RequestReboot(ctx context.Context) error {
 	return nil
 }
 
-// healthy refuses a call that changes something while the service is degraded.
-func (s *Service) healthy() error {
+// healthy refuses a call that changes something while the service is degraded. If a medium was at fault, it tries again first.
+func (s *Service) healthy(ctx context.Context) error {
+	p, err := s.condition()
+	if err == nil && p != nil && p.medium {
+		if err := s.tryAgain(ctx); err != nil {
+			return err
+		}
+		p, err = s.condition()
+	}
+	if err == nil && p != nil {
+		return p.refusal("the service answers queries only")
+	}
+	return err
+}
+
+// condition returns the service's problem, or an error if it is closed.
+func (s *Service) condition() (*problem, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return &Error{Status: CommunicationFailure, Err: errClosed}
+		return nil, &Error{Status: CommunicationFailure, Err: errClosed}
 	}
-	if len(s.degraded) == 0 {
-		return nil
-	}
-	p := s.degraded[0]
-	return refuse(NotPermitted, p.reason, "the service answers queries only: %s", p.text)
+	return s.degraded, nil
 }
 
 // begin makes name the operation that runs on c, for the holder of c.op. The context that it returns ends when ctx does, or when Cancel or Close
@@ -520,7 +546,7 @@ func (s *Service) acquire(ctx context.Context, id ID, e event) (*component, *com
 	if c == nil {
 		return nil, nil, refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
 	}
-	if err := s.healthy(); err != nil {
+	if err := s.healthy(ctx); err != nil {
 		return nil, nil, err
 	}
 	if err := c.op.take(ctx); err != nil {
@@ -528,7 +554,7 @@ func (s *Service) acquire(ctx context.Context, id ID, e event) (*component, *com
 	}
 	cr, err := s.admitCall(c, e)
 	if err == nil {
-		err = s.healthy() // it may have been closed while we waited
+		_, err = s.condition() // it may have been closed while we waited
 	}
 	if err != nil {
 		c.op.give()
@@ -546,8 +572,8 @@ func (s *Service) admitCall(c *component, e event) (*componentRecord, error) {
 		err.Components = []ID{c.ID}
 		return nil, err
 	}
-	if c.readOnly != "" {
-		return nil, refuse(NotPermitted, ReasonConfigDiffers, "%s: %s", e, c.readOnly)
+	if p := s.readOnly(c); p != nil {
+		return nil, p.refusal("%s: %s is read-only", e, c.Name)
 	}
 	if !c.Live && r.Trial != nil {
 		return nil, refuse(NotPermitted, ReasonBankBusy, "%s: bank %s waits for a reboot or a decision, and its slots are not touched until then", e, r.Trial.Bank)
@@ -561,20 +587,27 @@ func (s *Service) claimSecondBank(ctx context.Context, c *component) error {
 	if c.Live {
 		return nil
 	}
-	if why := s.readOnlyBank(); why != "" {
-		return refuse(NotPermitted, ReasonConfigDiffers, "%s", why)
+	if p := s.readOnlyBank(); p != nil {
+		return p.refusal("a member of the bank is read-only")
 	}
 	return s.run(ctx, plan{do: []effect{claim{s.cfg.Boot.Bank}}})
 }
 
+// readOnly says why nothing is written to c, nil if it may be.
+func (s *Service) readOnly(c *component) *problem {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return c.readOnly
+}
+
 // readOnlyBank says why the bank is not written: one of its members is read-only.
-func (s *Service) readOnlyBank() string {
+func (s *Service) readOnlyBank() *problem {
 	for _, m := range s.components {
-		if !m.Live && m.readOnly != "" {
-			return m.readOnly
+		if p := s.readOnly(m); !m.Live && p != nil {
+			return p
 		}
 	}
-	return ""
+	return nil
 }
 
 // closeQuietly closes after an error that says more.

@@ -155,6 +155,7 @@ const (
 	ReasonState     Reason = "state"
 	ReasonNoSuch    Reason = "no-such-component"
 	ReasonRejection Reason = "rejection"
+	ReasonRepair    Reason = "repair"
 	// Something stands in the way.
 	ReasonDependency     Reason = "dependency"
 	ReasonBattery        Reason = "battery"
@@ -175,6 +176,7 @@ const (
 	ReasonTrialDeadline  Reason = "trial-deadline" // it was not accepted in time
 	// Why the service answers queries only, or what it found at a start.
 	ReasonRecordLost        Reason = "record-lost"
+	ReasonRecordUnreadable  Reason = "record-unreadable" // a copy of the record cannot be read, and it may be the newer one
 	ReasonRecordVersion     Reason = "record-version"
 	ReasonBootedBankUnknown Reason = "booted-bank-unknown"
 	ReasonSelectorUnusable  Reason = "selector-unusable"

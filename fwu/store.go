@@ -29,6 +29,7 @@ const (
 	storeMinor      = 0
 	storeCopySize   = 128 << 10
 	storeHeaderSize = 64
+	storeBlock      = 4096 // every access to the medium is a multiple of it
 	// StoreSize is the least size of a store, in bytes.
 	StoreSize = 2 * storeCopySize
 )
@@ -44,9 +45,10 @@ type Medium interface {
 }
 
 var (
-	errNoRecord      = constError("no record")
-	errRecordLost    = constError("both copies of the record are damaged")
-	errRecordVersion = constError("record of an unknown format version")
+	errNoRecord         = constError("no record")
+	errRecordLost       = constError("both copies of the record are damaged")
+	errRecordVersion    = constError("record of an unknown format version")
+	errRecordUnreadable = constError("a copy of the record cannot be read, and it may be the newer one")
 )
 
 // Store keeps the record. Not safe for concurrent use.
@@ -71,45 +73,72 @@ type storeCopy struct {
 	payload      []byte
 }
 
-var errBlank = constError("never written")
+// A copy that holds no record is one of three. They are never taken for each other: a copy that is blank or damaged was read, and lost nothing that counts; one that is
+// unreadable may hold the newest record.
+var (
+	errBlank      = constError("never written")
+	errDamaged    = constError("damaged")
+	errUnreadable = constError("unreadable")
+)
 
-// readCopy returns copy i, errBlank if nothing of ours was ever there, or another error if it is damaged.
+// readCopy returns copy i, or an error that wraps errBlank, errDamaged or errUnreadable. It reads no more than the record, so that an unreadable block behind it does no harm. Of an unreadable
+// copy it returns the generation, if at least the header was read, else 0.
 func (s *Store) readCopy(i int) (storeCopy, error) {
 	buf := make([]byte, storeCopySize)
-	err := s.read(buf, i)
-	if err != nil { // once more: without this copy the other one counts, and that may be older
-		err = s.read(buf, i)
+	if err := s.readTwice(buf[:storeBlock], i, 0); err != nil {
+		return storeCopy{}, fmt.Errorf("copy %d of the record is %w: %w", i, errUnreadable, err)
 	}
-	if err != nil {
-		return storeCopy{}, fmt.Errorf("read copy %d of the record: %w", i, err)
+	c, size, err := parseHeader(buf)
+	if err != nil { // there is no record in it, whatever follows
+		if err := s.readTwice(buf[storeBlock:], i, storeBlock); err == nil && (blank(buf, 0x00) || blank(buf, 0xff)) {
+			return storeCopy{}, fmt.Errorf("copy %d of the record: %w", i, errBlank)
+		}
+		return storeCopy{}, fmt.Errorf("copy %d of the record is %w: %w", i, errDamaged, err)
 	}
-	return parseCopy(buf)
-}
-
-// read fills buf from the beginning of copy i.
-func (s *Store) read(buf []byte, i int) error {
-	return ReadFull(s.medium, buf, int64(i)*storeCopySize)
-}
-
-func parseCopy(buf []byte) (storeCopy, error) {
-	if blank(buf, 0x00) || blank(buf, 0xff) {
-		return storeCopy{}, errBlank
+	end := wholeBlocks(storeHeaderSize + size)
+	if err := s.readTwice(buf[storeBlock:end], i, storeBlock); err != nil {
+		return storeCopy{generation: c.generation}, fmt.Errorf("copy %d of the record is %w: %w", i, errUnreadable, err)
 	}
-	if len(buf) < storeHeaderSize || string(buf[:8]) != storeMagic {
-		return storeCopy{}, errors.New("no record")
-	}
-	le := binary.LittleEndian
-	c := storeCopy{major: le.Uint16(buf[8:]), minor: le.Uint16(buf[10:]), generation: le.Uint64(buf[16:])}
-	n := le.Uint32(buf[12:])
-	if uint64(n) > uint64(len(buf)-storeHeaderSize) {
-		return storeCopy{}, fmt.Errorf("record of %d bytes", n)
-	}
-	c.payload = buf[storeHeaderSize : storeHeaderSize+int(n)]
+	c.payload = buf[storeHeaderSize : storeHeaderSize+size]
 	if sum := copySum(buf[:24], c.payload); !bytes.Equal(sum[:], buf[24:56]) {
-		return storeCopy{}, errors.New("checksum does not match")
+		return storeCopy{}, fmt.Errorf("copy %d of the record is %w: its checksum does not match", i, errDamaged)
 	}
 	return c, nil
 }
+
+// readTwice reads at off of copy i, and once more after an error.
+func (s *Store) readTwice(buf []byte, i int, off int64) error {
+	err := s.read(buf, i, off)
+	if err != nil {
+		err = s.read(buf, i, off)
+	}
+	return err
+}
+
+// read fills buf from off of copy i.
+func (s *Store) read(buf []byte, i int, off int64) error {
+	if len(buf) == 0 {
+		return nil
+	}
+	return ReadFull(s.medium, buf, int64(i)*storeCopySize+off)
+}
+
+// parseHeader reads the header of a copy, and how many bytes its record has.
+func parseHeader(buf []byte) (c storeCopy, size int, err error) {
+	if string(buf[:8]) != storeMagic {
+		return c, 0, errors.New("it does not begin like a record")
+	}
+	le := binary.LittleEndian
+	c = storeCopy{major: le.Uint16(buf[8:]), minor: le.Uint16(buf[10:]), generation: le.Uint64(buf[16:])}
+	n := le.Uint32(buf[12:])
+	if n > storeCopySize-storeHeaderSize {
+		return c, 0, fmt.Errorf("it claims a record of %d bytes", n)
+	}
+	return c, int(n), nil
+}
+
+// wholeBlocks rounds n up to what a medium is read and written by.
+func wholeBlocks(n int) int { return (n + storeBlock - 1) &^ (storeBlock - 1) }
 
 func blank(buf []byte, b byte) bool {
 	for _, c := range buf {
@@ -127,30 +156,64 @@ func copySum(header, payload []byte) [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// load returns the record that counts: errNoRecord if the store was never written, errRecordLost if it was and nothing is left,
-// errRecordVersion if a version of the service wrote it that is too new to be understood.
+// load returns the record that counts: errNoRecord if the store was never written, errRecordLost if it was and nothing is left, errRecordVersion if a version of the service wrote it that is
+// too new to be understood, errRecordUnreadable if a copy cannot be read that may be the newest one. After that error nothing may be saved.
 func (s *Store) load() (*record, error) {
+	c, unreadable, err := s.readCopies()
+	if unreadable != nil {
+		return nil, fmt.Errorf("%w (%w)", errRecordUnreadable, unreadable)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decodeCopy(c)
+}
+
+// salvage returns the newest record that can be read, and takes a copy that cannot be read for lost: the next save overwrites it. stale tells that this copy may have held a newer record. Where load
+// would succeed, it is the same.
+func (s *Store) salvage() (r *record, stale bool, err error) {
+	c, unreadable, err := s.readCopies()
+	if unreadable != nil {
+		stale = true
+		s.generation++ // that of the unreadable copy may be the next one
+	}
+	if err == nil {
+		r, err = decodeCopy(c)
+	}
+	return r, stale, err
+}
+
+// readCopies reads both copies and returns the one that counts. unreadable is the error of a copy that cannot be read and is not proved to be the older one: the good copy is newer than the
+// generation in its header, which lies in one sector and so is whole. err says why no copy counts.
+func (s *Store) readCopies() (c storeCopy, unreadable, err error) {
 	var copies [2]storeCopy
 	var errs [2]error
 	s.newest = -1
 	for i := range copies {
 		copies[i], errs[i] = s.readCopy(i)
 		s.good[i] = errs[i] == nil
-		if errs[i] != nil {
-			continue
-		}
-		if s.newest < 0 || copies[i].generation > copies[s.newest].generation {
+		s.generation = max(s.generation, copies[i].generation)
+		if s.good[i] && (s.newest < 0 || copies[i].generation > copies[s.newest].generation) {
 			s.newest = i
 		}
-		s.generation = max(s.generation, copies[i].generation)
 	}
-	if s.newest < 0 {
-		if errors.Is(errs[0], errBlank) && errors.Is(errs[1], errBlank) {
-			return nil, errNoRecord
+	for i, err := range errs {
+		older := s.newest >= 0 && copies[i].generation > 0 && copies[i].generation < copies[s.newest].generation
+		switch {
+		case !errors.Is(err, errUnreadable) || older:
+		case unreadable == nil:
+			unreadable = err
+		default:
+			unreadable = fmt.Errorf("%w; %w", unreadable, err)
 		}
-		return nil, fmt.Errorf("%w (%w; %w)", errRecordLost, errs[0], errs[1])
 	}
-	return decodeCopy(copies[s.newest])
+	switch {
+	case s.newest >= 0:
+		return copies[s.newest], unreadable, nil
+	case errors.Is(errs[0], errBlank) && errors.Is(errs[1], errBlank):
+		return storeCopy{}, unreadable, errNoRecord
+	}
+	return storeCopy{}, unreadable, fmt.Errorf("%w (%w; %w)", errRecordLost, errs[0], errs[1])
 }
 
 func decodeCopy(c storeCopy) (*record, error) {
@@ -197,7 +260,7 @@ func (s *Store) save(r *record) error {
 }
 
 func encodeCopy(c storeCopy) []byte {
-	buf := make([]byte, (storeHeaderSize+len(c.payload)+4095)&^4095)
+	buf := make([]byte, wholeBlocks(storeHeaderSize+len(c.payload)))
 	copy(buf, storeMagic)
 	le := binary.LittleEndian
 	le.PutUint16(buf[8:], c.major)
@@ -219,7 +282,7 @@ func (s *Store) writeCopy(i int, buf []byte) error {
 		return err
 	}
 	back := make([]byte, len(buf))
-	if err := s.read(back, i); err != nil {
+	if err := s.read(back, i, 0); err != nil {
 		return err
 	}
 	if !bytes.Equal(back, buf) {

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,11 +20,19 @@ type disk struct {
 	writes  int
 	cut     int // bytes of the next write that arrive; -1: all
 	syncErr error
+	bad     map[int64]bool // offsets of blocks that cannot be read
 }
 
 func newDisk() *disk { return &disk{data: make([]byte, StoreSize), cut: -1} }
 
-func (d *disk) ReadAt(p []byte, off int64) (int, error) { return copy(p, d.data[off:]), nil }
+func (d *disk) ReadAt(p []byte, off int64) (int, error) {
+	for at := off; at < off+int64(len(p)); at += storeBlock {
+		if d.bad[at] {
+			return copy(p[:at-off], d.data[off:]), errors.New("medium error")
+		}
+	}
+	return copy(p, d.data[off:]), nil
+}
 
 func (d *disk) WriteAt(p []byte, off int64) (int, error) {
 	d.writes++
@@ -163,6 +172,61 @@ func TestDamage(t *testing.T) {
 			r, err := open(t, d).load()
 			if !errors.Is(err, c.err) || err == nil && r.BootID != c.boot {
 				t.Fatalf("got %+v, %v", r, err)
+			}
+		})
+	}
+}
+
+// A copy that cannot be read may be the one that counts, unless its header can be read and is the older one's.
+func TestUnreadableCopy(t *testing.T) {
+	const copy1 = storeCopySize
+	for name, c := range map[string]struct {
+		bad  []int64
+		boot string
+		err  error
+	}{
+		"the newer copy":                     {[]int64{copy1}, "", errRecordUnreadable},
+		"the newer copy behind its header":   {[]int64{copy1 + storeBlock}, "", errRecordUnreadable},
+		"the newer copy behind its record":   {[]int64{copy1 + 16*storeBlock}, "new", nil},
+		"the older copy":                     {[]int64{0}, "", errRecordUnreadable},
+		"the older copy behind its header":   {[]int64{storeBlock}, "new", nil},
+		"both copies":                        {[]int64{0, copy1}, "", errRecordUnreadable},
+		"both copies behind their headers":   {[]int64{storeBlock, copy1 + storeBlock}, "", errRecordUnreadable},
+		"the newer copy, the other is blank": {[]int64{copy1, -1}, "", errRecordUnreadable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk()
+			s := open(t, d)
+			for _, id := range []string{"old", "new"} {
+				r := sample(id)
+				r.Components["rootfs"].Text = strings.Repeat("x", 2*storeBlock)
+				if err := s.save(r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d.bad = map[int64]bool{}
+			for _, off := range c.bad {
+				d.bad[off] = true
+			}
+			if d.bad[-1] {
+				clear(d.data[:storeCopySize])
+			}
+			s = open(t, d)
+			r, err := s.load()
+			if !errors.Is(err, c.err) || err == nil && r.BootID != c.boot {
+				t.Fatalf("got %+v, %v", r, err)
+			}
+			if err != nil {
+				return
+			}
+			d.bad = nil
+			for range 2 { // the copy that was unreadable first
+				if err := s.save(sample("next")); err != nil {
+					t.Fatal(err)
+				}
+				if id := load(t, d).BootID; id != "next" {
+					t.Fatalf("after the next save: record of boot %q", id)
+				}
 			}
 		})
 	}

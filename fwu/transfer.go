@@ -776,7 +776,7 @@ func (s *Service) Cancel(ctx context.Context, id ID) error {
 	if c == nil {
 		return refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
 	}
-	if err := s.healthy(); err != nil {
+	if err := s.healthy(ctx); err != nil {
 		return err
 	}
 	if st := s.record().Components[c.Name].State; st != Writing && st != Candidate {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/fwu/fwutest"
 )
 
 // A system that mounted its root and died changed the head, which was taken for an install that was never armed: no trial was counted, and the device rebooted for ever.
@@ -122,4 +123,63 @@ func TestReasonThatCannotBeRecordedIsRefused(t *testing.T) {
 		d.wantStatus(err, fwu.InvalidArgument, fwu.ReasonRejection)
 	}
 	d.want("rootfs STAGED 1.0.0")
+}
+
+// powerCut is a selector whose device loses its power right before or right after a commit.
+type powerCut struct {
+	*fwutest.Selector
+	before, after bool
+}
+
+func (p *powerCut) Commit(sel fwu.Selection) error {
+	if p.before {
+		panic("power cut")
+	}
+	err := p.Selector.Commit(sel)
+	if p.after {
+		panic("power cut")
+	}
+	return err
+}
+
+// A cut after the disarming, and before the record said why, made a healthy image one that did not come up: after three of them it was refused.
+func TestRejectOfAStagedImageThatIsCutIsNoFailedTrial(t *testing.T) {
+	for name, cut := range map[string]powerCut{"before it is disarmed": {before: true}, "after it was disarmed": {after: true}} {
+		t.Run(name, func(t *testing.T) {
+			d := newDevice(t, true, bank("rootfs")...)
+			d.do(d.Stop())
+			sel := &powerCut{Selector: d.Selector}
+			d.Config.Selector = sel
+			d.restart()
+			image := randomImage(13, 70000)
+			for range 3 {
+				d.candidate(0, "rootfs", image, "2.0.0", 2)
+				d.installed(fwu.SuccessReboot)
+				sel.before, sel.after = cut.before, cut.after
+				func() {
+					defer func() {
+						if recover() == nil {
+							t.Fatal("no cut")
+						}
+					}()
+					_, _ = d.Reject(t.Context(), fwu.Rejection{Text: "not now"})
+				}()
+				sel.before, sel.after = false, false
+				d.Kill()
+				d.reboot()
+				if d.Config.Boot.Bank == fwu.BankB { // it was armed all the same
+					if d.Machine.System.Reboots == 0 {
+						t.Fatal("the rejected bank runs, and no reboot was asked for")
+					}
+					d.reboot()
+				}
+				d.want("rootfs FAILED 1.0.0")
+				if info, err := d.Query(t.Context(), 0); err != nil || info.Impl.Reason != fwu.ReasonRejected || info.Impl.Text != "not now" {
+					t.Fatalf("%+v, %v", info, err)
+				}
+				d.do(d.Clean(t.Context(), 0))
+			}
+			d.candidate(0, "rootfs", image, "2.0.0", 2)
+		})
+	}
 }

@@ -1,0 +1,409 @@
+package fwu_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/fwu/fwutest"
+	"github.com/fwu-ab/fwu-ab/partition"
+)
+
+// badBlocks is a store of which blocks cannot be read. A write mends them, unless they are dead.
+type badBlocks struct {
+	fwu.Medium
+	bad    map[int64]error // by offset of a block of 4096 bytes
+	dead   bool
+	writes int
+}
+
+func (b *badBlocks) ReadAt(p []byte, off int64) (int, error) {
+	for at := off; at < off+int64(len(p)); at += 4096 {
+		if err := b.bad[at]; err != nil {
+			return int(at - off), err
+		}
+	}
+	return b.Medium.ReadAt(p, off)
+}
+
+func (b *badBlocks) WriteAt(p []byte, off int64) (int, error) {
+	b.writes++
+	for at := off; at < off+int64(len(p)) && !b.dead; at += 4096 {
+		delete(b.bad, at)
+	}
+	return b.Medium.WriteAt(p, off)
+}
+
+const copySize = fwu.StoreSize / 2
+
+// spoil makes the copies of the record unreadable that are named, from their block n on.
+func (b *badBlocks) spoil(block int64, err error, copies ...int64) {
+	b.bad, b.writes = map[int64]error{}, 0
+	for _, c := range copies {
+		for at := block * 4096; at < copySize; at += 4096 {
+			b.bad[c*copySize+at] = err
+		}
+	}
+}
+
+// newest returns the copy of the record with the higher generation.
+func newest(d *device) int64 {
+	b := d.Store.Bytes(fwu.StoreSize)
+	if b[16] > b[copySize+16] { // a generation of a few commits
+		return 0
+	}
+	return 1
+}
+
+// onBadBlocks puts a device's store on a medium that can get bad blocks.
+func onBadBlocks(d *device) *badBlocks {
+	d.do(d.Stop())
+	b := &badBlocks{Medium: d.Store}
+	d.Config.Store = b
+	d.restart()
+	return b
+}
+
+// openDegraded starts the service and wants it to answer queries only, for the reason that a copy of the record cannot be read.
+func (d *device) openDegraded() {
+	d.t.Helper()
+	d.do(d.Stop())
+	s, err := fwu.Open(d.t.Context(), d.Config)
+	d.do(err)
+	d.Service = s
+	if got := s.System().Degraded; len(got) != 1 || got[0] != fwu.ReasonRecordUnreadable {
+		d.t.Fatalf("degraded: %v", got)
+	}
+	info, err := s.Query(d.t.Context(), 0)
+	if err != nil || info.Impl.Reason != fwu.ReasonRecordUnreadable || info.Impl.Text == "" {
+		d.t.Fatalf("query: %+v, %v", info, err)
+	}
+}
+
+// accepted brings rootfs 2.0.0 with sequence number 50 onto a device and has it accepted.
+func accepted(t *testing.T) (*device, *badBlocks) {
+	d := newDevice(t, true, bank("rootfs")...)
+	b := onBadBlocks(d)
+	d.candidate(0, "rootfs", randomImage(90, 300000), "2.0.0", 50)
+	d.installed(fwu.SuccessReboot)
+	d.reboot()
+	d.do(d.Accept(t.Context()))
+	return d, b
+}
+
+// floor is the rollback floor of component 0.
+func (d *device) floor() uint64 {
+	info, err := d.Query(d.t.Context(), 0)
+	d.do(err)
+	return info.Impl.Sequence
+}
+
+func TestUnreadableRecordIsWaitedForAndNothingIsWritten(t *testing.T) {
+	for name, copies := range map[string][]int64{"both copies": {0, 1}, "the newest copy": {-1}} {
+		t.Run(name, func(t *testing.T) {
+			d, b := accepted(t)
+			if copies[0] < 0 {
+				copies = []int64{newest(d)}
+			}
+			for _, medium := range []error{unix.EIO, unix.ENODATA} {
+				b.spoil(0, medium, copies...)
+				d.openDegraded()
+				before := d.Store.Bytes(fwu.StoreSize)
+				for range 3 {
+					d.wantStatus(d.Start(t.Context(), 0, nil), fwu.NotPermitted, fwu.ReasonRecordUnreadable)
+					d.wantStatus(d.Accept(t.Context()), fwu.NotPermitted, fwu.ReasonRecordUnreadable)
+				}
+				if b.writes != 0 || string(before) != string(d.Store.Bytes(fwu.StoreSize)) {
+					t.Fatalf("%d writes to a store that could not be read", b.writes)
+				}
+				b.bad = nil
+				d.wantStatus(d.Accept(t.Context()), fwu.BadState, fwu.ReasonState) // the call that finds it readable
+				d.want("rootfs UPDATED 2.0.0")
+				if f := d.floor(); f != 50 {
+					t.Fatalf("floor %d", f)
+				}
+			}
+			d.do(d.Clean(t.Context(), 0))
+			d.wantStatus(d.Start(t.Context(), 0, d.manifest("rootfs", randomImage(91, 5000), "1.5.0", 49)), fwu.NotPermitted, fwu.ReasonSequenceRollback)
+		})
+	}
+}
+
+func TestUnreadableRecordEndsNoTrial(t *testing.T) {
+	for name, copies := range map[string][]int64{"both copies": {0, 1}, "the newest copy": {-1}} {
+		t.Run(name, func(t *testing.T) {
+			d := newDevice(t, true, bank("rootfs")...)
+			b := onBadBlocks(d)
+			d.candidate(0, "rootfs", randomImage(92, 300000), "2.0.0", 50)
+			d.installed(fwu.SuccessReboot)
+			d.do(d.Stop())
+			if copies[0] < 0 {
+				copies = []int64{newest(d)}
+			}
+			b.spoil(0, unix.EIO, copies...)
+			if err := d.Reset(); err == nil {
+				t.Fatal("not degraded")
+			}
+			selection, before := d.Selector.Selection, b.writes
+			if before != 0 || d.Machine.System.Reboots != 0 {
+				t.Fatalf("%d writes, %d reboots asked for", before, d.Machine.System.Reboots)
+			}
+			b.bad = nil
+			d.do(d.Accept(t.Context()))
+			d.want("rootfs UPDATED 2.0.0")
+			if selection.Default != fwu.BankA || d.Selector.Default != fwu.BankB {
+				t.Fatalf("selection %+v, then %+v", selection, d.Selector.Selection)
+			}
+		})
+	}
+}
+
+func TestServiceReadsTheRecordAgainByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, b := accepted(t)
+		b.spoil(0, unix.EIO, 0, 1)
+		d.openDegraded()
+		time.Sleep(time.Hour)
+		if got := d.Service.System().Degraded; len(got) == 0 {
+			t.Fatal("healthy without a record")
+		}
+		b.bad = nil
+		time.Sleep(2 * time.Minute)
+		if got := d.Service.System().Degraded; len(got) != 0 {
+			t.Fatalf("degraded: %v", got)
+		}
+		d.want("rootfs UPDATED 2.0.0")
+		d.do(d.Stop()) // and its goroutine has ended, or the bubble does not
+	})
+}
+
+func TestServiceThatWaitsForItsRecordCanBeClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, b := accepted(t)
+		b.spoil(0, unix.EIO, 0)
+		d.openDegraded()
+		d.do(d.Stop())
+	})
+}
+
+// A selection that could not be read once left the service degraded until it was restarted.
+func TestSelectionThatCannotBeReadIsReadAgain(t *testing.T) {
+	d, _ := accepted(t)
+	d.do(d.Stop())
+	sel := &unreadableSelector{Selector: d.Selector, err: unix.EIO}
+	d.Config.Selector = sel
+	s, err := fwu.Open(t.Context(), d.Config)
+	d.do(err)
+	d.Service = s
+	d.wantStatus(d.Clean(t.Context(), 0), fwu.NotPermitted, fwu.ReasonSelectorUnusable)
+	d.want("rootfs UPDATED 2.0.0")
+	sel.err = nil
+	d.do(d.Clean(t.Context(), 0))
+}
+
+type unreadableSelector struct {
+	*fwutest.Selector
+	err error
+}
+
+func (u *unreadableSelector) Read() (fwu.Selection, error) {
+	if u.err != nil {
+		return fwu.Selection{}, u.err
+	}
+	return u.Selector.Read()
+}
+
+func TestRecordThatStaysUnreadableIsRepairedOnDemand(t *testing.T) {
+	t.Run("one copy is good", func(t *testing.T) {
+		for range 2 { // either copy is the newest
+			d, b := accepted(t)
+			for _, c := range []int64{0, 1} {
+				b.spoil(0, unix.EIO, c)
+				d.openDegraded()
+				d.do(d.Repair(t.Context(), fwu.RepairRecord))
+				d.want("rootfs UPDATED 2.0.0")
+				if f := d.floor(); f != 50 {
+					t.Fatalf("floor %d", f)
+				}
+				d.restart()
+			}
+			d.do(d.Clean(t.Context(), 0))
+		}
+	})
+	t.Run("no copy is good", func(t *testing.T) {
+		d, b := accepted(t)
+		d.Config.Release["rootfs"] = fwu.Release{Version: fwu.Version{Major: 2}, Sequence: 50}
+		b.spoil(0, unix.EIO, 0, 1)
+		d.openDegraded()
+		d.wantStatus(d.Repair(t.Context(), fwu.RepairRecord), fwu.NotPermitted, fwu.ReasonRecordUnreadable)
+		if b.writes != 0 {
+			t.Fatalf("%d writes", b.writes)
+		}
+		d.do(d.Repair(t.Context(), fwu.RepairNewRecord))
+		d.want("rootfs READY 2.0.0")
+		if f := d.floor(); f != 50 {
+			t.Fatalf("floor %d", f)
+		}
+		d.restart()
+	})
+	t.Run("the medium does not take it", func(t *testing.T) {
+		d, b := accepted(t)
+		b.dead = true
+		b.spoil(0, unix.EIO, newest(d))
+		good := string(d.Store.Bytes(fwu.StoreSize)[(1-newest(d))*copySize:][:copySize])
+		d.openDegraded()
+		if err := d.Repair(t.Context(), fwu.RepairRecord); err == nil {
+			t.Fatal("repaired")
+		}
+		if string(d.Store.Bytes(fwu.StoreSize)[(1-newest(d))*copySize:][:copySize]) == good {
+			return
+		}
+		t.Fatal("the copy that was good was overwritten")
+	})
+	t.Run("nothing to repair", func(t *testing.T) {
+		d, b := accepted(t)
+		b.writes = 0
+		d.do(d.Repair(t.Context(), fwu.RepairRecord))
+		d.do(d.Repair(t.Context(), fwu.RepairNewRecord))
+		if b.writes != 0 {
+			t.Fatalf("%d writes", b.writes)
+		}
+		d.wantStatus(d.Repair(t.Context(), "roof"), fwu.InvalidArgument, fwu.ReasonRepair)
+	})
+}
+
+// The copy that is lost is the newest one, after each step of an update: what the older one says is behind the device.
+func TestRepairWithTheOlderCopyFollowsTheDevice(t *testing.T) {
+	image := randomImage(94, 300000)
+	steps := map[string]struct {
+		live   bool
+		do     func(d *device)
+		states []string // any of them
+		floor  uint64
+	}{
+		"staged":   {false, func(d *device) { d.installed(fwu.SuccessReboot) }, []string{"rootfs CANDIDATE 1.0.0"}, 1},
+		"booted":   {false, func(d *device) { d.installed(fwu.SuccessReboot); d.do(d.Stop()) }, []string{"rootfs TRIAL 2.0.0"}, 1},
+		"accepted": {false, func(d *device) { d.installed(fwu.SuccessReboot); d.reboot(); d.do(d.Accept(d.t.Context())) }, []string{"rootfs UPDATED 2.0.0"}, 50},
+		"live":     {true, func(d *device) { d.installed(fwu.Success) }, []string{"rootfs UPDATED 2.0.0"}, 50},
+	}
+	for name, c := range steps {
+		t.Run(name, func(t *testing.T) {
+			comps := bank("rootfs")
+			comps[0].Live = c.live
+			d := newDevice(t, true, comps...)
+			b := onBadBlocks(d)
+			d.candidate(0, "rootfs", image, "2.0.0", 50)
+			c.do(d)
+			b.spoil(0, unix.EIO, newest(d))
+			if name == "booted" {
+				if err := d.Reset(); err == nil {
+					t.Fatal("not degraded")
+				}
+			} else {
+				d.openDegraded()
+			}
+			d.do(d.Repair(t.Context(), fwu.RepairRecord))
+			d.want(c.states[0])
+			if f := d.floor(); f != c.floor {
+				t.Fatalf("floor %d, want %d", f, c.floor)
+			}
+			if c.live {
+				d.holds("rootfs_b", image)
+			}
+			d.restart()
+			if name == "booted" {
+				d.do(d.Accept(t.Context()))
+			}
+		})
+	}
+}
+
+// A real medium error: the file behind a loop device is truncated, and the kernel returns EIO for what is missing until it is written again.
+func TestRecordOnALoopDeviceWhoseFileWasTruncated(t *testing.T) {
+	loop := newLoop(t, fwu.StoreSize)
+	d := newDevice(t, true, bank("rootfs")...)
+	d.do(d.Stop())
+	device, err := partition.Finder{}.OpenDevice(t.Context(), loop.device)
+	d.do(err)
+	t.Cleanup(func() { device.Close() })
+	d.Config.Store = device
+	d.do(fwu.Provision(t.Context(), d.Config, nil, false))
+	d.restart()
+	d.candidate(0, "rootfs", randomImage(95, 300000), "2.0.0", 50)
+	d.installed(fwu.SuccessReboot)
+	d.reboot()
+	d.do(d.Accept(t.Context()))
+	for _, size := range []int64{0, copySize} { // both copies; copy 1
+		content := loop.content(t)
+		d.do(os.Truncate(loop.file, size))
+		d.openDegraded()
+		d.wantStatus(d.Accept(t.Context()), fwu.NotPermitted, fwu.ReasonRecordUnreadable)
+		loop.restore(t, content)
+		d.wantStatus(d.Accept(t.Context()), fwu.BadState, fwu.ReasonState)
+		if f := d.floor(); f != 50 {
+			t.Fatalf("floor %d", f)
+		}
+		d.restart()
+	}
+	d.do(os.Truncate(loop.file, copySize))
+	d.openDegraded()
+	d.do(d.Repair(t.Context(), fwu.RepairRecord)) // the write mends it
+	d.restart()
+	d.want("rootfs UPDATED 2.0.0")
+}
+
+// loop is a loop device and the file behind it.
+type loop struct{ device, file string }
+
+func newLoop(t *testing.T, size int64) loop {
+	t.Helper()
+	l := loop{file: filepath.Join(t.TempDir(), "store")}
+	if err := os.WriteFile(l.file, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "--find", "--show", l.file).CombinedOutput()
+	switch {
+	case err == nil:
+	case os.Getenv("FWUAB_TEST_ALL") == "":
+		t.Skipf("losetup: %v: %s", err, out)
+	default:
+		t.Fatalf("losetup: %v: %s", err, out)
+	}
+	l.device = strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "--detach", l.device).CombinedOutput(); err != nil {
+			t.Errorf("losetup: %v: %s", err, out)
+		}
+	})
+	return l
+}
+
+func (l loop) content(t *testing.T) []byte {
+	t.Helper()
+	b, err := os.ReadFile(l.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// restore puts back what was truncated.
+func (l loop) restore(t *testing.T, content []byte) {
+	t.Helper()
+	f, err := os.OpenFile(l.file, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(content, 0)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
