@@ -114,6 +114,14 @@ func requestReboot(ctx context.Context, r *request) ([]any, error) {
 	return nil, r.firmware.RequestReboot(ctx)
 }
 
+func repair(ctx context.Context, r *request) ([]any, error) {
+	what := fwu.Repair(r.args.string())
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	return nil, r.firmware.Repair(ctx, what)
+}
+
 func query(ctx context.Context, r *request) ([]any, error) {
 	i, err := r.firmware.Query(ctx, r.id())
 	if err != nil {
@@ -134,6 +142,7 @@ func query(ctx context.Context, r *request) ([]any, error) {
 		"stored":          godbus.MakeVariant(uint64(i.Impl.Counts.Written)),
 		"read_back":       godbus.MakeVariant(uint64(i.Impl.Counts.ReadBack)),
 		"reason":          godbus.MakeVariant(reasonOf(i.Impl.Reason, i.Impl.Text)),
+		"read_only":       godbus.MakeVariant(reasonOf(i.Impl.ReadOnly, i.Impl.ReadOnlyText)),
 	}}, nil
 }
 

@@ -170,6 +170,7 @@ func (c *Client) Query(ctx context.Context, id fwu.ID) (fwu.Info, error) {
 		},
 	}
 	i.Impl.Reason, i.Impl.Text = reasonPair(impl["reason"].Value())
+	i.Impl.ReadOnly, i.Impl.ReadOnlyText = reasonPair(impl["read_only"].Value())
 	p, err := c.getAll(ctx, componentPath(id), ComponentInterface)
 	if err != nil {
 		return fwu.Info{}, err
@@ -365,4 +366,9 @@ func (c *Client) decide(ctx context.Context, method string, args ...any) (fwu.St
 // RequestReboot asks for a reboot.
 func (c *Client) RequestReboot(ctx context.Context) error {
 	return c.manager(ctx, "RequestReboot", []any{options()})
+}
+
+// Repair has the service do what it does not do by itself, because it gives something up.
+func (c *Client) Repair(ctx context.Context, what fwu.Repair) error {
+	return c.manager(ctx, "Repair", []any{clean(string(what)), options()})
 }

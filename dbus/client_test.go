@@ -48,6 +48,7 @@ func TestClientCallsWhatTheServiceOffers(t *testing.T) {
 			return wantStatus(fwu.SuccessReboot)(c.Reject(ctx, fwu.Rejection{Reason: fwu.ReasonTrialCheck, Text: "no network"}))
 		}, `reject 0 trial-check "no network"`},
 		{"reboot", func() error { return c.RequestReboot(ctx) }, "reboot"},
+		{"repair", func() error { return c.Repair(ctx, fwu.RepairRecord) }, "repair record"},
 	}
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {

@@ -233,7 +233,7 @@ func TestAnswersHaveTheTypesOfTheContract(t *testing.T) {
 		"": {}, "a{sv}": {options()}, "ia{sv}": {int32(0), options()}, "aya{sv}": {[]byte{1}, options()}, "tay": {uint64(0), []byte{1}},
 		"thta{sv}": {uint64(0), fd, uint64(1), options()},
 	}
-	special := map[string][]any{"Get": {ManagerInterface, "ApiVersion"}, "GetAll": {ManagerInterface}}
+	special := map[string][]any{"Repair": {"slots", options()}, "Get": {ManagerInterface, "ApiVersion"}, "GetAll": {ManagerInterface}}
 	for _, o := range newTree(s.Components()) {
 		for _, i := range o.interfaces {
 			for _, m := range i.methods {

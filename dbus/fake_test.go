@@ -233,6 +233,8 @@ func (f *fake) Reject(_ context.Context, why fwu.Rejection) (fwu.Status, error) 
 
 func (f *fake) RequestReboot(context.Context) error { return f.record("reboot") }
 
+func (f *fake) Repair(_ context.Context, what fwu.Repair) error { return f.record("repair %s", what) }
+
 // service is a fake that is served on a bus of its own.
 type service struct {
 	*fake

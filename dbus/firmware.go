@@ -13,6 +13,7 @@ type Firmware interface {
 	Observer
 	Stager
 	Installer
+	Repairer
 }
 
 // Observer tells what there is. It never waits for an operation.
@@ -41,4 +42,9 @@ type Installer interface {
 	Reject(ctx context.Context, why fwu.Rejection) (fwu.Status, error)
 	Clean(ctx context.Context, id fwu.ID) error
 	RequestReboot(ctx context.Context) error
+}
+
+// Repairer ends what the service waits for a decision about.
+type Repairer interface {
+	Repair(ctx context.Context, what fwu.Repair) error
 }

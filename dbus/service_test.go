@@ -320,6 +320,7 @@ func TestAuthorize(t *testing.T) {
 		ActionAccept:  func() error { return c.Accept(ctx) },
 		ActionReject:  func() error { _, err := c.Reject(ctx, fwu.Rejection{}); return err },
 		ActionReboot:  func() error { return c.RequestReboot(ctx) },
+		ActionRepair:  func() error { return c.Repair(ctx, fwu.RepairSlots) },
 		ActionClean:   func() error { return c.Clean(ctx, 0) },
 	}
 	prepare := []func() error{

@@ -17,6 +17,7 @@ const (
 	ActionReject  = "reject"
 	ActionClean   = "clean"
 	ActionReboot  = "reboot"
+	ActionRepair  = "repair"
 )
 
 // iface is an interface as data: what the dispatcher knows of the contract, and what each call does.
@@ -75,6 +76,7 @@ func managerInterface() iface {
 			{name: "Accept", in: "a{sv}", out: "i", action: ActionAccept, ordered: true, call: accept},
 			{name: "Reject", in: "ia{sv}", out: "i", action: ActionReject, ordered: true, call: reject},
 			{name: "RequestReboot", in: "a{sv}", action: ActionReboot, ordered: true, call: requestReboot},
+			{name: "Repair", in: "sa{sv}", action: ActionRepair, ordered: true, call: repair},
 		},
 		properties: []property{
 			{"ApiVersion", "(uu)", true, func(view) any { return apiVersion{fwu.APIMajor, fwu.APIMinor} }},
@@ -118,6 +120,7 @@ func componentInterface() iface {
 			{"State", "y", false, func(v view) any { return byte(v.info.State) }},
 			{"Error", "i", false, func(v view) any { return int32(v.info.Error) }},
 			{"Reason", "(ss)", false, func(v view) any { return reasonOf(v.info.Impl.Reason, v.info.Impl.Text) }},
+			{"ReadOnly", "(ss)", false, func(v view) any { return reasonOf(v.info.Impl.ReadOnly, v.info.Impl.ReadOnlyText) }},
 			{"Version", "(yyqu)", false, func(v view) any { return v.info.Version }},
 			{"MaxSize", "t", false, func(v view) any { return uint64(v.info.MaxSize) }},
 			{"Flags", "u", false, func(v view) any { return v.info.Flags }},

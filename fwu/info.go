@@ -23,6 +23,8 @@ type Impl struct {
 	Since          int64  // when the component came into its state, in seconds since 1970; 0 if that is not known
 	Reason         Reason // behind State or Error; empty if there is nothing to say
 	Text           string // the same for people
+	ReadOnly       Reason // why nothing is written to the component: config-differs, slot-missing, slot-resized; empty if it may be
+	ReadOnlyText   string // the same for people
 	Counts         Counts // of the image in preparation
 	Operation      string // "", "write", "finish", "clean", "install"
 	Done, Total    int64  // progress of it, in bytes; Total 0 if unknown

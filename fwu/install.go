@@ -166,7 +166,7 @@ func (s *Service) findCandidates() (*installation, error) {
 			err.Components = []ID{c.ID}
 			return nil, err
 		}
-		if cr.State == Candidate {
+		if cr.State == Candidate && !(c.Live && s.readOnly(c) != nil) { // a live component that is read-only is in nobody's way
 			inst.candidates = append(inst.candidates, c)
 			inst.live = inst.live || c.Live
 			bank = bank || !c.Live
@@ -658,6 +658,11 @@ func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 		defer c.op.give()
 		if err := s.release(c); err != nil {
 			s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
+		}
+	}
+	for _, c := range rejected {
+		if p := s.readOnly(c); c.Live && p != nil { // the image before may not be there
+			return 0, p.refusal("reject: %s is read-only", c.Name)
 		}
 	}
 	first := rejected[0]

@@ -28,6 +28,13 @@ func Provision(ctx context.Context, cfg Config, sizes map[string]int64, force bo
 	default:
 		return err
 	}
+	for _, c := range cfg.Components {
+		for i, slot := range c.Slots {
+			if m, ok := slot.(MissingSlot); ok {
+				return fmt.Errorf("provision %s: slot %s cannot be found: %w", c.Name, BankOf(i), m.Err)
+			}
+		}
+	}
 	r := cfg.fresh()
 	r.Bank = cfg.Boot.Bank
 	for _, c := range cfg.Components {
@@ -103,6 +110,19 @@ type StoreReport struct {
 	Generation uint64
 	Trial      Bank // that is STAGED, on trial or rejected; NoBank if there is none
 	Rebooted   bool // the one automatic reboot out of that trial was used up
+
+	record *record // that counts, nil if there is none
+}
+
+// ReadOnly says why the service would not write to c: its configuration differs from the record. reason is empty if it would. selector is the kind of the configured selector.
+func (r StoreReport) ReadOnly(c Component, selector string) (reason Reason, text string) {
+	if r.record == nil {
+		return "", ""
+	}
+	if p := differing(r.record, c, selector); p != nil {
+		return p.reason, p.text
+	}
+	return "", ""
 }
 
 // InspectStore looks at a store and changes nothing. The error says why there is no record that counts.
@@ -125,6 +145,7 @@ func InspectStore(m Medium) (StoreReport, error) {
 		}
 	}
 	r, err := store.load()
+	rep.record = r
 	if err == nil && r.Trial != nil {
 		rep.Trial, rep.Rebooted = r.Trial.Bank, r.Trial.Rebooted
 	}

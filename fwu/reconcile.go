@@ -486,15 +486,16 @@ func (cfg Config) adopt(r *record) {
 		cr := r.Components[c.Name]
 		if cr == nil {
 			cr = &componentRecord{ID: c.ID}
-			for i, slot := range c.Slots {
-				info := slot.Info()
-				cr.Slots[i] = slotRecord{ID: info.ID, Size: info.Size}
-			}
 			if !c.Live {
 				cr.Active = max(cfg.Boot.Bank.Index(), 0)
 			}
 			cfg.describe(c, cr)
 			r.Components[c.Name] = cr
+		}
+		for i, slot := range c.Slots {
+			if _, missing := slot.(MissingSlot); !missing && cr.Slots[i].ID == "" { // new, or missing until now
+				cr.Slots[i].ID, cr.Slots[i].Size = slot.Info().ID, slot.Info().Size
+			}
 		}
 		if rel, ok := cfg.Release[c.Name]; ok && !(r.Trial != nil && cfg.Boot.Bank == r.Trial.Bank) {
 			cr.Floor = max(cr.Floor, rel.Sequence)
@@ -506,10 +507,11 @@ func (cfg Config) adopt(r *record) {
 // write to each other's partitions.
 func (s *Service) checkConfig(r *record) {
 	for _, c := range s.components {
-		var p *problem
-		if cr := r.Components[c.Name]; cr != nil {
-			p = s.differing(r, c, cr)
+		var selector string
+		if s.cfg.Selector != nil {
+			selector = s.cfg.Selector.Kind()
 		}
+		p := differing(r, c.Component, selector)
 		if p != nil {
 			s.log.Warn("component is read-only", "component", c.Name, "reason", string(p.reason), "why", p.text)
 		}
@@ -519,24 +521,34 @@ func (s *Service) checkConfig(r *record) {
 	}
 }
 
-// differing says how a component's configuration differs from the record, nil if it does not.
-func (s *Service) differing(r *record, c *component, cr *componentRecord) *problem {
-	var text string
+// differing says why nothing may be written to c: a slot is missing, or its configuration differs from the record. nil if it may.
+func differing(r *record, c Component, selector string) *problem {
 	for i, slot := range c.Slots {
-		if info := slot.Info(); info.ID != cr.Slots[i].ID || info.Size != cr.Slots[i].Size {
-			text = fmt.Sprintf("slot %s is %s of %d bytes, and the record has %s of %d bytes", BankOf(i), info.ID, info.Size, cr.Slots[i].ID, cr.Slots[i].Size)
+		if m, ok := slot.(MissingSlot); ok {
+			return &problem{reason: ReasonSlotMissing, text: fmt.Sprintf("slot %s cannot be found: %v", BankOf(i), m.Err)}
 		}
 	}
-	if cr.ID != c.ID {
-		text = fmt.Sprintf("its id is %d, and the record has %d", c.ID, cr.ID)
-	}
-	if !c.Live && r.Selector != "" && r.Selector != s.cfg.Selector.Kind() {
-		text = fmt.Sprintf("the boot selector is %q, and the record has %q", s.cfg.Selector.Kind(), r.Selector)
-	}
-	if text == "" {
+	cr := r.Components[c.Name]
+	if cr == nil {
 		return nil
 	}
-	return &problem{reason: ReasonConfigDiffers, text: text}
+	if cr.ID != c.ID {
+		return &problem{reason: ReasonConfigDiffers, text: fmt.Sprintf("its id is %d, and the record has %d", c.ID, cr.ID)}
+	}
+	if !c.Live && r.Selector != "" && r.Selector != selector {
+		return &problem{reason: ReasonConfigDiffers, text: fmt.Sprintf("the boot selector is %q, and the record has %q", selector, r.Selector)}
+	}
+	var resized *problem
+	for i, slot := range c.Slots {
+		switch info := slot.Info(); {
+		case cr.Slots[i].ID == "": // it was missing when the component was recorded, and is there now
+		case info.ID != cr.Slots[i].ID:
+			return &problem{reason: ReasonConfigDiffers, text: fmt.Sprintf("slot %s is %s, and the record has %s", BankOf(i), info.ID, cr.Slots[i].ID)}
+		case info.Size != cr.Slots[i].Size:
+			resized = &problem{reason: ReasonSlotResized, text: fmt.Sprintf("slot %s has %d bytes, and the record has %d", BankOf(i), info.Size, cr.Slots[i].Size)}
+		}
+	}
+	return resized
 }
 
 // putLinkBack makes the link to a live component's active slot, which the record names: a configuration may call another one so. If it had to be changed in the same boot, an

@@ -3,6 +3,7 @@ package fwu
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Repair is something that the service does not do by itself, because it gives something up.
@@ -17,6 +18,9 @@ const (
 	// RepairNewRecord goes on without a record if no copy is good, as RepairRecord does if one is. Every rollback floor and every failed trial is forgotten, but for the floors of the running image's
 	// release record.
 	RepairNewRecord Repair = "new-record"
+	// RepairSlots records the sizes that slots have now (ReasonSlotResized). Floors, versions and failed trials stay. An image in preparation on such a component is given up: it is FAILED. It is refused
+	// if a slot became smaller than the image in it, and while the component is STAGED, TRIAL or REJECTED.
+	RepairSlots Repair = "slots"
 )
 
 // Repair repairs what the service answers queries only for, or does not write to a component for.
@@ -24,6 +28,8 @@ func (s *Service) Repair(ctx context.Context, what Repair) error {
 	switch what {
 	case RepairRecord, RepairNewRecord:
 		return s.repairRecord(ctx, what)
+	case RepairSlots:
+		return s.repairSlots(ctx)
 	}
 	return refuse(InvalidArgument, ReasonRepair, "repair: %q is nothing that can be repaired", what)
 }
@@ -59,6 +65,75 @@ func (s *Service) repairRecord(ctx context.Context, what Repair) error {
 	return p.refusal("repair the record")
 }
 
+// repairSlots records the sizes of all slots that have others than the record says. Either all components are repaired, or none.
+func (s *Service) repairSlots(ctx context.Context) error {
+	if err := s.healthy(ctx); err != nil {
+		return err
+	}
+	if err := s.install.take(ctx); err != nil {
+		return err
+	}
+	defer s.install.give()
+	var resized []*component
+	for _, c := range s.components {
+		if p := s.readOnly(c); p == nil || p.reason != ReasonSlotResized {
+			continue
+		}
+		if err := c.op.take(ctx); err != nil {
+			return err
+		}
+		defer c.op.give()
+		if err := s.resizable(c); err != nil {
+			return err
+		}
+		resized = append(resized, c)
+	}
+	if len(resized) == 0 {
+		return nil
+	}
+	s.bank.force()
+	defer s.bank.give()
+	if err := s.save(ctx, "slots", func(r *record) { s.resize(r, resized) }); err != nil {
+		return fmt.Errorf("repair the slots: %w", err)
+	}
+	r := s.record()
+	s.checkConfig(r)
+	var p plan
+	for _, c := range resized {
+		if cr := r.Components[c.Name]; cr.State == Failed && (c.Live || s.readOnlyBank() == nil) {
+			p.do = append(p.do, destroy{c.ID, 1 - cr.Active, true})
+		}
+	}
+	return s.run(ctx, p)
+}
+
+// resizable refuses to record the sizes of c's slots where that would change something under an image.
+func (s *Service) resizable(c *component) error {
+	r := s.record()
+	cr := r.Components[c.Name]
+	if cr.State.bound() || !c.Live && r.Trial != nil {
+		err := refuse(NotPermitted, ReasonBankBusy, "repair the slots: %s is %s; accept or reject the update first", c.Name, cr.State)
+		err.Components = []ID{c.ID}
+		return err
+	}
+	if size, image := c.Slots[cr.Active].Info().Size, cr.image().Size; size < image || image == 0 && size < cr.Slots[cr.Active].Size {
+		return refuse(NotPermitted, ReasonSlotResized, "repair the slots: slot %s of %s has %d bytes left, too few for the image in it", BankOf(cr.Active), c.Name, size)
+	}
+	return nil
+}
+
+func (s *Service) resize(r *record, resized []*component) {
+	for _, c := range resized {
+		cr := r.Components[c.Name]
+		for i, slot := range c.Slots {
+			cr.Slots[i].Size = slot.Info().Size
+		}
+		if cr.State == Writing || cr.State == Candidate {
+			cr.set(s.move(r, c.Component, evCancel), Success, ReasonSlotResized, "a slot changed its size while an image was prepared")
+		}
+	}
+}
+
 // catchUp makes up for a change that a stale record does not have, where something else tells of it.
 func (s *Service) catchUp(ctx context.Context, r *record) error {
 	for _, c := range s.components {
@@ -66,7 +141,7 @@ func (s *Service) catchUp(ctx context.Context, r *record) error {
 		if cr == nil || !c.Live {
 			continue
 		}
-		if err := s.catchUpLive(ctx, c, cr); err != nil {
+		if err := s.catchUpLive(ctx, r, c, cr); err != nil {
 			return s.slotError(c, 1-cr.Active, err)
 		}
 	}
@@ -85,7 +160,7 @@ func (s *Service) catchUp(ctx context.Context, r *record) error {
 
 // catchUpLive finds the active slot of a live component whose install, or rejection, may be missing in the record. An install makes the head plain before it is recorded, a rejection destroys the head
 // after it was recorded.
-func (s *Service) catchUpLive(ctx context.Context, c *component, cr *componentRecord) error {
+func (s *Service) catchUpLive(ctx context.Context, r *record, c *component, cr *componentRecord) error {
 	switch cr.State {
 	case Candidate:
 		if cr.next().Head == nil {
@@ -99,7 +174,7 @@ func (s *Service) catchUpLive(ctx context.Context, c *component, cr *componentRe
 		if err = closeQuietly(img, err); err != nil || state != HeadPlain {
 			return err
 		}
-		to, _, _ := s.variant(c.Component).next(Candidate, evInstall)
+		to := s.move(r, c.Component, evInstall)
 		cr.Active = 1 - cr.Active
 		cr.Floor = max(cr.Floor, cr.image().Sequence) // it may have been accepted
 		cr.set(to, Success, "", "")
@@ -108,7 +183,7 @@ func (s *Service) catchUpLive(ctx context.Context, c *component, cr *componentRe
 		if err != nil || active {
 			return err
 		}
-		to, _, _ := s.variant(c.Component).next(Trial, evReject)
+		to := s.move(r, c.Component, evReject)
 		cr.remember(cr.image().Digest)
 		cr.Active = 1 - cr.Active
 		cr.fail(to, GenericError, ReasonTrialReset, "the image was given up, and the record of it is lost")
@@ -138,8 +213,7 @@ func (s *Service) catchUpStaged(r *record, bank Bank) {
 		switch {
 		case c.Live || cr == nil:
 		case cr.State == Candidate:
-			to, _, _ := s.variant(c.Component).next(Candidate, evInstall)
-			cr.set(to, Success, "", "")
+			cr.set(s.move(r, c.Component, evInstall), Success, "", "")
 		default:
 			img := *cr.image()
 			cr.Carried, cr.second().Image = true, &img

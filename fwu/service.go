@@ -370,6 +370,9 @@ func (s *Service) Query(_ context.Context, id ID) (Info, error) {
 		info.Flags |= FlagVolatileStaging
 	}
 	info.Impl = Impl{Operation: c.operation, Done: c.done, Total: c.total}
+	if c.readOnly != nil {
+		info.Impl.ReadOnly, info.Impl.ReadOnlyText = c.readOnly.reason, c.readOnly.text
+	}
 	if s.rec == nil || s.rec.Components[c.Name] == nil {
 		info.Location = uint32(max(s.cfg.Boot.Bank.Index(), 0))
 		if !c.Live {

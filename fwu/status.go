@@ -182,6 +182,8 @@ const (
 	ReasonSelectorUnusable  Reason = "selector-unusable"
 	ReasonDefaultDiffers    Reason = "default-bank-differs"
 	ReasonConfigDiffers     Reason = "config-differs"
+	ReasonSlotMissing       Reason = "slot-missing" // of a component: it is read-only
+	ReasonSlotResized       Reason = "slot-resized" // of a component: it is read-only until Repair records the new size
 	ReasonRollbackFailed    Reason = "rollback-failed"
 	ReasonReconcile         Reason = "reconcile-failed"
 )

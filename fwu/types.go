@@ -161,6 +161,22 @@ type Slot interface {
 	Bootable(ctx context.Context) (bool, error)
 }
 
+// MissingSlot stands for a slot that cannot be found. Nothing is written to its component, and nothing is asked of it that would need the slot; everything else works.
+type MissingSlot struct {
+	Path string // as it is configured
+	Err  error  // why it cannot be found
+}
+
+var _ Slot = MissingSlot{}
+
+// Info has the path alone.
+func (m MissingSlot) Info() SlotInfo { return SlotInfo{Path: m.Path} }
+
+// Open, Source and Bootable fail.
+func (m MissingSlot) Open(context.Context) (Image, error)    { return nil, m.Err }
+func (m MissingSlot) Source(context.Context) (Source, error) { return nil, m.Err }
+func (m MissingSlot) Bootable(context.Context) (bool, error) { return false, m.Err }
+
 // Source is an active image that is being copied.
 type Source interface {
 	// ReadAt is read with ReadFull: nothing of p counts if it returns an error.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/fwu-ab/fwu-ab/suit"
@@ -19,7 +20,7 @@ func TestTrialOfASystemWhoseConfigurationIsOfNoUse(t *testing.T) {
 		"no TOML, started by the script on trial":           {"[selector\n", ours + " fwu.trial quiet", true},
 		"no TOML, started by the script":                    {"[selector\n", ours, false},
 		"no TOML, another parameter":                        {"[selector\n", ours + " fwu.trials fwu.trial=0", false},
-		"a slot that is not there, started on trial":        {"[component.rootfs]\nslots = {a = \"PARTLABEL=rootfs_a\", b = \"PARTLABEL=rotfs_b\"}\n", ours + " fwu.trial", true},
+		"a slot that is not there, started on trial":        {"[component.rootfs]\nslots = {a = \"PARTLABEL=rootfs_a\", b = \"PARTLABEL=rotfs_b\"}\n", ours + " fwu.trial", false}, // its component is read-only, and the rest is of use
 		"a slot that is not there":                          {"[component.rootfs]\nslots = {a = \"PARTLABEL=rootfs_a\", b = \"PARTLABEL=rotfs_b\"}\n", ours, false},
 		"an environment that is not there, on trial":        {"[selector.uboot]\ncopies = [{device = \"/dev/nothing\", offset = 0, size = 0x10000}, {device = \"/dev/nothing\", offset = 0x10000, size = 0x10000}]\n", ours + " fwu.trial", true},
 		"good, the parameter is a left-over of an old boot": {"", ours + " fwu.trial", false},
@@ -49,7 +50,7 @@ func TestTrialOfASystemWhoseConfigurationIsOfNoUse(t *testing.T) {
 			if on != c.on {
 				t.Errorf("on trial: %v, %v", on, err)
 			}
-			if c.config != "" && !on && err == nil {
+			if c.config != "" && !on && err == nil && !strings.HasPrefix(name, "a slot that is not there") {
 				t.Error("that it is not known is no error")
 			}
 			if errors.Is(err, errNoEvidence) && c.config == "" {

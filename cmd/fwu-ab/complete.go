@@ -7,6 +7,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/config"
 	"github.com/fwu-ab/fwu-ab/dbus"
+	"github.com/fwu-ab/fwu-ab/fwu"
 	godbus "github.com/godbus/dbus/v5"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -34,7 +35,8 @@ func words(list ...string) completer {
 
 // arguments says how each argument is completed, by what Use calls it. With dots it may be repeated.
 func (g *globals) arguments() map[string]completer {
-	return map[string]completer{"COMPONENT": g.components(""), "FILE": files, "FILE...": files, "DESCRIPTION": files, "NAME": nothing}
+	return map[string]completer{"COMPONENT": g.components(""), "FILE": files, "FILE...": files, "DESCRIPTION": files, "NAME": nothing,
+		"record|new-record|slots": words(string(fwu.RepairRecord), string(fwu.RepairNewRecord), string(fwu.RepairSlots))}
 }
 
 // flags says the same of each flag that takes a value.

@@ -77,7 +77,7 @@ func (d *doctor) examine(ctx context.Context, root string) {
 	components := d.components(ctx, m)
 	booted := d.boot(ctx, m, components)
 	d.slots(components, booted)
-	trial, known := d.store(ctx, m)
+	trial, known := d.store(ctx, m, components)
 	d.selector(ctx, m, booted, !known || trial == booted)
 	d.release(m)
 	d.device(m)
@@ -158,6 +158,10 @@ func (d *doctor) slots(components []fwu.Component, booted fwu.Bank) {
 		for i, slot := range c.Slots {
 			info := slot.Info()
 			what := fmt.Sprintf("slot %s %s", c.Name, fwu.BankOf(i))
+			if m, ok := slot.(fwu.MissingSlot); ok {
+				d.bad(what, m.Err, "correct the slot in the configuration, or the partition table; until then "+c.Name+" is read-only")
+				continue
+			}
 			text := fmt.Sprintf("%s, %s, %s", info.Path, info.ID, size(info.Size))
 			err := inUse(slot)
 			second := !c.Live && booted != fwu.NoBank && i != booted.Index()
@@ -172,7 +176,7 @@ func (d *doctor) slots(components []fwu.Component, booted fwu.Bank) {
 				d.ok(what, "%s, %v", text, err)
 			}
 		}
-		if a, b := c.Slots[0].Info(), c.Slots[1].Info(); a.Size != b.Size {
+		if a, b := c.Slots[0].Info(), c.Slots[1].Info(); a.Size != b.Size && a.Size > 0 && b.Size > 0 {
 			d.print("--", "slot "+c.Name, fmt.Sprintf("the slots differ in size; images may have %s at most", size(min(a.Size, b.Size))))
 		}
 	}
@@ -221,7 +225,7 @@ func (d *doctor) selector(ctx context.Context, m *machine, booted fwu.Bank, onTr
 }
 
 // store looks at the store, and returns the bank that is on trial by its record. known is false if there is no record that could tell.
-func (d *doctor) store(ctx context.Context, m *machine) (trial fwu.Bank, known bool) {
+func (d *doctor) store(ctx context.Context, m *machine, components []fwu.Component) (trial fwu.Bank, known bool) {
 	report, err := m.inspectStore(ctx)
 	for i, c := range report.Copies {
 		if c != "" {
@@ -233,6 +237,11 @@ func (d *doctor) store(ctx context.Context, m *machine) (trial fwu.Bank, known b
 		return fwu.NoBank, false
 	}
 	d.ok("store", "%s, format %s, generation %d", m.cfg.Store.Device, report.Format, report.Generation)
+	for _, c := range components {
+		if reason, text := report.ReadOnly(c, m.cfg.Selector.Type); reason != "" && reason != fwu.ReasonSlotMissing { // those were told
+			d.bad("component "+c.Name, fmt.Errorf("it is read-only, %s: %s", reason, text), reasonHint(reason))
+		}
+	}
 	return report.Trial, true
 }
 

@@ -51,6 +51,12 @@ func reasonHint(r fwu.Reason) string {
 		return "fwu-ab provision writes a new record"
 	case fwu.ReasonBootedBankUnknown, fwu.ReasonSelectorUnusable, fwu.ReasonDefaultDiffers, fwu.ReasonConfigDiffers, fwu.ReasonRollbackFailed:
 		return "fwu-ab doctor looks at every part of it"
+	case fwu.ReasonRecordUnreadable:
+		return "the service reads the record again by itself; if this stays, fwu-ab repair record overwrites the copy that cannot be read"
+	case fwu.ReasonSlotMissing:
+		return "correct the slots of the component, or the partition table; fwu-ab doctor lists the partitions"
+	case fwu.ReasonSlotResized:
+		return "if the new size is meant, fwu-ab repair slots records it"
 	case fwu.ReasonRecordVersion:
 		return "a newer service wrote the record: run that one, or fwu-ab provision --force, which forgets every rollback floor"
 	case fwu.ReasonReconcile:

@@ -55,8 +55,12 @@ func (m *machine) component(ctx context.Context, c config.Component) (fwu.Compon
 	out.Device.ID, _ = m.deviceID() // without it, images for one device are not for this one; doctor says why
 	for i, spec := range c.Slots {
 		slot, err := m.finder.Find(ctx, spec)
-		if err != nil {
-			return out, fmt.Errorf("component %s, slot %s: %w", c.Name, fwu.BankOf(i), err)
+		if ctx.Err() != nil {
+			return out, ctx.Err()
+		}
+		if err != nil { // the service makes this component read-only; the others, and a trial, can do without it
+			out.Slots[i] = fwu.MissingSlot{Path: spec, Err: err}
+			continue
 		}
 		slot.Set(partition.Options{Discard: c.Discard, NoReadBack: !c.ReadBack})
 		e, err := m.finder.Locate(ctx, spec)
@@ -269,7 +273,7 @@ func (m *machine) boot(known fwu.Selector, components []fwu.Component) (fwu.Boot
 	r := bootctl.Running{Root: m.root}
 	for _, c := range components {
 		for i, s := range c.Slots {
-			if !c.Live && s != nil {
+			if _, missing := s.(fwu.MissingSlot); !c.Live && s != nil && !missing {
 				r.Slots[i] = append(r.Slots[i], s.Info())
 			}
 		}

@@ -33,6 +33,8 @@ type componentStatus struct {
 	Since          string           `json:"since"` // when it came into its state (RFC 3339), empty if that is not known
 	Reason         fwu.Reason       `json:"reason"`
 	Text           string           `json:"text"`
+	ReadOnly       fwu.Reason       `json:"read_only"` // why nothing is written to it, empty if it may be
+	ReadOnlyText   string           `json:"read_only_text"`
 	Version        string           `json:"version"`
 	Active         fwu.Bank         `json:"active"`
 	MaxSize        int64            `json:"max_size"`
@@ -63,7 +65,7 @@ func componentStatusOf(ctx context.Context, c *dbus.Client, info fwu.ComponentIn
 	}
 	i := q.Impl
 	return componentStatus{ID: info.ID, Name: info.Name, Activation: info.Activation(), ManifestMode: info.Manifest,
-		State: q.State.String(), Since: timeOf(i.Since), Error: int32(q.Error), Reason: i.Reason, Text: i.Text, Version: q.Version.String(), Active: fwu.BankOf(int(q.Location & 1)),
+		State: q.State.String(), Since: timeOf(i.Since), Error: int32(q.Error), Reason: i.Reason, Text: i.Text, ReadOnly: i.ReadOnly, ReadOnlyText: i.ReadOnlyText, Version: q.Version.String(), Active: fwu.BankOf(int(q.Location & 1)),
 		MaxSize: q.MaxSize, Volatile: q.Flags&fwu.FlagVolatileStaging != 0, Written: i.Written, ImageSize: i.ImageSize, ManifestDigest: i.ManifestDigest,
 		Received: i.Counts.Received, Equal: i.Counts.Equal, Zeroed: i.Counts.Zeroed, Stored: i.Counts.Written, ReadBack: i.Counts.ReadBack,
 		Digest: i.Digest, Sequence: i.Sequence, ActiveSlot: i.ActiveSlot, SecondSlot: i.SecondSlot, Operation: i.Operation, Done: i.Done, Total: i.Total, state: q.State}, nil
@@ -138,6 +140,9 @@ func draw(st systemStatus) string {
 	for _, c := range st.Components {
 		if c.Reason != "" {
 			fmt.Fprintf(&b, "%s: %s: %s\n", c.Name, c.Reason, c.Text)
+		}
+		if c.ReadOnly != "" {
+			fmt.Fprintf(&b, "! %s is read-only, %s: %s\n  -> %s\n", c.Name, c.ReadOnly, c.ReadOnlyText, reasonHint(c.ReadOnly))
 		}
 	}
 	if c, ok := latest(st); ok {

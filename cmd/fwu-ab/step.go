@@ -48,6 +48,7 @@ func newStepCommands(g *globals) []*cobra.Command {
 		wholeCommand(g, "install", "Install all candidates", func(ctx context.Context, c *dbus.Client) (fwu.Status, error) { return c.Install(ctx) }),
 		wholeCommand(g, "accept", "Keep the system that is on trial", func(ctx context.Context, c *dbus.Client) (fwu.Status, error) { return fwu.Success, c.Accept(ctx) }),
 		newRejectCommand(g),
+		newRepairCommand(g),
 		wholeCommand(g, "reboot", "Ask for a reboot through the bootloader", func(ctx context.Context, c *dbus.Client) (fwu.Status, error) {
 			return fwu.Success, c.RequestReboot(ctx)
 		}),
@@ -102,6 +103,25 @@ func newRejectCommand(g *globals) *cobra.Command {
 	cmd.Flags().StringVar(&text, "text", "", "reason for people, one line")
 	cmd.Flags().Int32Var(&code, "error", 0, "number that is reported as the reason; 0: none")
 	return cmd
+}
+
+func newRepairCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "repair record|new-record|slots",
+		Short: "Repair what the service does not repair by itself, because that gives something up",
+		Long: `Repair what the service does not repair by itself, because that gives something up. Where there is nothing to repair, nothing is changed.
+
+record: a copy of the record cannot be read (record-unreadable), and stays so. Go on with the copy that is good, and overwrite the other one. The last change of the record may be lost. It
+is refused if no copy is good.
+
+new-record: the same; and if no copy is good, go on without a record. Every rollback floor is forgotten, but for those of the release record in the running image.
+
+slots: the partition of a slot has another size than the record says (slot-resized). Record the size that it has. Floors stay; an image in preparation there is given up.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return withClient(cmd.Context(), g, func(c *dbus.Client) error { return c.Repair(cmd.Context(), fwu.Repair(args[0])) })
+		},
+	}
 }
 
 func newQueryCommand(g *globals) *cobra.Command {
