@@ -150,3 +150,37 @@ func TestSlotThatTheRecordDoesNotHaveIsNotTouched(t *testing.T) {
 		})
 	}
 }
+
+// An older version recorded the path of a partition in an MBR, which has an identity of its own now. The path of another disk is another slot.
+func TestSlotThatWasRecordedByItsPath(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	d.do(d.Stop())
+	c := &d.Config.Components[0]
+	named := func(slot int, id, path string) {
+		c.Slots[slot] = renamed{c.Slots[slot], fwu.SlotInfo{ID: id, Path: path, Size: slotSize}}
+	}
+	named(0, "/dev/mmcblk0p2", "/dev/mmcblk0p2")
+	named(1, "/dev/mmcblk0p3", "/dev/mmcblk0p3")
+	d.do(fwu.Provision(t.Context(), d.Config, nil, true))
+	d.restart()
+	named(0, "partuuid:9bdf2dc6-02", "/dev/mmcblk0p2")
+	named(1, "partuuid:9bdf2dc6-03", "/dev/mmcblk0p3")
+	d.reboot()
+	d.wantReadOnly(0, "")
+	d.candidate(0, "rootfs", randomImage(10, 70000), "2.0.0", 2)
+	named(0, "partuuid:9bdf2dc6-02", "/dev/mmcblk1p2") // it is known by its identity now
+	named(1, "partuuid:9bdf2dc6-03", "/dev/mmcblk1p3")
+	d.reboot()
+	d.wantReadOnly(0, "")
+	named(1, "partuuid:00000000-03", "/dev/mmcblk0p3")
+	d.reboot()
+	d.wantReadOnly(0, fwu.ReasonConfigDiffers)
+}
+
+// renamed is a slot with another identity.
+type renamed struct {
+	fwu.Slot
+	info fwu.SlotInfo
+}
+
+func (r renamed) Info() fwu.SlotInfo { return r.info }

@@ -493,9 +493,14 @@ func (cfg Config) adopt(r *record) {
 			r.Components[c.Name] = cr
 		}
 		for i, slot := range c.Slots {
-			if _, missing := slot.(MissingSlot); !missing && cr.Slots[i].ID == "" { // new, or missing until now
-				cr.Slots[i].ID, cr.Slots[i].Size = slot.Info().ID, slot.Info().Size
+			info, recorded := slot.Info(), &cr.Slots[i]
+			if _, missing := slot.(MissingSlot); missing || !recorded.is(info) {
+				continue
 			}
+			if recorded.ID == "" { // new, or missing until now
+				recorded.Size = info.Size
+			}
+			recorded.ID = info.ID
 		}
 		if rel, ok := cfg.Release[c.Name]; ok && !(r.Trial != nil && cfg.Boot.Bank == r.Trial.Bank) {
 			cr.Floor = max(cr.Floor, rel.Sequence)
@@ -542,7 +547,7 @@ func differing(r *record, c Component, selector string) *problem {
 	for i, slot := range c.Slots {
 		switch info := slot.Info(); {
 		case cr.Slots[i].ID == "": // it was missing when the component was recorded, and is there now
-		case info.ID != cr.Slots[i].ID:
+		case !cr.Slots[i].is(info):
 			return &problem{reason: ReasonConfigDiffers, text: fmt.Sprintf("slot %s is %s, and the record has %s", BankOf(i), info.ID, cr.Slots[i].ID)}
 		case info.Size != cr.Slots[i].Size:
 			resized = &problem{reason: ReasonSlotResized, text: fmt.Sprintf("slot %s has %d bytes, and the record has %d", BankOf(i), info.Size, cr.Slots[i].Size)}

@@ -260,6 +260,11 @@ func (r *record) clone() *record {
 	return &n
 }
 
+// is tells whether the record is that of a slot. Older versions recorded the path of a slot that has an identity of its own by now, and of a slot that was missing nothing.
+func (r slotRecord) is(s SlotInfo) bool {
+	return r.ID == s.ID || r.ID == "" || strings.HasPrefix(r.ID, "/") && r.ID == s.Path
+}
+
 func (c *componentRecord) second() *slotRecord { return &c.Slots[1-c.Active] }
 
 // next is the image in the second slot; never nil for a component that is WRITING or CANDIDATE.
