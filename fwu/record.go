@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -107,8 +109,8 @@ const maxFailedImages = 16
 
 type extra map[string]json.RawMessage
 
-// decode reads known fields into v (a pointer to a struct without methods) and returns the others.
-func decode(b []byte, v any, known []string) (extra, error) {
+// decode reads the fields of v, a pointer to a struct without methods, and returns the others. Which fields v has is read from its struct tags, and kept nowhere else.
+func decode(b []byte, v any) (extra, error) {
 	if err := json.Unmarshal(b, v); err != nil {
 		return nil, err
 	}
@@ -116,10 +118,22 @@ func decode(b []byte, v any, known []string) (extra, error) {
 	if err := json.Unmarshal(b, &all); err != nil {
 		return nil, err
 	}
-	for _, k := range known {
-		delete(all, k)
+	for name := range fields(reflect.TypeOf(v).Elem()) {
+		delete(all, name)
 	}
 	return all, nil
+}
+
+// fields yields the names that the fields of a struct have in JSON, those of embedded structs too.
+func fields(t reflect.Type) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, f := range reflect.VisibleFields(t) {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if f.IsExported() && name != "" && name != "-" && !yield(name) {
+				return
+			}
+		}
+	}
 }
 
 // encode is the reverse of decode.
@@ -139,7 +153,7 @@ func encode(v any, x extra) ([]byte, error) {
 
 func (r *record) UnmarshalJSON(b []byte) (err error) {
 	type plain record
-	r.extra, err = decode(b, (*plain)(r), []string{"boot", "settled", "selector", "bank", "trial", "components", "signed"})
+	r.extra, err = decode(b, (*plain)(r))
 	return err
 }
 
@@ -150,7 +164,7 @@ func (r *record) MarshalJSON() ([]byte, error) {
 
 func (t *trialRecord) UnmarshalJSON(b []byte) (err error) {
 	type plain trialRecord
-	t.extra, err = decode(b, (*plain)(t), []string{"bank", "no-trial", "accepting", "rejecting", "error", "reason", "text", "rebooted"})
+	t.extra, err = decode(b, (*plain)(t))
 	return err
 }
 
@@ -168,7 +182,7 @@ type plainComponent componentRecord
 
 func (c *componentRecord) UnmarshalJSON(b []byte) (err error) {
 	j := componentJSON{plainComponent: (*plainComponent)(c)}
-	c.extra, err = decode(b, &j, []string{"id", "state", "error", "reason", "text", "active", "carried", "floor", "slots", "failed", "since"})
+	c.extra, err = decode(b, &j)
 	if err != nil {
 		return err
 	}
@@ -187,7 +201,7 @@ func (c *componentRecord) MarshalJSON() ([]byte, error) {
 
 func (s *slotRecord) UnmarshalJSON(b []byte) (err error) {
 	type plain slotRecord
-	s.extra, err = decode(b, (*plain)(s), []string{"id", "size", "image"})
+	s.extra, err = decode(b, (*plain)(s))
 	return err
 }
 
@@ -198,7 +212,7 @@ func (s slotRecord) MarshalJSON() ([]byte, error) {
 
 func (i *imageRecord) UnmarshalJSON(b []byte) (err error) {
 	type plain imageRecord
-	i.extra, err = decode(b, (*plain)(i), []string{"version", "sequence", "digest", "size", "manifest", "payload", "written", "end", "open", "head", "dependencies", "with", "battery", "compression", "decoded", "signed"})
+	i.extra, err = decode(b, (*plain)(i))
 	return err
 }
 
