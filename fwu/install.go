@@ -415,7 +415,7 @@ func (s *Service) installBank(ctx context.Context, inst *installation) (Status, 
 				cr.Carried, cr.second().Image = true, inst.copies[c.ID]
 			}
 		}}}, unsealAll(after, ids)...), commit{arm, false}),
-		undo: append(append([]effect{disarm{booted}}, sealAll(after, ids)...), save{"CANDIDATE", s.unstage}),
+		undo: append(append([]effect{disarm{booted}}, sealAll(after, ids)...), save{"CANDIDATE", func(r *record) { s.unstage(r, false) }}),
 	}
 	if err := s.run(ctx, p); err != nil {
 		return 0, err
@@ -445,8 +445,8 @@ func (s *Service) staged(inst *installation) ([]ID, map[ID]*componentRecord) {
 	return ids, after
 }
 
-// unstage takes STAGED back: the candidates are candidates again, and what was carried over is nothing again.
-func (s *Service) unstage(r *record) {
+// unstage takes STAGED back: the candidates are candidates again, and what was carried over is nothing again. bypassed tells that the system was started without the bootloader while they were armed.
+func (s *Service) unstage(r *record, bypassed bool) {
 	if r.Trial == nil { // it was never recorded
 		return
 	}
@@ -458,7 +458,12 @@ func (s *Service) unstage(r *record) {
 			if s.cfg.Boot.ID == r.BootID { // nothing volatile is lost while the system runs
 				to = Candidate
 			}
-			cr.fail(to, Success, "", "")
+			reason, text := Reason(""), ""
+			if bypassed {
+				reason, text = ReasonBootBypassed, "the system was started again without its bootloader, by kexec for instance, so that the new bank was not tried"
+				cr.Bypassed = count(cr.Bypassed, imageIn(cr, r.Trial.Bank).Digest)
+			}
+			cr.fail(to, Success, reason, text)
 		}
 		if cr.Carried {
 			cr.Carried, cr.second().Image = false, nil
@@ -527,6 +532,7 @@ func (c *componentRecord) raiseFloor(r *record) {
 	img := c.image()
 	c.Floor, img.Head = max(c.Floor, img.Sequence), nil
 	c.forget(img.Digest)
+	c.Bypassed = nil // reboots pass the bootloader
 	r.Signed = max(r.Signed, img.Signed)
 	r.minor = max(r.minor, storeMinor)
 }

@@ -87,7 +87,7 @@ func provisionComponent(ctx context.Context, c Component, cr *componentRecord, s
 	return nil
 }
 
-// ForgetFailures makes a store forget which images failed their trials, so that they can be started again. No service may have the store open.
+// ForgetFailures makes a store forget which images failed their trials, and how many reboots bypassed the bootloader, so that they can be started again. No service may have the store open.
 func ForgetFailures(m Medium) error {
 	store, err := OpenStore(m)
 	if err != nil {
@@ -98,7 +98,7 @@ func ForgetFailures(m Medium) error {
 		return err
 	}
 	for _, c := range r.Components {
-		c.Failed = nil
+		c.Failed, c.Bypassed = nil, nil
 	}
 	return store.save(r)
 }

@@ -189,7 +189,8 @@ func (s *Service) effects(st step, r *record, sit situation, first *save) []effe
 	case sealOther:
 		return s.sealTrial(r)
 	case unstageOther:
-		return []effect{save{"CANDIDATE", func(r *record) { s.unstage(r); s.stampRecord(r) }}}
+		bypassed := sit.armed == isYes && sit.same == isNo // the bootloader would have started the other bank, or have disarmed it
+		return []effect{save{"CANDIDATE", func(r *record) { s.unstage(r, bypassed); s.stampRecord(r) }}}
 	case destroyOther:
 		return s.destroyTrial(r)
 	case failRejected:

@@ -46,17 +46,18 @@ type trialRecord struct {
 
 // componentRecord is what is known of one component.
 type componentRecord struct {
-	ID      ID            `json:"id"`
-	State   State         `json:"-"`
-	Error   Status        `json:"error,omitempty"`
-	Reason  Reason        `json:"reason,omitempty"`
-	Text    string        `json:"text,omitempty"`
-	Active  int           `json:"active"`            // index of the active slot
-	Carried bool          `json:"carried,omitempty"` // the second slot holds a copy of the active image, made for the bank in trial
-	Floor   uint64        `json:"floor"`             // lowest sequence number that is accepted
-	Slots   [2]slotRecord `json:"slots"`
-	Failed  []failedImage `json:"failed,omitempty"` // oldest first
-	Since   int64         `json:"since,omitempty"`  // seconds since 1970: when it came into its state
+	ID       ID            `json:"id"`
+	State    State         `json:"-"`
+	Error    Status        `json:"error,omitempty"`
+	Reason   Reason        `json:"reason,omitempty"`
+	Text     string        `json:"text,omitempty"`
+	Active   int           `json:"active"`            // index of the active slot
+	Carried  bool          `json:"carried,omitempty"` // the second slot holds a copy of the active image, made for the bank in trial
+	Floor    uint64        `json:"floor"`             // lowest sequence number that is accepted
+	Slots    [2]slotRecord `json:"slots"`
+	Failed   []failedImage `json:"failed,omitempty"`   // oldest first
+	Bypassed []failedImage `json:"bypassed,omitempty"` // images that were armed when a boot bypassed the bootloader; Trials counts these boots
+	Since    int64         `json:"since,omitempty"`    // seconds since 1970: when it came into its state
 
 	extra extra
 }
@@ -262,7 +263,7 @@ func (r *record) clone() *record {
 	n.Components = make(map[string]*componentRecord, len(r.Components))
 	for name, c := range r.Components {
 		cc := *c
-		cc.Failed = slices.Clone(c.Failed)
+		cc.Failed, cc.Bypassed = slices.Clone(c.Failed), slices.Clone(c.Bypassed)
 		for i, s := range c.Slots {
 			if s.Image != nil {
 				img := *s.Image
@@ -330,25 +331,23 @@ func (c *componentRecord) forget(digest string) {
 }
 
 // remember counts a failed trial of the image with this digest.
-func (c *componentRecord) remember(digest string) {
+func (c *componentRecord) remember(digest string) { c.Failed = count(c.Failed, digest) }
+
+func (c *componentRecord) failedTrials(digest string) int { return counted(c.Failed, digest) }
+
+// count adds one to the count of the image with this digest. It returns maxFailedImages images at most, the last one that was counted at the end.
+func count(list []failedImage, digest string) []failedImage {
 	if digest == "" {
-		return
+		return list
 	}
-	n := 1
-	c.Failed = slices.DeleteFunc(c.Failed, func(f failedImage) bool {
-		if f.Digest == digest {
-			n += f.Trials
-		}
-		return f.Digest == digest
-	})
-	c.Failed = append(c.Failed, failedImage{digest, n})
-	if d := len(c.Failed) - maxFailedImages; d > 0 {
-		c.Failed = c.Failed[d:]
-	}
+	n := counted(list, digest) + 1
+	list = append(slices.DeleteFunc(list, func(f failedImage) bool { return f.Digest == digest }), failedImage{digest, n})
+	return list[max(0, len(list)-maxFailedImages):]
 }
 
-func (c *componentRecord) failedTrials(digest string) int {
-	for _, f := range c.Failed {
+// counted is the count of the image with this digest.
+func counted(list []failedImage, digest string) int {
+	for _, f := range list {
 		if f.Digest == digest && digest != "" {
 			return f.Trials
 		}

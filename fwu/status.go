@@ -172,6 +172,7 @@ const (
 	ReasonRejected       Reason = "rejected"
 	ReasonTrialNotBooted Reason = "trial-not-booted"
 	ReasonTrialReset     Reason = "trial-reset"
+	ReasonBootBypassed   Reason = "boot-bypassed"  // CANDIDATE again: the reboot did not pass the bootloader; NotPermitted after several of them
 	ReasonTrialCheck     Reason = "trial-check"    // a check of the new system failed
 	ReasonTrialDeadline  Reason = "trial-deadline" // it was not accepted in time
 	// Why the service answers queries only, or what it found at a start.

@@ -196,6 +196,8 @@ func (s *Service) policy(c *component, cr *componentRecord, img *imageRecord) er
 		return refuse(NotPermitted, ReasonSequenceRollback, "sequence number %d is lower than %d, which %s has reached", img.Sequence, cr.Floor, c.Name)
 	case cr.failedTrials(img.Digest) >= s.cfg.MaxTrials:
 		return refuse(NotPermitted, ReasonFailedBefore, "this image failed %d trials; fwu-ab reset forgets them", cr.failedTrials(img.Digest))
+	case counted(cr.Bypassed, img.Digest) >= s.cfg.MaxTrials:
+		return refuse(NotPermitted, ReasonBootBypassed, "%d reboots into this image bypassed the bootloader; have reboots pass it, and fwu-ab reset forgets them", counted(cr.Bypassed, img.Digest))
 	case img.Size > maxSize(c):
 		return refuse(InsufficientStorage, ReasonImageTooLarge, "image of %d bytes: the slots of %s take %d", img.Size, c.Name, maxSize(c))
 	}

@@ -183,3 +183,42 @@ func TestRejectOfAStagedImageThatIsCutIsNoFailedTrial(t *testing.T) {
 		})
 	}
 }
+
+// A reboot that bypasses the bootloader left a candidate without a reason, and an agent that installs and reboots whatever is CANDIDATE did so for ever.
+func TestRebootsThatBypassTheBootloaderAreCounted(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	image := randomImage(14, 70000)
+	d.candidate(0, "rootfs", image, "2.0.0", 2)
+	reboots := 0
+	for {
+		if _, err := d.Install(t.Context()); err != nil {
+			d.wantStatus(err, fwu.NotPermitted, fwu.ReasonBootBypassed)
+			break
+		}
+		if reboots++; reboots > 3 {
+			t.Fatal("one more reboot")
+		}
+		d.do(d.Boot(fwu.BankA)) // kexec: the bootloader is not asked
+		d.want("rootfs CANDIDATE 1.0.0")
+		if info, err := d.Query(t.Context(), 0); err != nil || info.Impl.Reason != fwu.ReasonBootBypassed || info.Impl.Text == "" {
+			t.Fatalf("%+v, %v", info.Impl, err)
+		}
+		if d.Selector.Trial != fwu.NoBank {
+			t.Fatal("still armed")
+		}
+	}
+	if reboots != 3 {
+		t.Fatalf("%d reboots", reboots)
+	}
+	d.do(d.Cancel(t.Context(), 0)) // nor does it help to bring the image again
+	d.do(d.Clean(t.Context(), 0))
+	d.wantStatus(d.Start(t.Context(), 0, d.manifest("rootfs", image, "2.0.0", 2)), fwu.NotPermitted, fwu.ReasonBootBypassed)
+	d.do(d.Stop())
+	d.do(fwu.ForgetFailures(d.Store))
+	d.restart()
+	d.candidate(0, "rootfs", image, "2.0.0", 2)
+	d.installed(fwu.SuccessReboot)
+	d.reboot()
+	d.want("rootfs TRIAL 2.0.0")
+	d.do(d.Accept(t.Context()))
+}

@@ -41,6 +41,8 @@ func reasonHint(r fwu.Reason) string {
 		return "an update needs a sequence number that is not lower than what was accepted; fwu-ab status shows it"
 	case fwu.ReasonFailedBefore:
 		return "stop the service and run fwu-ab reset to try this image again"
+	case fwu.ReasonBootBypassed:
+		return "reboot by firmware and bootloader, without kexec: fwu-ab reboot asks for that; then stop the service and run fwu-ab reset"
 	case fwu.ReasonBankBusy:
 		return "finish the update that is under way first: fwu-ab status shows what it waits for"
 	case fwu.ReasonSlotBusy:
