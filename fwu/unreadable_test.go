@@ -3,9 +3,7 @@ package fwu_test
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/fwu/fwutest"
 	"github.com/fwu-ab/fwu-ab/partition"
+	"github.com/fwu-ab/fwu-ab/test/fault"
 )
 
 // badBlocks is a store of which blocks cannot be read. A write mends them, unless they are dead.
@@ -364,26 +363,8 @@ func TestRecordOnALoopDeviceWhoseFileWasTruncated(t *testing.T) {
 type loop struct{ device, file string }
 
 func newLoop(t *testing.T, size int64) loop {
-	t.Helper()
-	l := loop{file: filepath.Join(t.TempDir(), "store")}
-	if err := os.WriteFile(l.file, make([]byte, size), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("losetup", "--find", "--show", l.file).CombinedOutput()
-	switch {
-	case err == nil:
-	case os.Getenv("FWUAB_TEST_ALL") == "":
-		t.Skipf("losetup: %v: %s", err, out)
-	default:
-		t.Fatalf("losetup: %v: %s", err, out)
-	}
-	l.device = strings.TrimSpace(string(out))
-	t.Cleanup(func() {
-		if out, err := exec.Command("losetup", "--detach", l.device).CombinedOutput(); err != nil {
-			t.Errorf("losetup: %v: %s", err, out)
-		}
-	})
-	return l
+	file := filepath.Join(t.TempDir(), "store")
+	return loop{fault.Truncated(t, file, size), file}
 }
 
 func (l loop) content(t *testing.T) []byte {

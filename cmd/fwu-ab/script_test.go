@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -34,7 +35,13 @@ func scripts(dir string) testscript.Params {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": codeCmd, "device": deviceCmd, "boot": bootCmd, "fill": fillCmd, "wipe": wipeCmd, "up": upCmd, "configure": configureCmd, "efivar": efivarCmd,
+			"code": codeCmd, "device": deviceCmd, "boot": bootCmd, "fill": fillCmd, "wipe": wipeCmd, "up": upCmd, "configure": configureCmd, "efivar": efivarCmd, "loop": loopCmd,
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "root" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return os.Getuid() == 0 || os.Getenv("FWUAB_TEST_ALL") != "", nil // where everything has to run, it fails without
 		},
 	}
 }
@@ -91,6 +98,24 @@ func configureCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 	ts.Check(os.WriteFile(ts.MkAbs("root/etc/fwu-ab/fwu-ab.toml.d/10-configure.toml"), []byte(text), 0o644))
+}
+
+// loopCmd makes a loop device of a file, and $LOOP its path: loop FILE. If the file is truncated, the kernel answers EIO for the blocks that are missing, until they are written.
+func loopCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: loop file")
+	}
+	out, err := exec.Command("losetup", "--find", "--show", "--direct-io=on", ts.MkAbs(args[0])).CombinedOutput()
+	if err != nil {
+		ts.Fatalf("losetup: %v: %s", err, out)
+	}
+	device := strings.TrimSpace(string(out))
+	ts.Defer(func() {
+		if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+			ts.Logf("losetup: %v: %s", err, out)
+		}
+	})
+	ts.Setenv("LOOP", device)
 }
 
 // efivar writes a variable of the UEFI boot manager as firmware does, or deletes it: efivar NAME [HEX]. Four digits are a number.
