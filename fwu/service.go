@@ -40,13 +40,16 @@ type Service struct {
 	cfg        Config
 	log        *slog.Logger
 	store      *Store
-	components []*component // by id
-	install    lock         // held by install, accept and reject
-	bank       lock         // held while heads of more than one bank member are destroyed
-	opening    lock         // held while the service reconciles
-	retries    sync.WaitGroup
+	components []*component       // by id
 	stop       context.CancelFunc // ends the goroutine of retries
-	saving     sync.Mutex         // held while the record is written
+	retries    sync.WaitGroup
+
+	// The locks, in the order in which they are taken. Who holds one takes none that stands before it.
+	opening lock // held while the service reconciles
+	install lock // held by install, accept, reject and the repair of slots
+	// component.op stands here. Only the holder of install holds more than one.
+	bank   lock       // held while heads of more than one bank member are destroyed
+	saving sync.Mutex // held while the record is written
 
 	mu       sync.Mutex // guards what follows; held for moments only
 	rec      *record    // never changed in place
