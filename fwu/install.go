@@ -375,7 +375,7 @@ func (s *Service) copyImage(ctx context.Context, img Image, src Source, d suit.D
 		return Head{}, nil, err
 	}
 	for off, dirty := int64(0), int64(0); off < size; {
-		p := img.Space()
+		p := img.Space(off)
 		p = p[:min(size-off, int64(len(p)))]
 		if err := ReadFull(src, p, off); err != nil {
 			return Head{}, nil, fmt.Errorf("copy from %d on: %w", off, err)

@@ -315,10 +315,11 @@ type deadliner interface {
 // intakeSize is how much is read at once where it is not read to where it is stored from: the beginning, and what has to be decoded.
 const intakeSize = 128 << 10
 
-// space returns where the bytes of the stream from off on are read to: what a slot stores next, if they are that, else own.
+// space returns the memory into which the bytes of the stream from off on are read: that of the slot, if they go on
+// there as they are, else own.
 func (c *component) space(off int64, own []byte) []byte {
-	if t := c.transfer; t != nil && t.known && t.decoder == nil && off == t.payload+t.end {
-		if p := t.image.Space(); p != nil {
+	if t := c.transfer; t != nil && t.known && t.decoder == nil {
+		if p := t.image.Space(off - t.payload); p != nil {
 			return p
 		}
 	}

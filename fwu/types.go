@@ -245,9 +245,9 @@ type Writer interface {
 	// WriteAt stores p at off, a multiple of WriteAlignment or the end of the write before it. A tail that is no multiple of WriteAlignment is padded
 	// with zeroes when it is synced. It may buffer, and return before p is stored: an error may be that of a write before. p is not used after it.
 	WriteAt(ctx context.Context, p []byte, off int64) error
-	// Space returns memory in which bytes that continue the write before, or what was given to Resume, are not copied by WriteAt. It is valid until the next call;
-	// nil or short as it may be, WriteAt takes other bytes.
-	Space() []byte
+	// Space returns memory for bytes that belong at off: WriteAt does not copy them. It is nil unless off is the end of the write before, or of the part
+	// that Resume was told of. It is valid until the next call, and for WriteAt at off only: WriteAt refuses it elsewhere. WriteAt takes other memory anywhere.
+	Space(off int64) []byte
 	// Sync makes everything written durable and reads it back from the medium: ErrReadBack if that differs. It returns the length of the prefix
 	// of the image that is durable, read back and hashed. After an error everything since the last good Sync is void: the caller goes on from that prefix, after Resume.
 	Sync(ctx context.Context) (prefix int64, err error)

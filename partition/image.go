@@ -6,62 +6,34 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"hash/maphash"
-	"math"
 	"sync/atomic"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// maxExtents bounds what is remembered of writes that were not read back. Where one more store could exceed it they are read back first.
-const maxExtents = 1024
-
-// image is an open slot. What lies on the medium are stored bytes: those of the head are masked. In memory everything is of the image.
+// image is an open slot. The medium has stored bytes: those of the head are masked. In memory everything is of the image.
 //
-// A store is a piece of the image that goes to the medium at once: as many bytes as piece says at most, which lie between two multiples of it. One goroutine hashes it and another one brings
-// it to the medium, and reads back a part of what the last flush made durable, while the next one is filled. What the latter uses meanwhile is marked so below: nobody else looks at
-// it before settle has returned.
+// A piece of the image goes to the medium at once. The caller fills it (filling), a goroutine hashes it (hasher), and
+// another one brings it to the medium and reads back a part of what the last flush made durable (storer), while the next
+// piece is filled. Each of them has data of its own. There are no goroutines and no pieces while an image only is held.
 type image struct {
-	dev      Device
-	name     string
-	size     int64
-	options  Options
-	piece    int
-	distrust *atomic.Bool // set by a failure: what the medium shows may be what it will lose
-	seed     maphash.Seed
-	work     *work  // nil unless it is needed
-	rest     []byte // what was in the buffer when work was given up
+	dev     Device
+	name    string
+	size    int64
+	options Options
+	shared  shared
 
-	// The bytes that are to be stored next: work.buf()[:n] belongs at off, a multiple of blockSize. The medium has work.buf()[:clean] already: the beginning of an incomplete block.
-	off      int64
-	n, clean int
-	top      int64 // the highest end of a store
-	loose    bool  // something was stored that the hash did not continue with, or that ends within a block, and not read back
+	fill  filling
+	sum   hasher
+	store *storing // nil: nothing was written since Resume
+	spare *memory  // for the next storer; nil while one has it
 
-	// Of the goroutine that stores.
-	written []extent // and not flushed
-	flushed []extent // and not read back, from checked on
-	checked int
-	skipped bool // since the last flush: a block was not written, as the medium has it
-	// Where few blocks of a store are what the medium has, the next pause stores are not compared.
-	pause, interval int
-
-	// [0,hashed) went into h, whole blocks only, so that a client may write the last one again; Sum takes the rest. h is nil until Resume.
-	h      hash.Hash
-	hashed int64
-	firm   int64  // the part of hashed that the last flush made durable
-	head   []byte // the head as it went into h, and the rest of its last block
-	odd    int64  // end of the last incomplete block that was read back
-	prefix int64  // what is durable, read back, and hashed but for an incomplete block at its end
-	failed bool   // what is behind prefix is void
-
-	equal, zeroed, stored, readBack atomic.Int64 // see fwu.Counts
-}
-
-// extent is a contiguous part of the image that was written to the medium. It begins at a block; the medium has zeroes from its end to the next one.
-type extent struct {
-	off, end int64
-	sum      uint64 // of the stored bytes, the zeroes included
+	top    int64 // the highest end of a piece that was stored
+	loose  bool  // a piece was stored that the hash did not continue with, or that ends within a block, and not read back
+	firm   int64 // the part of sum.n that the last flush made durable
+	odd    int64 // end of the last incomplete block that was read back
+	prefix int64 // the image is durable, read back and hashed up to here, but for an incomplete block at its end
+	failed bool  // everything behind prefix is void
 }
 
 func newImage(dev Device, name string, size int64, o Options) *image {
@@ -69,7 +41,8 @@ func newImage(dev Device, name string, size int64, o Options) *image {
 	if o.Piece == 0 {
 		piece = bufferSize
 	}
-	return &image{dev: dev, name: name, size: size, options: o, piece: piece, distrust: &atomic.Bool{}, seed: maphash.MakeSeed(), head: make([]byte, fwu.HeadSize)}
+	return &image{dev: dev, name: name, size: size, options: o, shared: shared{distrust: &atomic.Bool{}},
+		fill: filling{piece: piece, size: int(min(int64(piece), size))}, sum: hasher{head: make([]byte, fwu.HeadSize)}}
 }
 
 // mask inverts what of b, the bytes at off, belongs to the head.
@@ -96,55 +69,91 @@ func (m *image) Resume(ctx context.Context, h hash.Hash, n int64) error {
 		return fmt.Errorf("resume %s at %d: what is behind %d is void since the failure", m.name, n, m.prefix)
 	}
 	m.stop()
-	m.h, m.hashed = h, 0
-	h.Reset()
+	m.sum.start(h)
 	if err := m.resume(ctx, n); err != nil {
 		m.stop()
 		return fmt.Errorf("resume %s at %d: %w", m.name, n, err)
 	}
-	m.prefix, m.firm, m.failed = n, m.hashed, false
+	m.prefix, m.firm, m.failed = n, m.sum.n, false
 	return nil
 }
 
 func (m *image) resume(ctx context.Context, n int64) error {
-	m.off = roundDown(n)
-	if err := m.hashTo(ctx, m.off, nil); err != nil || m.off == n {
+	whole := roundDown(n)
+	m.fill.move(whole)
+	if err := m.hashTo(ctx, whole, nil); err != nil || whole == n {
 		return err
 	}
-	m.begin()
-	b := m.work.buf()[:blockSize]
-	if err := readFull(m.dev, m.name, b, m.off); err != nil {
+	b := m.fill.buf()[:blockSize]
+	if err := readFull(m.dev, m.name, b, whole); err != nil {
 		return err
 	}
-	mask(b, m.off)
-	m.n, m.clean = int(n-m.off), int(n-m.off)
+	mask(b, whole)
+	m.fill.n, m.fill.clean = int(n-whole), int(n-whole)
 	return nil
 }
 
-// stop forgets what is not on the medium. Resume has to come next.
+// stop forgets everything that is not on the medium. Resume has to come next.
 func (m *image) stop() {
 	m.end()
-	m.h, m.rest = nil, nil
-	m.off, m.n, m.clean = 0, 0, 0
-	m.written, m.flushed, m.checked, m.skipped = m.written[:0], m.flushed[:0], 0, false
+	m.sum.h = nil
+	m.fill.move(0)
 	m.firm, m.odd, m.top, m.loose = 0, 0, 0, false
 }
 
-// fail voids what came after the last good Sync.
+// end gives up goroutines and memory, but for an incomplete block.
+func (m *image) end() {
+	m.endStorer()
+	m.spare = nil
+	m.sum.end()
+	m.fill.release()
+}
+
+// endStorer gives up the storer. It must not have anything pending that counts.
+func (m *image) endStorer() {
+	if m.store == nil {
+		return
+	}
+	m.spare, m.store = m.store.end(), nil
+	for i := range m.fill.buffers {
+		m.fill.buffers[i].stored = 0
+	}
+}
+
+// memory returns the memory of a storer while there is none.
+func (m *image) memory() *memory {
+	mem := m.spare
+	if m.spare = nil; mem == nil {
+		mem = newMemory(m.fill.size)
+	}
+	return mem
+}
+
+// fail voids everything since the last good Sync.
 func (m *image) fail(err error) {
 	m.stop()
 	m.failed = true
 	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-		m.distrust.Store(true)
+		m.shared.distrust.Store(true)
 	}
 }
 
-// pending tells whether something is not on the medium and read back. What was given to be stored is, when it returns.
-func (m *image) pending() bool {
-	if m.settle() != nil {
-		return true
+// ask waits for the reply of the storer. Without one nothing is pending.
+func (m *image) ask(r request, p piece) reply {
+	if m.store == nil {
+		return reply{odd: m.odd}
 	}
-	return m.n > m.clean || len(m.written) > 0 || m.checked < len(m.flushed) || m.skipped
+	a := m.store.ask(message{r, p})
+	if a.err == nil {
+		m.odd = a.odd
+	}
+	return a
+}
+
+// pending tells whether something is not on the medium and read back.
+func (m *image) pending() bool {
+	a := m.ask(isPending, piece{})
+	return a.err != nil || a.yes || m.fill.n > m.fill.clean
 }
 
 // inside checks that [off, off+n) lies in the slot.
@@ -157,26 +166,20 @@ func (m *image) inside(off, n int64) error {
 
 // ready checks that there is a Writer to use.
 func (m *image) ready(ctx context.Context) error {
-	if m.h == nil {
+	if !m.sum.started() {
 		return fmt.Errorf("use %s: not resumed since it was opened, sealed or failed", m.name)
 	}
 	return ctx.Err()
 }
 
-// Space returns what follows in the buffer that is filled now. What was put there WriteAt does not copy, if it continues the write before. nil: there is no such buffer.
-func (m *image) Space() []byte {
-	if m.h == nil {
+// Space returns the memory of the bytes that belong at off: WriteAt does not copy them. It is nil unless off is the end
+// of the write before, or of the image that Resume was told of. It is valid until the next call.
+func (m *image) Space(off int64) []byte {
+	if !m.sum.started() || off >= m.size {
 		return nil
 	}
-	m.begin()
-	return m.work.buf()[m.n:m.limit()]
+	return m.fill.space(off)
 }
-
-// toPieceEnd is how far it is from off to the end of its piece.
-func (m *image) toPieceEnd(off int64) int64 { return int64(m.piece) - off%int64(m.piece) }
-
-// limit is how much of the buffer is filled before it is stored.
-func (m *image) limit() int { return min(int(m.toPieceEnd(m.off)), len(m.work.buf())) }
 
 // WriteAt stores p at off, a multiple of 4096 or the end of the write before it (or what was given to Resume). It buffers up to a piece, and does not wait for the medium. An error,
 // which may be that of a write before, voids what Sync did not confirm, unless it says that the arguments are wrong.
@@ -190,8 +193,10 @@ func (m *image) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if len(p) == 0 {
 		return nil
 	}
-	m.begin()
-	if off != m.off+int64(m.n) {
+	if owns, continues := m.fill.owns(p, off); owns && !continues {
+		return fmt.Errorf("write %s at %d: the bytes are in memory that Space returned for another offset", m.name, off)
+	}
+	if off != m.fill.end() {
 		if off%blockSize != 0 {
 			return fmt.Errorf("write %s at %d: neither a multiple of %d nor the end of the write before", m.name, off, blockSize)
 		}
@@ -199,26 +204,26 @@ func (m *image) WriteAt(ctx context.Context, p []byte, off int64) error {
 			m.fail(err)
 			return err
 		}
-		m.off, m.n, m.clean = off, 0, 0
+		m.fill.move(off)
 	}
-	if err := m.fill(ctx, p); err != nil {
+	if err := m.put(ctx, p); err != nil {
 		m.fail(err)
 		return err
 	}
 	return nil
 }
 
-// fill puts p into the buffer, and stores that as often as it is full.
-func (m *image) fill(ctx context.Context, p []byte) error {
+// put puts p into the piece that is filled, and stores that as often as it is full.
+func (m *image) put(ctx context.Context, p []byte) error {
 	for len(p) > 0 {
-		limit := m.limit()
-		k := min(limit-m.n, len(p))
-		if to := m.work.buf()[m.n:limit]; &to[0] != &p[0] {
+		limit := m.fill.limit()
+		k := min(limit-m.fill.n, len(p))
+		if to := m.fill.buf()[m.fill.n:limit]; &to[0] != &p[0] {
 			copy(to, p)
 		}
-		m.n += k
+		m.fill.n += k
 		p = p[k:]
-		if m.n < limit {
+		if m.fill.n < limit {
 			continue
 		}
 		if err := m.drain(ctx); err != nil {
@@ -228,144 +233,81 @@ func (m *image) fill(ctx context.Context, p []byte) error {
 	return nil
 }
 
-// drain gives the buffer to be stored, its last block filled with zeroes. The next one begins with that block if it is incomplete.
+// drain has the piece that is filled stored, its last block completed with zeroes.
 func (m *image) drain(ctx context.Context) error {
-	if m.n == m.clean {
+	if m.fill.n == m.fill.clean {
 		return nil
 	}
-	m.begin()
-	p := m.work.buf()[:roundUp(int64(m.n))]
-	clear(p[m.n:])
-	tail := m.n % blockSize
-	last, err := m.work.turn()
+	if m.store == nil {
+		m.store = m.newStoring(m.memory())
+	}
+	j := piece{off: m.fill.off, end: m.fill.end()}
+	clean := m.fill.clean
+	b, p, err := m.fill.turn(func(b *buffer) error {
+		m.sum.reach(b.hashed)
+		return m.store.reach(b.stored)
+	})
 	if err != nil {
 		return err
 	}
-	copy(m.work.buf(), p[m.n-tail:m.n])
-	if err := m.store(ctx, last, p, m.off+int64(m.n)); err != nil {
-		return err
-	}
-	m.off, m.n, m.clean = m.off+int64(m.n-tail), tail, tail
-	return nil
+	j.p = p
+	return m.hashAndStore(ctx, b, j, clean)
 }
 
-// store has p, the content of b, hashed and brought to the medium: whole blocks of the image at off, with zeroes from end on.
-func (m *image) store(ctx context.Context, b *buffer, p []byte, end int64) error {
-	off := m.off
-	if off < m.top || m.loose {
-		if err := m.settle(); err != nil {
-			return err
-		}
-		if m.full() || m.collides(off, off+int64(len(p))) {
-			if err := m.verify(ctx); err != nil {
-				return err
-			}
-		}
+// hashAndStore gives a piece, which lies in b, to be hashed and to be stored. The medium has its first clean bytes.
+func (m *image) hashAndStore(ctx context.Context, b *buffer, j piece, clean int) error {
+	if err := m.makeRoom(ctx, j); err != nil {
+		return err
 	}
-	m.top = max(m.top, off+int64(len(p)))
-	if off < m.hashed { // what was hashed is about to change
+	m.top = max(m.top, j.off+int64(len(j.p)))
+	if j.off < m.sum.n { // bytes that were hashed are about to change
 		m.rehash()
 	}
-	m.prefix = min(m.prefix, off+int64(m.clean))
-	if last := roundDown(m.odd); off <= last && last < off+int64(len(p)) {
+	m.prefix = min(m.prefix, j.off+int64(clean))
+	if last := roundDown(m.odd); j.off <= last && last < j.off+int64(len(j.p)) {
 		m.odd = 0
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	w := m.work
-	m.feed(p, off, roundDown(end))
-	b.hashed = w.hash.sent
-	if off < fwu.HeadSize {
-		if err := w.hash.wait(); err != nil {
-			return err
-		}
-		mask(p, off)
+	whole := roundDown(j.end)
+	m.sum.feed(j.p, j.off, whole)
+	b.hashed = m.sum.sent
+	if j.off < fwu.HeadSize {
+		m.sum.wait()
+		mask(j.p, j.off)
 	}
-	m.loose = m.loose || m.hashed < roundDown(end) || end%blockSize != 0
-	w.store.give(job{p: p, off: off, end: end, ordered: !m.loose})
-	b.stored = w.store.sent
+	m.loose = m.loose || m.sum.n < whole || j.end%blockSize != 0
+	j.ordered = !m.loose
+	m.store.give(message{store, j})
+	b.stored = m.store.sent
 	if !m.loose {
 		return nil
 	}
-	if err := m.settle(); err != nil {
-		return err
-	}
-	return m.readBackSome(ctx, len(p))
+	return m.readBack(ctx, len(j.p))
 }
 
-// settle returns when everything that was given to be stored is, or with the error that the first of it met.
-func (m *image) settle() error {
-	if m.work == nil {
+// makeRoom has everything read back if j is written over what is not, or if too much is not.
+func (m *image) makeRoom(ctx context.Context, j piece) error {
+	if j.off >= m.top && !m.loose {
 		return nil
 	}
-	return m.work.store.wait()
+	a := m.ask(isColliding, piece{off: j.off, end: j.off + int64(len(j.p))})
+	if a.err != nil || !a.yes {
+		return a.err
+	}
+	return m.verify(ctx)
 }
 
-// put brings stored bytes to the medium.
-func (m *image) put(j job) error {
-	back := 0
-	if j.ordered {
-		back = len(j.p)
-		if m.full() {
-			if err := m.flushWritten(); err != nil {
-				return err
-			}
-			back = math.MaxInt
-		}
-	}
-	runs := m.differing(j.p, j.off)
-	if back > 0 {
-		m.readAhead()
-	}
-	for _, r := range runs {
-		if err := m.write(j.p[r.from:r.to], j.off+int64(r.from), j.end, r.zeroes); err != nil {
-			return err
-		}
-	}
-	return m.readBackStored(back)
-}
-
-// write writes stored bytes at off, and notes them.
-func (m *image) write(stored []byte, off, end int64, zeroes bool) error {
-	n := int64(len(stored))
-	switch z, ok := m.dev.(Zeroer); {
-	case zeroes && ok && z.WriteZeroes(off, n) == nil:
-		m.zeroed.Add(n)
-	default: // zeroes, too, if the medium only takes them as they are
-		if err := writeFull(m.dev, m.name, stored, off); err != nil {
-			return err
-		}
-		m.stored.Add(n)
-	}
-	e := extent{off: off, end: min(off+n, end)}
-	if !m.options.NoReadBack {
-		e.sum = maphash.Bytes(m.seed, stored)
-	}
-	m.written = append(m.written, e)
-	return nil
-}
-
-// collides tells whether [off,end) has to wait until what was written before is read back.
-func (m *image) collides(off, end int64) bool {
-	for _, list := range [2][]extent{m.written, m.flushed[m.checked:]} {
-		for _, e := range list {
-			if off < roundUp(e.end) && e.off < end {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// full tells whether one more store could exceed maxExtents.
-func (m *image) full() bool {
-	return len(m.written)+len(m.flushed)-m.checked > maxExtents-m.piece/blockSize/2
+// rehash has the hash begin anew.
+func (m *image) rehash() {
+	m.sum.restart()
+	m.firm, m.prefix = 0, 0
 }
 
 // Counts tells what became of the bytes of the image since the slot was opened.
 func (m *image) Counts() fwu.Counts {
-	return fwu.Counts{Equal: m.equal.Load(), Zeroed: m.zeroed.Load(), Written: m.stored.Load(), ReadBack: m.readBack.Load()}
+	return fwu.Counts{Equal: m.shared.equal.Load(), Zeroed: m.shared.zeroed.Load(), Written: m.shared.stored.Load(), ReadBack: m.shared.readBack.Load()}
 }
 
 // Close gives the slot up. What was not synced is lost.

