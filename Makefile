@@ -11,6 +11,8 @@ FUZZTIME ?= 10000x
 # How long the tests of one package may take: several times what they need on a busy machine. Only a
 # test that hangs reaches it.
 LIMIT ?= -timeout 60m
+# Where 32-bit tests run: host or vm. Empty: the machine is asked.
+RUN386 ?=
 
 DEMO_PACKAGES = dbus-daemon e2fsprogs
 # gcc and libc6-dev: the race detector; libglib2.0-bin to shellcheck: the examples; the rest are the tools that tests compare with.
@@ -24,6 +26,7 @@ DEB_PACKAGES = binutils git lintian mmdebstrap
 # Debian's U-Boot is built from source: for the PC that QEMU is, and as a Linux process.
 UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig xxd u-boot-tools
 VM_PACKAGES = $(UBOOT_PACKAGES) qemu-system-x86 ovmf mmdebstrap mtools dosfstools e2fsprogs kmod systemd cpio
+GUEST_PACKAGES = qemu-system-x86 mmdebstrap e2fsprogs kmod
 
 BENCH_PACKAGES = dbus-daemon e2fsprogs util-linux mount coreutils diffutils openssl zstd cpio squashfs-tools rauc swupdate mender-client mender-artifact
 BENCH ?=
@@ -41,7 +44,9 @@ DESTDIR ?=
 PREFIX ?= /usr
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
-PROGRAM ?= build/fwu-ab
+# Where program and pages are built. Two builds at the same time need two folders.
+O ?= build
+PROGRAM ?= $(O)/fwu-ab
 # What pages and packages say of themselves: the commit, unless it is given. To Debian, ~ is before a version and + is after it.
 VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-rc/~rc/; s/-/+/g' | grep . || git log -1 --date=format:%Y%m%d --format=0~git%cd.%h 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -51,17 +56,17 @@ CAPI ?= $(if $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo yes),
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help docs build generate install place capi install-capi units deb deb-test demo test together check unit race 386 cross fuzz crash conformance vm test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
+.PHONY: help docs build generate install place capi install-capi units deb deb-test demo root test test-deep test-full check unit race 386 386-host 386-vm cross fuzz crash conformance vm vm-short test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 build: ## build build/fwu-ab
-	$(BUILD) -o build/fwu-ab ./cmd/fwu-ab
+	$(BUILD) -o $(O)/fwu-ab ./cmd/fwu-ab
 
 generate: ## man pages and completions in build/generated
-	rm -rf build/generated
-	$(GO) run -tags generate ./cmd/fwu-ab generate build/generated --version '$(VERSION)' --date $$(date -u -d @$(SOURCE_DATE_EPOCH) +%F)
+	rm -rf $(O)/generated
+	$(GO) run -tags generate ./cmd/fwu-ab generate $(O)/generated --version '$(VERSION)' --date $$(date -u -d @$(SOURCE_DATE_EPOCH) +%F)
 
 install: build generate place ## install program, units, bus policy, man pages, completions and examples below DESTDIR; enable the units with systemctl preset
 
@@ -73,10 +78,10 @@ place:
 	done
 	$(INSTALL) systemd/units/90-fwu-ab.preset -t $(DESTDIR)$(UNITDIR)-preset
 	$(INSTALL) systemd/tmpfiles/fwu-ab.conf -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
-	for s in 1 5 8; do $(INSTALL) build/generated/man$$s/* -t $(DESTDIR)$(PREFIX)/share/man/man$$s; done
-	$(INSTALL) build/generated/completions/fwu-ab.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/fwu-ab
-	$(INSTALL) build/generated/completions/fwu-ab.zsh $(DESTDIR)$(ZSHDIR)/_fwu-ab
-	$(INSTALL) build/generated/completions/fwu-ab.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/fwu-ab.fish
+	for s in 1 5 8; do $(INSTALL) $(O)/generated/man$$s/* -t $(DESTDIR)$(PREFIX)/share/man/man$$s; done
+	$(INSTALL) $(O)/generated/completions/fwu-ab.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/fwu-ab
+	$(INSTALL) $(O)/generated/completions/fwu-ab.zsh $(DESTDIR)$(ZSHDIR)/_fwu-ab
+	$(INSTALL) $(O)/generated/completions/fwu-ab.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/fwu-ab.fish
 	$(INSTALL) share/dbus-1/system.d/*.conf -t $(DESTDIR)$(PREFIX)/share/dbus-1/system.d
 	$(INSTALL) share/dbus-1/system-services/*.service -t $(DESTDIR)$(PREFIX)/share/dbus-1/system-services
 	$(INSTALL) share/polkit-1/actions/*.policy -t $(DESTDIR)$(PREFIX)/share/polkit-1/actions
@@ -102,7 +107,7 @@ EXPOSURE = fwu-ab:15 fwu-ab-accept:15 fwu-ab-reject:31 fwu-ab-deadline:31 fwu-ab
 
 units: ## the units as they are installed: no mistake, and no exposure above EXPOSURE
 	rm -rf build/root
-	$(MAKE) -s install DESTDIR=$(CURDIR)/build/root
+	$(MAKE) -s install O=build/units DESTDIR=$(CURDIR)/build/root
 	for u in $(UNITS); do \
 		sed -i 's#^ExecStart=/usr/bin/#ExecStart=$(CURDIR)/build/root/usr/bin/#' build/root/usr/lib/systemd/system/$$u.service; \
 	done
@@ -118,12 +123,23 @@ demo: demo-packages build ## a device goes through updates, a broken one, a powe
 docs: ## write the tables in docs that are made from the code
 	FWUAB_UPDATE=1 $(GO) test -count=1 -run TestTableInTheDocumentation ./fwu
 
-test: test-packages deb-packages check units unit race 386 cross together vm demo ## everything
+# The tiers. CONTRIBUTING.md has a table of them. SAMPLE selects the cases of the crash and the
+# conformance suites, and the random cases of all other tests: another sample each day.
+SAMPLE ?= $(shell date -u +%Y%m%d)
+
+test: root test-packages vm-packages ## every package's tests, crash and conformance in a sample, two updates on each virtual machine, the demo; root
+	@echo "make test: the sample is $(SAMPLE); SAMPLE=$(SAMPLE) repeats it"
+	@SAMPLE=$(SAMPLE) test/suites 2 unit vm-short check units demo
 	@echo "make test: passed"
 
-# None of them keeps two processors busy by itself.
-together:
-	$(MAKE) -j2 crash conformance fuzz deb-test
+test-deep: root test-packages vm-packages deb-packages ## crash and conformance in full, race, 32 bits, fuzzing, packages, all core stories; root
+	@test/suites 2 crash vm conformance race 386 fuzz deb-test
+	@echo "make test-deep: passed"
+
+test-full: test test-deep test-vm-full ## everything; hours, root
+
+root:
+	@test "$$(id -u)" = 0 || { echo "make test needs root: loop devices, mounts, virtual machines. Without root: make check demo, and $(GO) test ./..."; exit 1; }
 
 check: ## formatting and static analysis
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt wants:"; echo "$$bad"; exit 1; }
@@ -133,13 +149,22 @@ check: ## formatting and static analysis
 	$(GO) run $(STATICCHECK) ./...
 
 unit: ## all tests; what only root can do, or needs a tool that is missing, fails rather than be left out
-	FWUAB_TEST_ALL=1 $(GO) test -count=1 $(LIMIT) ./...
+	FWUAB_TEST_ALL=1 FWUAB_SAMPLE=$(SAMPLE) RAPID_SEED=$(SAMPLE) $(GO) test -count=1 $(LIMIT) ./...
 
 race: ## all tests under the race detector
 	CGO_ENABLED=1 $(GO) test -race -count=1 $(LIMIT) ./...
 
-386: ## all tests as a 32-bit program
+386: ## all tests as 32-bit programs: on this machine, or where it cannot, or with RUN386=vm, in a virtual machine
+	@mkdir -p build
+	$(GO) build -o build/run386 ./test/vm/run386
+	@where='$(RUN386)'; test "$$where" || where=$$(build/run386 where); \
+	echo "32-bit programs run here: $$where"; $(MAKE) --no-print-directory 386-$$where
+
+386-host:
 	CGO_ENABLED=0 GOARCH=386 $(GO) test -count=1 $(LIMIT) ./...
+
+386-vm: guest-packages
+	build/run386 vm $(GO) test -count=1 $(LIMIT) -short ./...
 
 cross: ## static programs for every architecture
 	@for a in $(ARCHES); do \
@@ -169,6 +194,9 @@ conformance: ## the tables and the walk of the specification, against the servic
 	@mkdir -p build
 	FWUAB_TEST_ALL=1 FWUAB_CONFORMANCE=full $(GO) test -count=1 -v -timeout 80m ./fwu/conformance > build/conformance.log 2>&1 || { grep -v '^ *=== ' build/conformance.log; exit 1; }
 	@grep -E '^--- |conformance of TestService' build/conformance.log
+
+vm-short: vm-packages ## of make vm, an update that is accepted and one that is rolled back, on each kind of machine
+	FWUAB_VM=core $(GO) test -count=1 -v $(LIMIT) -run 'TestCore/.*/^(accepted|check_fails)$$' ./test/vm | $(STORIES)
 
 vm: vm-packages ## virtual machines with real firmware, and the real U-Boot: the stories that every change is tested with; needs root
 	FWUAB_VM=core $(GO) test -count=1 -v -timeout 120m -run 'TestCore|TestSandbox' ./test/vm | $(STORIES)
@@ -222,6 +250,9 @@ bench-packages:
 
 vm-packages:
 	$(call need,$(VM_PACKAGES))
+
+guest-packages:
+	$(call need,$(GUEST_PACKAGES))
 
 deb-packages:
 	$(call need,$(DEB_PACKAGES))

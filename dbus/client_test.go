@@ -246,7 +246,7 @@ func TestWriteFromEnded(t *testing.T) {
 				if !errors.Is(err, test.want) {
 					t.Errorf("ended with %v", err)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(hang):
 				t.Fatal("goes on")
 			}
 			eventually(t, "the service is idle", func() bool { return !s.server.Busy() })

@@ -284,7 +284,7 @@ func (s *service) begin(t *testing.T) {
 		stop()
 		select {
 		case <-s.ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(hang):
 			t.Error("service does not end")
 		}
 	})
@@ -297,7 +297,7 @@ func (s *service) wait(t *testing.T) error {
 	case err := <-s.ended:
 		s.ended <- err
 		return err
-	case <-time.After(10 * time.Second):
+	case <-time.After(hang):
 		t.Fatal("service does not end")
 		return nil
 	}
@@ -308,7 +308,7 @@ func (s *service) began(t *testing.T) string {
 	select {
 	case what := <-s.begun:
 		return what
-	case <-time.After(10 * time.Second):
+	case <-time.After(hang):
 		t.Fatal("no operation began")
 		return ""
 	}
@@ -335,10 +335,13 @@ func (s *service) raw(t *testing.T) *godbus.Conn {
 	return c
 }
 
+// hang is how long a test waits for something that must happen. Only a failure takes so long.
+const hang = 2 * time.Minute
+
 // eventually waits for a condition that another goroutine or process makes true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	eventuallyIn(t, 10*time.Second, what, ok)
+	eventuallyIn(t, hang, what, ok)
 }
 
 func eventuallyIn(t *testing.T, limit time.Duration, what string, ok func() bool) {

@@ -59,7 +59,7 @@ func TestPulse(t *testing.T) {
 	if _, err := w.Write(image[:1000]); err != nil { // the other side has taken them, and waits for more
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
 		if _, working := d.Pulse(); !working {
 			break
 		}

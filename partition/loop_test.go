@@ -88,7 +88,7 @@ func partitioned(t *testing.T, path string, sector int) string {
 
 func waitFor(t *testing.T, path string) {
 	t.Helper()
-	for range 100 {
+	for range 6000 { // two minutes: only a failure takes so long
 		if _, err := os.Stat(path); err == nil {
 			return
 		}
@@ -278,7 +278,7 @@ func TestMountedInAnotherNamespace(t *testing.T) {
 	check(t, in.Close())
 	cmd.Wait() // read fails at the end of its input
 	for _, src := range sources {
-		for range 100 { // the kernel unmounts in its own time
+		for range 6000 { // the kernel unmounts in its own time
 			if err = src.Frozen(); err == nil {
 				break
 			}

@@ -66,7 +66,7 @@ func TestRestart(t *testing.T) {
 					return ourJob, tt.answer
 				},
 			})
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			checkError(t, Host{Bus: connect(t, address)}.Restart(ctx, "radio.service"), tt.err, "")
 		})

@@ -258,7 +258,7 @@ func runFwu(t *testing.T, args ...string) {
 }
 
 func waitForService(ctx context.Context, bus string) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for ctx.Err() == nil {
 		if c, err := dbus.Dial(ctx, bus); err == nil {

@@ -141,7 +141,7 @@ func upCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: up")
 	}
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		c, err := dbus.Dial(context.Background(), ts.Getenv("FWU_AB_BUS"))
 		if err == nil {
 			ts.Check(c.Close())

@@ -200,7 +200,7 @@ func (b *bed) start() {
 		}
 	})
 	var err error
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		var c *dbus.Client
 		if c, err = dbus.Dial(context.Background(), b.bus); err == nil {
 			_ = c.Close()
@@ -223,7 +223,7 @@ func (b *bed) reboot(n int, bank string) {
 	b.Helper()
 	select {
 	case <-b.reboots:
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		b.Fatal("no reboot was asked for")
 	}
 	b.stop()

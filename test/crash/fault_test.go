@@ -260,7 +260,7 @@ func (s *suite) mishaps(st story, accesses []sim.Access) {
 			}
 		})
 	}
-	i := 0
+	i := sample()
 	for _, a := range accesses {
 		for _, f := range flaws() {
 			if f.kind != a.Kind {

@@ -56,7 +56,7 @@ func NewWorkshop(ctx context.Context, top, dir string, kind Kind) (*Workshop, er
 	if err := run(ctx, "cp", "-a", debian.Tree, w.tree); err != nil {
 		return nil, err
 	}
-	if err := run(ctx, "make", "-s", "-C", top, "install", "DESTDIR="+w.tree, "CAPI=no"); err != nil {
+	if err := run(ctx, "make", "-s", "-C", top, "install", "O="+filepath.Join(dir, "build"), "DESTDIR="+w.tree, "CAPI=no"); err != nil {
 		return nil, err
 	}
 	build := []string{"-C", top, "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(w.tree, "usr/lib/vm-agent"), "./test/vm/agent"}

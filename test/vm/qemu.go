@@ -3,6 +3,7 @@ package vm
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,7 @@ const (
 type Hardware struct {
 	Machine  string   // QEMU's name of it
 	Firmware []string // arguments for the firmware
+	Memory   int      // MiB; 0 means 512
 	Disks    []string // arguments for -blockdev, in the order of their NVMe controllers; each needs the node name "disk<n>"
 	More     []string
 	Console  io.Writer // takes what the serial console prints; not nil
@@ -52,8 +54,9 @@ type Running struct {
 
 // Start switches a machine on. It is killed when ctx ends.
 func Start(ctx context.Context, h Hardware) (*Running, error) {
+	memory := cmp.Or(h.Memory, 512)
 	args := []string{
-		"-machine", h.Machine, "-accel", "tcg,thread=multi", "-cpu", "max,-aes", "-smp", "2", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config",
+		"-machine", h.Machine, "-accel", "tcg,thread=multi", "-cpu", "max,-aes", "-smp", "2", "-m", fmt.Sprint(memory), "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config",
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
 		"-chardev", "socket,id=console,fd=4", "-serial", "chardev:console",
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,fd=5", "-device", "virtserialport,chardev=agent,name=" + wire.Port,
@@ -165,9 +168,19 @@ func (r *Running) WaitAgent(ctx context.Context) (string, error) {
 
 // Exec runs a command in the guest.
 func (r *Running) Exec(ctx context.Context, args ...string) (wire.Reply, error) {
-	reply, err := r.agent.do(ctx, wire.Request{Args: args, Seconds: 600})
+	return r.do(ctx, wire.Request{Args: args, Seconds: 600}, nil)
+}
+
+// ExecStream runs the command of q in the guest. While it runs, its output is written to w.
+func (r *Running) ExecStream(ctx context.Context, q wire.Request, w io.Writer) (wire.Reply, error) {
+	q.Stream = true
+	return r.do(ctx, q, w)
+}
+
+func (r *Running) do(ctx context.Context, q wire.Request, w io.Writer) (wire.Reply, error) {
+	reply, err := r.agent.do(ctx, q, w)
 	if err != nil {
-		return reply, fmt.Errorf("%q in the guest: %w", args, err)
+		return reply, fmt.Errorf("%q in the guest: %w", q.Args, err)
 	}
 	return reply, nil
 }
@@ -286,11 +299,17 @@ type agent struct {
 
 	mu      sync.Mutex
 	last    int
-	waiting map[int]chan wire.Reply
+	waiting map[int]call
+}
+
+// call is a command that runs in the guest.
+type call struct {
+	output io.Writer // takes the pieces of a stream
+	done   chan wire.Reply
 }
 
 func newAgent(conn net.Conn) *agent {
-	a := &agent{conn: conn, hello: make(chan string, 1), ended: make(chan struct{}), waiting: map[int]chan wire.Reply{}}
+	a := &agent{conn: conn, hello: make(chan string, 1), ended: make(chan struct{}), waiting: map[int]call{}}
 	go a.read()
 	return a
 }
@@ -312,21 +331,27 @@ func (a *agent) read() {
 			continue
 		}
 		a.mu.Lock()
-		ch := a.waiting[reply.ID]
-		delete(a.waiting, reply.ID)
+		c, ok := a.waiting[reply.ID]
+		if !reply.More {
+			delete(a.waiting, reply.ID)
+		}
 		a.mu.Unlock()
-		if ch != nil {
-			ch <- reply
+		switch {
+		case !ok:
+		case reply.More:
+			_, _ = io.WriteString(c.output, reply.Out) // it is for people to read
+		default:
+			c.done <- reply
 		}
 	}
 }
 
-func (a *agent) do(ctx context.Context, q wire.Request) (wire.Reply, error) {
-	ch := make(chan wire.Reply, 1)
+func (a *agent) do(ctx context.Context, q wire.Request, w io.Writer) (wire.Reply, error) {
+	c := call{output: w, done: make(chan wire.Reply, 1)}
 	a.mu.Lock()
 	a.last++
 	q.ID = a.last
-	a.waiting[q.ID] = ch
+	a.waiting[q.ID] = c
 	a.mu.Unlock()
 	b, err := json.Marshal(q)
 	if err != nil {
@@ -339,7 +364,7 @@ func (a *agent) do(ctx context.Context, q wire.Request) (wire.Reply, error) {
 		return wire.Reply{}, err
 	}
 	select {
-	case reply := <-ch:
+	case reply := <-c.done:
 		return reply, nil
 	case <-a.ended:
 		return wire.Reply{}, io.EOF

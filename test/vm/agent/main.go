@@ -62,20 +62,26 @@ func serve() error {
 		if err := json.Unmarshal(lines.Bytes(), &q); err != nil {
 			return fmt.Errorf("request %q: %w", lines.Bytes(), err)
 		}
-		go func() { _ = reply(run(q)) }() // a host that does not listen any more has no use for it
+		go func() { _ = reply(run(q, reply)) }() // a host that does not listen any more has no use for it
 	}
 	return lines.Err()
 }
 
-func run(q wire.Request) wire.Reply {
+// run runs the command of q. If q asks for a stream, its output goes out by send, piece by piece.
+func run(q wire.Request, send func(wire.Reply) error) wire.Reply {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(q.Seconds)*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, q.Args[0], q.Args[1:]...)
 	cmd.Stdin = bytes.NewReader(q.Stdin)
-	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root")
+	cmd.Dir = q.Dir
+	cmd.Env = append(append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"), q.Env...)
 	cmd.WaitDelay = time.Second
 	var out, stderr limited
 	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if q.Stream {
+		both := stream{q.ID, send}
+		cmd.Stdout, cmd.Stderr = both, both
+	}
 	r := wire.Reply{ID: q.ID}
 	err := cmd.Run()
 	r.Out, r.Err = out.String(), stderr.String()
@@ -97,4 +103,14 @@ type limited struct{ bytes.Buffer }
 func (l *limited) Write(p []byte) (int, error) {
 	l.Buffer.Write(p[:min(len(p), max(0, wire.MaxLine/8-l.Len()))])
 	return len(p), nil
+}
+
+// stream sends what is written to it as pieces of the output of a command.
+type stream struct {
+	id   int
+	send func(wire.Reply) error
+}
+
+func (s stream) Write(p []byte) (int, error) {
+	return len(p), s.send(wire.Reply{ID: s.id, Out: string(p), More: true})
 }
