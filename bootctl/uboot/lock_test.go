@@ -137,7 +137,8 @@ func TestLockFiles(t *testing.T) {
 	}
 }
 
-// shared is a root with the directories of both locks, in which every user can make files, as in /run/lock.
+// shared is a root with the directories of both locks, in which every user can make files, as in
+// /run/lock.
 func shared(t *testing.T) string {
 	t.Helper()
 	root, err := os.MkdirTemp("", "locks") // a test's own directory is closed to other users
@@ -154,7 +155,8 @@ func shared(t *testing.T) string {
 	return root
 }
 
-// An unprivileged user stops no commit: neither by making the lock file, nor by holding a lock on one that it can open. The service is root without capabilities.
+// An unprivileged user stops no commit: neither by making the lock file, nor by holding a lock on
+// one that it can open. The service is root without capabilities.
 func TestStrangersHoldNoLock(t *testing.T) {
 	stranger.Need(t)
 	file := func(path string, mode os.FileMode) error {
