@@ -186,7 +186,8 @@ type Source interface {
 	Close() error
 }
 
-// HeadSize is how much of a slot is sealed: no file system, table, kernel or container keeps its first superblock or header beyond it.
+// HeadSize is how much of a slot is sealed from its first byte on: no file system, table, kernel or container keeps its first
+// superblock or header beyond it. An Image also seals the places where some formats have a second one.
 const HeadSize = 128 << 10
 
 // SectorSize is the unit that a medium writes whole or not at all when power is cut.

@@ -22,6 +22,7 @@ type image struct {
 	size    int64
 	options Options
 	shared  shared
+	places  []place // where the slot is sealed, beside its head
 
 	fill  filling
 	sum   hasher
@@ -41,7 +42,7 @@ func newImage(dev Device, name string, size int64, o Options) *image {
 	if o.Piece == 0 {
 		piece = bufferSize
 	}
-	return &image{dev: dev, name: name, size: size, options: o, shared: shared{distrust: &atomic.Bool{}},
+	return &image{dev: dev, name: name, size: size, options: o, places: placesOf(size), shared: shared{distrust: &atomic.Bool{}},
 		fill: filling{piece: piece, size: int(min(int64(piece), size))}, sum: hasher{head: make([]byte, fwu.HeadSize)}}
 }
 
@@ -50,7 +51,10 @@ func mask(b []byte, off int64) {
 	if off >= fwu.HeadSize {
 		return
 	}
-	b = b[:min(int64(len(b)), fwu.HeadSize-off)]
+	invert(b[:min(int64(len(b)), fwu.HeadSize-off)])
+}
+
+func invert(b []byte) {
 	for ; len(b) >= 8; b = b[8:] {
 		binary.NativeEndian.PutUint64(b, ^binary.NativeEndian.Uint64(b))
 	}
@@ -88,7 +92,7 @@ func (m *image) resume(ctx context.Context, n int64) error {
 	if err := readFull(m.dev, m.name, b, whole); err != nil {
 		return err
 	}
-	mask(b, whole)
+	m.show(b, whole)
 	m.fill.n, m.fill.clean = int(n-whole), int(n-whole)
 	return nil
 }
@@ -273,9 +277,9 @@ func (m *image) hashAndStore(ctx context.Context, b *buffer, j piece, clean int)
 	whole := roundDown(j.end)
 	m.sum.feed(j.p, j.off, whole)
 	b.hashed = m.sum.sent
-	if j.off < fwu.HeadSize {
+	if m.isSealed(j.p, j.off) {
 		m.sum.wait()
-		mask(j.p, j.off)
+		m.hide(j.p, j.off)
 	}
 	m.loose = m.loose || m.sum.n < whole || j.end%blockSize != 0
 	j.ordered = !m.loose

@@ -9,7 +9,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Destroy overwrites the head with zeroes. The Writer has to be resumed afterwards; what it held is lost.
+// Destroy overwrites the head with zeroes, and each second header outside of it. The Writer has to be resumed afterwards; what it held is lost.
 func (m *image) Destroy(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -19,15 +19,18 @@ func (m *image) Destroy(ctx context.Context) error {
 	if err := m.replace(zeroes, 0); err != nil {
 		return fmt.Errorf("destroy head: %w", err)
 	}
+	if err := m.destroyPlaces(); err != nil {
+		return fmt.Errorf("destroy what is outside of the head: %w", err)
+	}
 	return nil
 }
 
-// Seal masks each sector of the head that is plain. If the head is not h's it wraps fwu.ErrReadBack and writes nothing: what to do about that is Destroy.
+// Seal masks each sector of the head that is plain, and then each second header. If the head is not h's it wraps fwu.ErrReadBack and writes nothing: what to do about that is Destroy.
 func (m *image) Seal(ctx context.Context, h fwu.Head) error {
 	return m.seal(ctx, h, "seal", true)
 }
 
-// Unseal makes each sector of the head plain that is masked. If the head is not h's it wraps fwu.ErrReadBack and writes nothing.
+// Unseal makes each second header plain that is masked, and then each sector of the head. If the head is not h's it wraps fwu.ErrReadBack and writes nothing.
 func (m *image) Unseal(ctx context.Context, h fwu.Head) error {
 	return m.seal(ctx, h, "unseal", false)
 }
@@ -49,10 +52,17 @@ func (m *image) seal(ctx context.Context, h fwu.Head, verb string, masked bool) 
 	}
 	if masked {
 		mask(plain, 0)
+	} else if err := m.maskPlaces(false); err != nil { // the head is the last write
+		return fmt.Errorf("%s: %w", verb, err)
 	}
 	// Even what seems to be done is written: what was read may be of a write whose flush failed.
 	if err := m.replace(plain, 0); err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
+	}
+	if masked {
+		if err := m.maskPlaces(true); err != nil {
+			return fmt.Errorf("%s: %w", verb, err)
+		}
 	}
 	return nil
 }

@@ -36,6 +36,8 @@ type sim struct {
 
 	failWrite, failSync, failRead, failClose error // of the next call; reset by it
 	onFlush                                  func(medium []byte)
+	failReads                                int   // that many reads succeed, and the next one fails
+	failAt                                   int64 // the next read of this offset fails
 }
 
 type op struct {
@@ -64,6 +66,15 @@ func (s *sim) ReadAt(p []byte, off int64) (int, error) {
 	s.readOps++
 	if err := take(&s.failRead); err != nil {
 		return 0, err
+	}
+	if s.failAt != 0 && off <= s.failAt && s.failAt < off+int64(len(p)) {
+		s.failAt = 0
+		return 0, errMedium
+	}
+	if s.failReads > 0 {
+		if s.failReads--; s.failReads == 0 {
+			return 0, errMedium
+		}
 	}
 	n := copy(p, s.medium[off:])
 	if off+int64(n) == int64(len(s.medium)) {

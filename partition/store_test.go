@@ -18,7 +18,7 @@ func over(t *testing.T, dev *sim, s *Slot, plain []byte) fwu.Counts {
 	m, err := s.Open(t.Context())
 	check(t, err)
 	check(t, m.Destroy(t.Context()))
-	dev.ops = nil
+	dev.ops, dev.readOps = nil, 0
 	check(t, m.Resume(t.Context(), sha256.New(), 0))
 	for _, p := range pieces(len(plain), mib) {
 		b := fwu.Buffer(p.to - p.from)

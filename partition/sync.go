@@ -94,7 +94,7 @@ func (m *image) readBack(ctx context.Context, n int) error {
 			return a.err
 		}
 		if end := roundDown(a.extent.end); m.sum.n < end { // it did not come in order
-			mask(a.b, a.extent.off)
+			m.show(a.b, a.extent.off)
 			m.sum.feed(a.b, a.extent.off, end)
 			m.sum.wait()
 		}
@@ -132,7 +132,7 @@ func (m *image) hashTo(ctx context.Context, end int64, progress func(done, total
 		if to := pos + int64(len(b)); to < end {
 			read(next, to)
 		}
-		mask(b, pos)
+		m.show(b, pos)
 		m.sum.feed(b, pos, end)
 		pos += int64(len(b))
 		this, next = next, this

@@ -266,6 +266,9 @@ func (m *machine) soundComponent(c component) error {
 		return err
 	}
 	build := m.build(c.name, int(info.Location))
+	if second := 1 - int(info.Location); (info.State == fwu.Writing || info.State == fwu.Candidate) && m.opens(c.name, second) {
+		return fmt.Errorf("slot %d is opened by its second header (%s)", second, info.State)
+	}
 	switch {
 	case build < 0 && m.storeLost && c.live && m.forgotten[c.name] && m.torn[c.name]:
 		// The record is gone, and with it the only thing that tells a torn head from a whole one.
@@ -288,6 +291,13 @@ func (m *machine) soundComponent(c component) error {
 		m.accepted[c.name] = max(m.accepted[c.name], build)
 	}
 	return nil
+}
+
+// opens tells whether a second header in a slot is plain.
+func (m *machine) opens(name string, bank int) bool {
+	b := make([]byte, len(secondHeader))
+	m.media.Quiet(func() { _, _ = m.media.Medium(mediumOf(name, bank)).ReadAt(b, fwu.HeadSize) })
+	return string(b) == secondHeader
 }
 
 // permitted checks the states after a cut in p and the boot that followed.

@@ -30,10 +30,10 @@ func (w *world) writeInAnyOrder(media mediaKind, seed uint64, portions []portion
 			}
 			defer m.die()
 			c := &client{ctx: context.Background(), m: m}
-			if err := errors.Join(c.reboot(), c.start(root, 1)); err != nil {
+			if err := errors.Join(c.reboot(), c.start(root, 2)); err != nil {
 				return err
 			}
-			want := c.image(root, 1).content
+			want := c.image(root, 2).content
 			if err := c.writePortions(want, portions); err != nil {
 				return err
 			}
@@ -46,7 +46,8 @@ func (w *world) writeInAnyOrder(media mediaKind, seed uint64, portions []portion
 			if err != nil {
 				return err
 			}
-			if !bytes.Equal(got, append(inverted(want[:fwu.HeadSize]), want[fwu.HeadSize:]...)) {
+			const sealed = fwu.HeadSize + fwu.SectorSize // the head, and the second header behind it
+			if !bytes.Equal(got, append(inverted(want[:sealed]), want[sealed:]...)) {
 				return errors.New("the slot does not hold the image")
 			}
 			return nil

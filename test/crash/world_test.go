@@ -76,6 +76,9 @@ func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, na
 	if name == "root" {
 		clear(i.content[fwu.HeadSize : fwu.HeadSize+build%2*pieceSize])  // zeroes, in every other build
 		fill(i.content[fwu.HeadSize+pieceSize:], "shared by all builds") // the slot has these blocks already
+		if build%2 == 0 {
+			copy(i.content[fwu.HeadSize:], secondHeader)
+		}
 	}
 	copy(i.content, "hsqs") // so that a slot of which nothing is recorded can be judged
 	i.whole = m.Content(i.content)
@@ -97,6 +100,9 @@ func (w *world) makeImage(t *testing.T, m *sim.Media, key ed25519.PrivateKey, na
 	i.bundle, i.packed = bundleOf(t, integrated, "#"+name, i.content), bundleOf(t, compressed, "#"+name, frames(t, i.content))
 	return i
 }
+
+// secondHeader begins a header by which LUKS2 is opened if the first one is gone.
+const secondHeader = "SKUL\xba\xbe"
 
 // fill makes b pseudorandom.
 func fill(b []byte, seed string) {
