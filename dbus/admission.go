@@ -159,39 +159,100 @@ func (a *accounts) spend(user *account, size int64, now time.Time) {
 	}
 }
 
-// peer is what is known of a connection to the bus as long as it lasts.
+// What may wait until the bus has said whose it is. When there is more, reading stops until the bus has answered: nobody is refused.
+const (
+	maxParkedCalls = 1024
+	maxParkedBytes = 8 * maxBody
+)
+
+// peer is what is known of a connection to the bus as long as it lasts. session.mu guards all but the contexts.
 type peer struct {
 	bulk    context.Context // of its WriteFile
 	vanish  context.CancelCauseFunc
-	account *account
-	calls   int // guarded by session.mu
+	account *account // nil until the bus has said whose it is; does not change any more
+	parked  []*message
+	known   bool // nothing is parked any more
+	calls   int
 }
 
 // errNobody is of a call whose caller has gone.
 var errNobody = errors.New("caller has gone")
 
-// caller returns the peer that sent a message. The bus is asked once for the user of each; a unique name is never given twice.
-func (s *session) caller(sender string) (*peer, error) {
-	s.mu.Lock()
-	p := s.peers[sender]
-	s.mu.Unlock()
-	if p != nil {
-		return p, nil
-	}
-	ctx, cancel := context.WithTimeout(s.work, connectTimeout)
-	defer cancel()
-	uid, err := s.aside.uid(ctx, sender)
-	if err != nil {
-		return nil, err
-	}
-	// Only the goroutine that reads makes peers and removes them: there is none by now.
+// caller returns the peer that sent a message, if its user is known. Else the message is parked, and the bus is asked: once for each peer, as a unique name is never given twice, and
+// about all peers at once.
+func (s *session) caller(m *message) (*peer, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p = &peer{account: s.accounts.of(uid, s.server.now())}
-	p.bulk, p.vanish = context.WithCancelCause(s.bulk)
-	p.account.peers++
-	s.peers[sender] = p
-	return p, nil
+	p := s.peers[m.sender]
+	if p != nil && p.known {
+		return p, true
+	}
+	if p == nil {
+		p = new(peer)
+		p.bulk, p.vanish = context.WithCancelCause(s.bulk)
+		s.peers[m.sender] = p
+		s.pending++
+		s.idle.Stop()
+		go s.identify(m.sender, p)
+	}
+	for s.parked.calls >= maxParkedCalls || s.parked.bytes > 0 && s.parked.bytes+len(m.data) > maxParkedBytes {
+		s.unparked.Wait()
+	}
+	if p.known { // the bus answered meanwhile
+		return p, true
+	}
+	s.parked = s.parked.plus(m.tally())
+	p.parked = append(p.parked, m)
+	return p, false
+}
+
+// identify finds out whose a peer is, and takes what it sent meanwhile, in order.
+func (s *session) identify(name string, p *peer) {
+	ctx, cancel := context.WithTimeout(s.work, connectTimeout)
+	uid, err := s.aside.uid(ctx, name)
+	cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+	case s.peers[name] != p:
+		err = errNobody
+	default:
+		p.account = s.accounts.of(uid, s.server.now())
+		p.account.peers++
+	}
+	for len(p.parked) > 0 {
+		m := p.parked[0]
+		p.parked = p.parked[1:]
+		s.mu.Unlock()
+		switch {
+		case err == nil:
+			s.take(p, m)
+		default:
+			m.close()
+			if !errors.Is(err, errNobody) {
+				s.send(answerTo(m, nil, refuse("Failed", "%s: %v", m.member, err)))
+			}
+		}
+		s.mu.Lock()
+		s.parked = s.parked.minus(m.tally())
+		s.unparked.Broadcast()
+	}
+	if err == nil {
+		p.known = true
+	} else if s.peers[name] == p {
+		delete(s.peers, name) // its next call asks again
+	}
+	s.ended()
+}
+
+// ended counts out what s.pending counts.
+func (s *session) ended() {
+	s.pending--
+	s.rest()
+	if s.pending == 0 {
+		s.empty.Broadcast()
+	}
 }
 
 // vanished forgets a caller, and ends what would read from it.
@@ -199,7 +260,7 @@ func (s *session) vanished(name string) {
 	s.mu.Lock()
 	p := s.peers[name]
 	delete(s.peers, name)
-	if p != nil {
+	if p != nil && p.account != nil {
 		p.account.peers--
 	}
 	s.mu.Unlock()
@@ -267,11 +328,7 @@ func (s *session) dismiss(r *request) {
 	defer s.mu.Unlock()
 	s.accounts.give(r.peer.account, r.pool, r.tally())
 	r.peer.calls--
-	s.pending--
-	s.rest()
-	if s.pending == 0 {
-		s.empty.Broadcast()
-	}
+	s.ended()
 }
 
 // spend counts an answer to a caller.
@@ -296,7 +353,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (r *request) tally() tally { return tally{1, len(r.data)} }
+func (m *message) tally() tally { return tally{1, len(m.data)} }
 
 // queries tells whether a method changes nothing, and is open to everybody.
 func (m method) queries() bool { return m.action == ActionQuery || m.action == "" }

@@ -1,7 +1,6 @@
 package dbus
 
 import (
-	"errors"
 	"strings"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -9,17 +8,15 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// arrive takes a call from the socket. It runs in the goroutine that reads, so it does not work, and waits for nothing but the bus, once for each caller: it finds out who calls and
-// for what, gives the call its place, and leaves it to a goroutine of its own.
+// arrive takes a call from the socket. It runs in the goroutine that reads, so it neither waits nor works.
 func (s *session) arrive(m *message) {
-	p, err := s.caller(m.sender)
-	if err != nil {
-		m.close()
-		if !errors.Is(err, errNobody) {
-			s.send(answerTo(m, nil, refuse("Failed", "%s: %v", m.member, err)))
-		}
-		return
+	if p, known := s.caller(m); known {
+		s.take(p, m)
 	}
+}
+
+// take finds out what a call is for, gives it its place, and leaves it to a goroutine of its own.
+func (s *session) take(p *peer, m *message) {
 	if !s.hears(p) {
 		m.close()
 		return

@@ -144,6 +144,8 @@ type session struct {
 	empty    sync.Cond // signalled when pending becomes 0
 	peers    map[string]*peer
 	accounts accounts
+	parked   tally
+	unparked sync.Cond // signalled when less is parked
 	pending  int
 	idle     *time.Timer
 }
@@ -153,7 +155,7 @@ func newSession(ctx context.Context, s *Server, address string, f Firmware) *ses
 		server: s, firmware: f, components: f.Components(), peers: map[string]*peer{}, accounts: newAccounts(),
 		aside: &aside{address: address}, questions: make(chan struct{}, maxQuestions), prompts: make(chan struct{}, maxQuestions),
 	}
-	ss.empty.L = &ss.mu
+	ss.empty.L, ss.unparked.L = &ss.mu, &ss.mu
 	ss.tree = newTree(ss.components)
 	ss.work = context.WithoutCancel(ctx)
 	ss.bulk, ss.stopBulk = context.WithCancelCause(ss.work)

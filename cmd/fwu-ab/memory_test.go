@@ -260,13 +260,16 @@ func runFwu(t *testing.T, args ...string) {
 func waitForService(ctx context.Context, bus string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	for ctx.Err() == nil {
-		if c, err := dbus.Dial(ctx, bus); err == nil {
+	for {
+		c, err := dbus.Dial(ctx, bus)
+		if err == nil {
 			return c.Close()
+		}
+		if ctx.Err() != nil {
+			return err
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	return ctx.Err()
 }
 
 // writeImage makes a file that is generated.

@@ -20,6 +20,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if arguments := os.Getenv(stormVariable); arguments != "" {
+		if err := stormMain(arguments); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	testscript.Main(m, map[string]func(){"fwu-ab": main})
 }
 
