@@ -279,6 +279,9 @@ func (s *Service) charged(c *component, cr *componentRecord) error {
 
 // verifyCandidate reads a candidate again and compares it with its digest, unless its slot was held ever since that was done last.
 func (s *Service) verifyCandidate(ctx context.Context, c *component) error {
+	if err := s.endOrphan(ctx, c); err != nil {
+		return err
+	}
 	if c.held != nil {
 		return nil
 	}

@@ -89,6 +89,7 @@ type imageRecord struct {
 	Signed       int64             `json:"signed,omitempty"`  // seconds since 1970: the begin of validity of the signer's certificate
 	With         []imageOf         `json:"with,omitempty"`    // images of the same manifest, for other components
 	Battery      uint64            `json:"battery,omitempty"` // what the battery must hold, in mWh
+	Anchors      []string          `json:"anchors,omitempty"` // fingerprints of the trust anchors that vouched for the manifest; none: an older version recorded it
 
 	extra extra
 }

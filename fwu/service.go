@@ -161,6 +161,9 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		s.components = append(s.components, &component{Component: c, op: newLock()})
 	}
 	s.setProblem(s.start(ctx))
+	if s.problem() == nil {
+		s.endOrphans(ctx)
+	}
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if p := s.problem(); p != nil && p.medium {
 		s.retries.Go(func() { s.keepTrying(ctx) })

@@ -137,6 +137,8 @@ const (
 	ReasonManifestUnexpected Reason = "manifest-unexpected"
 	ReasonManifestInvalid    Reason = "manifest-invalid"
 	ReasonManifestSignature  Reason = "manifest-signature"
+	ReasonTrustRemoved       Reason = "trust-removed"    // the trust anchor that vouched for a prepared image is none any more
+	ReasonTrustUnreadable    Reason = "trust-unreadable" // trust anchors cannot be read, or others than root can change them
 	ReasonVendorMismatch     Reason = "vendor-mismatch"
 	ReasonClassMismatch      Reason = "class-mismatch"
 	ReasonDeviceMismatch     Reason = "device-mismatch"

@@ -97,7 +97,11 @@ func (s *Service) startWriting(ctx context.Context, c *component, img *imageReco
 
 // readManifest verifies a manifest for c, and that the bundle it came in, if any, carries the image that it describes. It returns what the record keeps.
 func (s *Service) readManifest(c *component, cr *componentRecord, envelope []byte, bundle *suit.Header) (*imageRecord, error) {
-	m, err := suit.Open(envelope, c.Keys, s.believed())
+	keys, err := c.anchors()
+	if err != nil {
+		return nil, err
+	}
+	m, err := suit.Open(envelope, keys, s.believed())
 	if err != nil {
 		return nil, manifestError(err)
 	}
@@ -110,7 +114,7 @@ func (s *Service) readManifest(c *component, cr *componentRecord, envelope []byt
 		return nil, manifestError(err)
 	}
 	img := &imageRecord{Version: si.Version, Sequence: d.Sequence, Digest: si.Digest.String(), Size: si.Size,
-		Manifest: m.Digest().String(), Compression: si.Compression, Dependencies: d.Dependencies, Battery: d.Battery}
+		Manifest: m.Digest().String(), Compression: si.Compression, Dependencies: d.Dependencies, Battery: d.Battery, Anchors: m.Anchors()}
 	if t := m.NotBefore(); !t.IsZero() {
 		img.Signed = t.Unix()
 	}

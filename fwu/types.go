@@ -316,4 +316,6 @@ type Component struct {
 	Unit     string          // unit that is restarted when a live component's image changes; may be empty
 	Device   suit.Device     // what a manifest must be for
 	Keys     suit.VerifyKeys // trust anchors
+	// Anchors reads the trust anchors anew, when a manifest is verified and before an image is installed; nil: Keys do not change.
+	Anchors func() (suit.VerifyKeys, error)
 }

@@ -300,8 +300,23 @@ func Open(envelope []byte, keys VerifyKeys, at time.Time) (*Manifest, error) {
 		return nil, err
 	}
 	m.digest, m.notBefore = a.digest, notBefore
+	for _, k := range keys {
+		if len(keys) > 1 {
+			if _, err := a.verify(VerifyKeys{k}, at); err != nil {
+				continue // vouched for by another one
+			}
+		}
+		name, err := k.Fingerprint()
+		if err != nil {
+			return nil, err
+		}
+		m.anchors = append(m.anchors, name)
+	}
 	return m, nil
 }
+
+// Anchors returns the fingerprints of the trust anchors that vouched for the manifest, at least one.
+func (m *Manifest) Anchors() []string { return m.anchors }
 
 // readUnverified reads an envelope without payload whose digest is right. Whether it is signed, and by whom, and whether the profile has what its manifest says, is not looked at.
 func readUnverified(envelope []byte) (f frame, a authentication, m *Manifest, err error) {

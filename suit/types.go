@@ -3,6 +3,7 @@ package suit
 import (
 	"bytes"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
@@ -73,6 +74,20 @@ type VerifyKey struct {
 
 // VerifyKeys are the trust anchors of a component.
 type VerifyKeys []VerifyKey
+
+// Fingerprint names a trust anchor by its public key (SHA-256 of the SubjectPublicKeyInfo) and by its kind: a key that is trusted for itself is another anchor than an authority with
+// the same key.
+func (k VerifyKey) Fingerprint() (string, error) {
+	kind, public := "key", k.Public
+	if k.CA != nil {
+		kind, public = "authority", k.CA.PublicKey
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", fmt.Errorf("fingerprint of a trust anchor: %w", err)
+	}
+	return fmt.Sprintf("%s:%x", kind, sha256.Sum256(der)), nil
+}
 
 // Image is what a manifest says of the image of one component.
 type Image struct {

@@ -77,6 +77,12 @@ func (m *machine) component(ctx context.Context, c config.Component) (fwu.Compon
 		return out, fmt.Errorf("component %s: %w", c.Name, err)
 	}
 	out.Keys = keys
+	out.Anchors = func() (suit.VerifyKeys, error) {
+		if err := config.CheckOwners(m.keyPaths(c)...); err != nil {
+			return nil, err
+		}
+		return m.keys(c)
+	}
 	return out, nil
 }
 
@@ -141,16 +147,22 @@ func (m *machine) owners() error {
 		}
 	}
 	for _, c := range m.cfg.Components {
-		for _, k := range c.Keys {
-			paths = append(paths, m.path(k))
-		}
-		paths = append(paths, m.keyFiles(c)...)
+		paths = append(paths, m.keyPaths(c)...)
 	}
 	checks, err := bootcheck.Find(m.root)
 	for _, c := range checks {
 		paths = append(paths, c.Path)
 	}
 	return errors.Join(err, config.CheckOwners(paths...))
+}
+
+// keyPaths lists the files with the trust anchors of a component, and the folders that they lie in.
+func (m *machine) keyPaths(c config.Component) []string {
+	paths := m.keyFiles(c)
+	for _, k := range c.Keys {
+		paths = append(paths, m.path(k))
+	}
+	return paths
 }
 
 // keyFiles lists the files with the trust anchors of a component: of directories every *.pub and *.pem file.
