@@ -68,12 +68,20 @@ func newBootChecker(g *globals, log *slog.Logger) *bootChecker {
 			return errors.Join(f(c), c.Close())
 		},
 		Evidence:  b.onTrial,
-		Reset:     systemd.TheInit().Reset,
+		Reset:     b.reset,
 		Deadline:  b.m.cfg.BootCheck.Deadline,
 		SinceBoot: bootcheck.SinceBoot,
 		Log:       log,
 	}
 	return b
+}
+
+// reset resets the machine, if the system that is looked at is the one that runs.
+func (b *bootChecker) reset(ctx context.Context) error {
+	if b.m.root != "" && b.m.root != "/" {
+		return fmt.Errorf("the system below %s is not the one that runs, which is not reset", b.m.root)
+	}
+	return systemd.TheInit().Reset(ctx)
 }
 
 func acceptNew(ctx context.Context, b *bootChecker) error {

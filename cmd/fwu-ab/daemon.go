@@ -77,6 +77,9 @@ func (d daemon) run(ctx context.Context) (err error) {
 	if err := m.owners(); err != nil {
 		return fmt.Errorf("others than root can change what this service trusts: %w", err)
 	}
+	if err := m.lockable(ctx); err != nil {
+		d.log.Warn("others than root can keep the service from a file", "err", err)
+	}
 	cfg, err := m.service(ctx)
 	if err != nil {
 		return err

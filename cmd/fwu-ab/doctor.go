@@ -73,6 +73,9 @@ func (d *doctor) examine(ctx context.Context, root string) {
 	} else {
 		d.ok("owners", "only root can change configuration, trust anchors and health checks")
 	}
+	if err := m.lockable(ctx); err != nil {
+		d.bad("locks", err, "")
+	}
 	d.partitions(ctx, m)
 	components := d.components(ctx, m)
 	booted := d.boot(ctx, m, components)

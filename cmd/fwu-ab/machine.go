@@ -156,6 +156,29 @@ func (m *machine) owners() error {
 	return errors.Join(err, config.CheckOwners(paths...))
 }
 
+// lockable returns an error for each slot and store in a file that users other than root can read: whoever can read a file can hold a lock on it, and keep the service from it. A boot
+// environment in a file has lock files of its own.
+func (m *machine) lockable(ctx context.Context) error {
+	specs := []string{m.cfg.Store.Device}
+	for _, c := range m.cfg.Components {
+		specs = append(specs, c.Slots[:]...)
+	}
+	var errs []error
+	seen := map[string]bool{}
+	for _, spec := range specs {
+		e, err := m.finder.Locate(ctx, spec)
+		if err != nil || seen[e.Path] {
+			continue // whoever opens it says so
+		}
+		seen[e.Path] = true
+		info, err := os.Stat(e.Path)
+		if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o044 != 0 {
+			errs = append(errs, fmt.Errorf("%s can be read by users other than root (mode %04o), who can lock it: chmod 600 %s", e.Path, info.Mode().Perm(), e.Path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // keyPaths lists the files with the trust anchors of a component, and the folders that they lie in.
 func (m *machine) keyPaths(c config.Component) []string {
 	paths := m.keyFiles(c)

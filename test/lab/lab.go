@@ -32,6 +32,9 @@ func New(dir string, rootfs, bootfw int64, mode string) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := os.Chmod(d.Disk, 0o600); err != nil { // whoever can read it could lock it
+		return nil, err
+	}
 	for i, p := range parts {
 		d.Extents[p.Name] = extents[i]
 	}
