@@ -322,10 +322,11 @@ func TestAuthorize(t *testing.T) {
 		ActionReboot:  func() error { return c.RequestReboot(ctx) },
 		ActionRepair:  func() error { return c.Repair(ctx, fwu.RepairSlots) },
 		ActionClean:   func() error { return c.Clean(ctx, 0) },
+		ActionCancel:  func() error { return c.Cancel(ctx, 0) },
 	}
 	prepare := []func() error{
 		func() error { return c.Start(ctx, 0, nil) }, func() error { return c.Write(ctx, 0, 0, nil) }, func() error { return c.Finish(ctx, 0) },
-		func() error { return c.Cancel(ctx, 0) }, func() error { _, err := c.WriteFrom(ctx, 0, 0, strings.NewReader("x"), 0); return err },
+		func() error { _, err := c.WriteFrom(ctx, 0, 0, strings.NewReader("x"), 0); return err },
 	}
 	for _, call := range prepare {
 		calls[ActionPrepare] = call

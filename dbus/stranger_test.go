@@ -313,3 +313,42 @@ func TestIntrospectionHasNoComments(t *testing.T) {
 		}
 	}
 }
+
+// polkit knows every action that the service asks about, and a rule for prepare is one for cancel, too.
+func TestActionsOfPolkit(t *testing.T) {
+	stranger.Need(t)
+	rules, err := os.MkdirTemp("", "rules") // polkit is another user
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(rules) })
+	if err := errors.Join(os.Chmod(rules, 0o755), os.WriteFile(rules+"/10.rules", []byte(`polkit.addRule(function(action, subject) {
+	if (subject.user == "nobody" && action.id == "org.fwuab.FirmwareUpdate1.prepare") return polkit.Result.YES;
+});`), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	address := privatebus.SystemForTest(t, policies)
+	privatebus.PolkitForTest(t, address, actions, rules)
+	s := serveAt(t, address, Options{})
+	c := s.stranger(t)
+	asked := map[string]bool{}
+	for _, i := range []iface{managerInterface(), componentInterface()} {
+		for _, m := range i.methods {
+			if m.action == ActionQuery || asked[m.action] {
+				continue
+			}
+			asked[m.action] = true
+			authorized, challenge, err := s.server.current.Load().aside.checkAuthorization(t.Context(), c.Names()[0], Name+"."+m.action, 0)
+			may := m.action == ActionPrepare || m.action == ActionCancel
+			if err != nil || authorized != may || challenge == may {
+				t.Errorf("%s: authorised %v, to be asked %v, %v", m.action, authorized, challenge, err)
+			}
+		}
+	}
+	if len(asked) != 8 {
+		t.Errorf("asked about %v", asked)
+	}
+	if err := c.Object(Name, componentFolder+"/0").Call(ComponentInterface+".Cancel", 0).Err; err != nil {
+		t.Error(err)
+	}
+}

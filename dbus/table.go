@@ -12,6 +12,7 @@ import (
 const (
 	ActionQuery   = "query"
 	ActionPrepare = "prepare"
+	ActionCancel  = "cancel"
 	ActionInstall = "install"
 	ActionAccept  = "accept"
 	ActionReject  = "reject"
@@ -109,7 +110,7 @@ func componentInterface() iface {
 			{name: "Write", in: "tay", action: ActionPrepare, ordered: true, call: write},
 			{name: "WriteFile", in: "thta{sv}", out: "t", action: ActionPrepare, ordered: true, bulk: true, call: writeFile},
 			{name: "Finish", in: "a{sv}", action: ActionPrepare, ordered: true, call: finish},
-			{name: "Cancel", action: ActionPrepare, call: cancel},
+			{name: "Cancel", action: ActionCancel, call: cancel},
 			{name: "Clean", in: "a{sv}", action: ActionClean, ordered: true, call: cleanUp},
 		},
 		properties: []property{

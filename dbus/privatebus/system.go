@@ -65,7 +65,8 @@ const polkitProgram = "/usr/lib/polkit-1/polkitd"
 
 // PolkitForTest runs the real polkit on a bus, for the length of a test, with the actions that lie in the folder actions and no others. It needs root: polkit reads actions from one
 // place only, which is covered in a mount namespace. Without polkit it skips the test, unless FWUAB_TEST_ALL is set.
-func PolkitForTest(t TB, address, actions string) *os.Process {
+// Rules, if there are any, are the folder with all of its rules.
+func PolkitForTest(t TB, address, actions string, rules ...string) *os.Process {
 	t.Helper()
 	if _, err := os.Stat(polkitProgram); err != nil {
 		if os.Getenv("FWUAB_TEST_ALL") == "" {
@@ -77,8 +78,8 @@ func PolkitForTest(t TB, address, actions string) *os.Process {
 	if err != nil {
 		t.Fatalf("find the actions: %v", err)
 	}
-	const script = `mount --bind "$0" /usr/share/polkit-1/actions && exec ` + polkitProgram + ` --no-debug`
-	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, actions)
+	const script = `mount --bind "$0" /usr/share/polkit-1/actions && for r in "$@"; do mount --bind "$r" /usr/share/polkit-1/rules.d; done && exec ` + polkitProgram + ` --no-debug`
+	cmd := exec.Command("unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", script, actions}, rules...)...)
 	cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS="+address)
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start polkit: %v", err)
