@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,15 +18,19 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/fault"
 )
 
-// badBlocks is a store of which blocks cannot be read. A write mends them, unless they are dead.
+// badBlocks is a store of which blocks cannot be read. A write mends them, unless they are dead. The service reads it from any goroutine.
 type badBlocks struct {
 	fwu.Medium
+	dead bool
+
+	mu     sync.Mutex
 	bad    map[int64]error // by offset of a block of 4096 bytes
-	dead   bool
-	writes int
+	writes int             // since the blocks went bad
 }
 
 func (b *badBlocks) ReadAt(p []byte, off int64) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for at := off; at < off+int64(len(p)); at += 4096 {
 		if err := b.bad[at]; err != nil {
 			return int(at - off), err
@@ -34,6 +40,8 @@ func (b *badBlocks) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (b *badBlocks) WriteAt(p []byte, off int64) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.writes++
 	for at := off; at < off+int64(len(p)) && !b.dead; at += 4096 {
 		delete(b.bad, at)
@@ -41,17 +49,28 @@ func (b *badBlocks) WriteAt(p []byte, off int64) (int, error) {
 	return b.Medium.WriteAt(p, off)
 }
 
+func (b *badBlocks) written() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.writes
+}
+
 const copySize = fwu.StoreSize / 2
 
-// spoil makes the copies of the record unreadable that are named, from their block n on.
-func (b *badBlocks) spoil(block int64, err error, copies ...int64) {
+// spoil makes the named copies of the record unreadable, and mends what else was.
+func (b *badBlocks) spoil(err error, copies ...int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.bad, b.writes = map[int64]error{}, 0
 	for _, c := range copies {
-		for at := block * 4096; at < copySize; at += 4096 {
+		for at := int64(0); at < copySize; at += 4096 {
 			b.bad[c*copySize+at] = err
 		}
 	}
 }
+
+// mend makes everything readable again.
+func (b *badBlocks) mend() { b.spoil(nil) }
 
 // newest returns the copy of the record with the higher generation.
 func newest(d *device) int64 {
@@ -113,17 +132,17 @@ func TestUnreadableRecordIsWaitedForAndNothingIsWritten(t *testing.T) {
 				copies = []int64{newest(d)}
 			}
 			for _, medium := range []error{unix.EIO, unix.ENODATA} {
-				b.spoil(0, medium, copies...)
+				b.spoil(medium, copies...)
 				d.openDegraded()
 				before := d.Store.Bytes(fwu.StoreSize)
 				for range 3 {
 					d.wantStatus(d.Start(t.Context(), 0, nil), fwu.NotPermitted, fwu.ReasonRecordUnreadable)
 					d.wantStatus(d.Accept(t.Context()), fwu.NotPermitted, fwu.ReasonRecordUnreadable)
 				}
-				if b.writes != 0 || string(before) != string(d.Store.Bytes(fwu.StoreSize)) {
-					t.Fatalf("%d writes to a store that could not be read", b.writes)
+				if b.written() != 0 || string(before) != string(d.Store.Bytes(fwu.StoreSize)) {
+					t.Fatalf("%d writes to a store that could not be read", b.written())
 				}
-				b.bad = nil
+				b.mend()
 				d.wantStatus(d.Accept(t.Context()), fwu.BadState, fwu.ReasonState) // the call that finds it readable
 				d.want("rootfs UPDATED 2.0.0")
 				if f := d.floor(); f != 50 {
@@ -147,15 +166,15 @@ func TestUnreadableRecordEndsNoTrial(t *testing.T) {
 			if copies[0] < 0 {
 				copies = []int64{newest(d)}
 			}
-			b.spoil(0, unix.EIO, copies...)
+			b.spoil(unix.EIO, copies...)
 			if err := d.Reset(); err == nil {
 				t.Fatal("not degraded")
 			}
-			selection, before := d.Selector.Selection, b.writes
+			selection, before := d.Selector.Selection, b.written()
 			if before != 0 || d.Machine.System.Reboots != 0 {
 				t.Fatalf("%d writes, %d reboots asked for", before, d.Machine.System.Reboots)
 			}
-			b.bad = nil
+			b.mend()
 			d.do(d.Accept(t.Context()))
 			d.want("rootfs UPDATED 2.0.0")
 			if selection.Default != fwu.BankA || d.Selector.Default != fwu.BankB {
@@ -168,13 +187,13 @@ func TestUnreadableRecordEndsNoTrial(t *testing.T) {
 func TestServiceReadsTheRecordAgainByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, b := accepted(t)
-		b.spoil(0, unix.EIO, 0, 1)
+		b.spoil(unix.EIO, 0, 1)
 		d.openDegraded()
 		time.Sleep(time.Hour)
 		if got := d.Service.System().Degraded; len(got) == 0 {
 			t.Fatal("healthy without a record")
 		}
-		b.bad = nil
+		b.mend()
 		time.Sleep(2 * time.Minute)
 		if got := d.Service.System().Degraded; len(got) != 0 {
 			t.Fatalf("degraded: %v", got)
@@ -187,7 +206,7 @@ func TestServiceReadsTheRecordAgainByItself(t *testing.T) {
 func TestServiceThatWaitsForItsRecordCanBeClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, b := accepted(t)
-		b.spoil(0, unix.EIO, 0)
+		b.spoil(unix.EIO, 0)
 		d.openDegraded()
 		d.do(d.Stop())
 	})
@@ -197,25 +216,26 @@ func TestServiceThatWaitsForItsRecordCanBeClosed(t *testing.T) {
 func TestSelectionThatCannotBeReadIsReadAgain(t *testing.T) {
 	d, _ := accepted(t)
 	d.do(d.Stop())
-	sel := &unreadableSelector{Selector: d.Selector, err: unix.EIO}
+	sel := &unreadableSelector{Selector: d.Selector}
+	sel.unreadable.Store(true)
 	d.Config.Selector = sel
 	s, err := fwu.Open(t.Context(), d.Config)
 	d.do(err)
 	d.Service = s
 	d.wantStatus(d.Clean(t.Context(), 0), fwu.NotPermitted, fwu.ReasonSelectorUnusable)
 	d.want("rootfs UPDATED 2.0.0")
-	sel.err = nil
+	sel.unreadable.Store(false)
 	d.do(d.Clean(t.Context(), 0))
 }
 
 type unreadableSelector struct {
 	*fwutest.Selector
-	err error
+	unreadable atomic.Bool
 }
 
 func (u *unreadableSelector) Read() (fwu.Selection, error) {
-	if u.err != nil {
-		return fwu.Selection{}, u.err
+	if u.unreadable.Load() {
+		return fwu.Selection{}, unix.EIO
 	}
 	return u.Selector.Read()
 }
@@ -225,7 +245,7 @@ func TestRecordThatStaysUnreadableIsRepairedOnDemand(t *testing.T) {
 		for range 2 { // either copy is the newest
 			d, b := accepted(t)
 			for _, c := range []int64{0, 1} {
-				b.spoil(0, unix.EIO, c)
+				b.spoil(unix.EIO, c)
 				d.openDegraded()
 				d.do(d.Repair(t.Context(), fwu.RepairRecord))
 				d.want("rootfs UPDATED 2.0.0")
@@ -240,11 +260,11 @@ func TestRecordThatStaysUnreadableIsRepairedOnDemand(t *testing.T) {
 	t.Run("no copy is good", func(t *testing.T) {
 		d, b := accepted(t)
 		d.Config.Release["rootfs"] = fwu.Release{Version: fwu.Version{Major: 2}, Sequence: 50}
-		b.spoil(0, unix.EIO, 0, 1)
+		b.spoil(unix.EIO, 0, 1)
 		d.openDegraded()
 		d.wantStatus(d.Repair(t.Context(), fwu.RepairRecord), fwu.NotPermitted, fwu.ReasonRecordUnreadable)
-		if b.writes != 0 {
-			t.Fatalf("%d writes", b.writes)
+		if b.written() != 0 {
+			t.Fatalf("%d writes", b.written())
 		}
 		d.do(d.Repair(t.Context(), fwu.RepairNewRecord))
 		d.want("rootfs READY 2.0.0")
@@ -256,7 +276,7 @@ func TestRecordThatStaysUnreadableIsRepairedOnDemand(t *testing.T) {
 	t.Run("the medium does not take it", func(t *testing.T) {
 		d, b := accepted(t)
 		b.dead = true
-		b.spoil(0, unix.EIO, newest(d))
+		b.spoil(unix.EIO, newest(d))
 		good := string(d.Store.Bytes(fwu.StoreSize)[(1-newest(d))*copySize:][:copySize])
 		d.openDegraded()
 		if err := d.Repair(t.Context(), fwu.RepairRecord); err == nil {
@@ -269,11 +289,11 @@ func TestRecordThatStaysUnreadableIsRepairedOnDemand(t *testing.T) {
 	})
 	t.Run("nothing to repair", func(t *testing.T) {
 		d, b := accepted(t)
-		b.writes = 0
+		b.mend()
 		d.do(d.Repair(t.Context(), fwu.RepairRecord))
 		d.do(d.Repair(t.Context(), fwu.RepairNewRecord))
-		if b.writes != 0 {
-			t.Fatalf("%d writes", b.writes)
+		if b.written() != 0 {
+			t.Fatalf("%d writes", b.written())
 		}
 		d.wantStatus(d.Repair(t.Context(), "roof"), fwu.InvalidArgument, fwu.ReasonRepair)
 	})
@@ -301,7 +321,7 @@ func TestRepairWithTheOlderCopyFollowsTheDevice(t *testing.T) {
 			b := onBadBlocks(d)
 			d.candidate(0, "rootfs", image, "2.0.0", 50)
 			c.do(d)
-			b.spoil(0, unix.EIO, newest(d))
+			b.spoil(unix.EIO, newest(d))
 			if name == "booted" {
 				if err := d.Reset(); err == nil {
 					t.Fatal("not degraded")
