@@ -448,7 +448,11 @@ func TestEveryFlippedBitOfAChainIsFound(t *testing.T) {
 		"not protected": withHeaders(t, m{1: -8}, m{33: x5chain(signer, middle)}, signer.key),
 	} {
 		t.Run(name, func(t *testing.T) {
-			for i := range len(envelope) * 8 {
+			step := 1
+			if testing.Short() {
+				step = 11 // which meets each bit of a byte
+			}
+			for i := 0; i < len(envelope)*8; i += step {
 				flipped := bytes.Clone(envelope)
 				flipped[i/8] ^= 1 << (i % 8)
 				if _, err := Open(flipped, trust(root), year(2035)); err == nil || !decided(err) {

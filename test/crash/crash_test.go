@@ -185,7 +185,7 @@ func one(n int) int {
 	switch {
 	case whole():
 		return 1
-	case raced: // which makes everything ten times as slow, and looks for something else
+	case raced, testing.Short(): // everything is ten times as slow, and something else is looked for
 		return 40 * n
 	}
 	return 3 * n
