@@ -3,6 +3,7 @@ package bundle
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fwu-ab/fwu-ab/files"
 	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/fwu-ab/fwu-ab/zstdframe"
 	"github.com/pelletier/go-toml/v2"
@@ -49,8 +51,8 @@ const MaxInline = 4096
 const maxDescription = 1 << 20
 
 // Load reads a description (TOML). A key that it does not know is an error, with the place where it stands. Paths in it are made relative to the description.
-func Load(path string) (*Description, error) {
-	f, err := os.Open(path)
+func Load(ctx context.Context, path string) (*Description, error) {
+	f, err := files.Open(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +79,7 @@ func Parse(r io.Reader) (*Description, error) {
 	if err != nil {
 		return nil, fmt.Errorf(": %w", err)
 	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // the byte order mark that some editors put before a text
 	d := &Description{}
 	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
 	if err := dec.Decode(d); err != nil {
@@ -101,31 +104,48 @@ func placed(err error) error {
 // Sign makes the signed envelope of one that is not signed yet.
 type Sign func(envelope []byte) ([]byte, error)
 
-// Create makes the bundle that is described, and writes it to a file. The same description and images give the same bytes, as long as sign is deterministic; nil does not sign. What is compressed
-// needs room beside the file until it is done.
-func (d *Description) Create(path string, sign Sign) error {
-	return d.create(path, sign, true)
+// Output is where a description goes.
+type Output struct {
+	Path   string   // "-" is standard output
+	Inputs []string // files beside the images that it is made from: it must be none of them
+	Sign   Sign     // nil does not sign
+}
+
+// Create makes the bundle that is described. The same description and images give the same bytes, as long as Sign is
+// deterministic. What is compressed needs room beside the output until it is done. ctx ends the work, and then nothing is left.
+func (d *Description) Create(ctx context.Context, o Output) error {
+	return d.create(ctx, o, true)
 }
 
 // CreateManifest makes the manifest without the images, which travel beside it.
-func (d *Description) CreateManifest(path string, sign Sign) error {
-	return d.create(path, sign, false)
+func (d *Description) CreateManifest(ctx context.Context, o Output) error {
+	return d.create(ctx, o, false)
 }
 
-func (d *Description) create(path string, sign Sign, integrate bool) error {
+func (d *Description) create(ctx context.Context, o Output, integrate bool) error {
 	spec, err := d.spec()
 	if err != nil {
 		return err
 	}
+	inputs := o.Inputs
+	for _, i := range d.Images {
+		inputs = append(inputs, i.File)
+	}
+	return files.Write(ctx, files.Target{Path: o.Path, Inputs: inputs, Replace: replaceable}, func(w *files.Output) error {
+		return d.writeTo(ctx, w, spec, o.Sign, integrate)
+	})
+}
+
+func (d *Description) writeTo(ctx context.Context, w *files.Output, spec suit.Spec, sign Sign, integrate bool) error {
 	hash, err := suit.ParseHash(cmp.Or(d.Digest, "sha256"))
 	if err != nil {
 		return err
 	}
 	var payloads []suit.PayloadSource
 	for _, name := range slices.Sorted(maps.Keys(d.Images)) {
-		image, payload, err := d.Images[name].make(name, spec.Version, hash, filepath.Dir(path), integrate)
-		if payload.discard != nil {
-			defer payload.discard()
+		image, payload, err := d.Images[name].make(ctx, name, spec.Version, hash, w.Dir(), integrate)
+		for _, c := range payload.hold {
+			defer c.Close()
 		}
 		if err != nil {
 			return fmt.Errorf("image of %s: %w", name, err)
@@ -144,7 +164,7 @@ func (d *Description) create(path string, sign Sign, integrate bool) error {
 			return err
 		}
 	}
-	return Write(path, envelope, payloads)
+	return write(w, envelope, payloads)
 }
 
 // spec is what the description says, without its images.
@@ -189,14 +209,14 @@ func (d *Description) spec() (s suit.Spec, err error) {
 	return s, nil
 }
 
-// payload is a payload, and how to get rid of it.
+// payload is a payload, and the files that it needs open until it is written.
 type payload struct {
 	suit.PayloadSource
-	discard func()
+	hold []io.Closer
 }
 
 // make measures an image, and compresses it into a file in dir.
-func (i Image) make(name string, version suit.Version, hash crypto.Hash, dir string, integrate bool) (out suit.Image, p payload, err error) {
+func (i Image) make(ctx context.Context, name string, version suit.Version, hash crypto.Hash, dir string, integrate bool) (out suit.Image, p payload, err error) {
 	out = suit.Image{Component: name, Version: version}
 	if i.Version != "" {
 		if out.Version, err = suit.ParseVersion(i.Version); err != nil {
@@ -217,11 +237,11 @@ func (i Image) make(name string, version suit.Version, hash crypto.Hash, dir str
 	case !integrate && i.Compression != "":
 		return out, p, errors.New("compressed, which only an image in a bundle can be")
 	}
-	f, err := os.Open(i.File)
+	f, err := files.OpenSeekable(ctx, i.File)
 	if err != nil {
 		return out, p, err
 	}
-	defer f.Close()
+	p.hold = append(p.hold, f)
 	if out.Digest, out.Size, err = suit.Measure(f, hash); err != nil {
 		return out, p, fmt.Errorf("%s: %w", i.File, err)
 	}
@@ -234,7 +254,7 @@ func (i Image) make(name string, version suit.Version, hash crypto.Hash, dir str
 	}
 	out.URI, out.Compression = "#"+name, i.Compression
 	p.Key, p.Size = out.URI, out.Size
-	p.Open = func() (io.ReadCloser, error) { return os.Open(i.File) }
+	p.Open = func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(f, 0, out.Size)), nil }
 	if i.Compression == "" {
 		return out, p, nil
 	}
@@ -264,7 +284,7 @@ func (p *payload) compress(image io.ReadSeeker, dir string, level zstdframe.Leve
 	if err != nil {
 		return err
 	}
-	p.discard = func() { _ = f.Close() }
+	p.hold = append(p.hold, f)
 	if err := os.Remove(f.Name()); err != nil { // it goes with its descriptor
 		return err
 	}

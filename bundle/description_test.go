@@ -44,9 +44,9 @@ func TestDescriptionsThatAreRefused(t *testing.T) {
 			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			d, err := Load(path)
+			d, err := Load(t.Context(), path)
 			if err == nil {
-				err = d.Create(filepath.Join(dir, "out.suit"), nil)
+				err = d.Create(t.Context(), Output{Path: filepath.Join(dir, "out.suit")})
 			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
@@ -66,12 +66,12 @@ func TestInlineImage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d, err := Load(filepath.Join(dir, "d.toml"))
+	d, err := Load(t.Context(), filepath.Join(dir, "d.toml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "out.suit")
-	if err := d.Create(out, nil); err != nil {
+	if err := d.Create(t.Context(), Output{Path: out}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(out)
@@ -79,7 +79,7 @@ func TestInlineImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	images, err := Extract(f, t.TempDir(), suit.Unverified)
+	images, err := Extract(t.Context(), f, t.TempDir(), suit.Unverified)
 	if err != nil || len(images) != 1 {
 		t.Fatal(images, err)
 	}

@@ -3,11 +3,13 @@
 package bundle
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
+	"github.com/fwu-ab/fwu-ab/files"
+	"github.com/fwu-ab/fwu-ab/files/kind"
 	"github.com/fwu-ab/fwu-ab/suit"
 )
 
@@ -15,24 +17,58 @@ import (
 type File struct {
 	suit.Header
 	Payloads []suit.Payload
-	file     *os.File
+	file     *files.Input
 }
 
-// Open reads the envelope, and where its payloads are. The file has to end where the envelope does. Errors wrap those of package suit.
-func Open(path string) (*File, error) {
-	f, err := os.Open(path)
+// Open reads the envelope, and where its payloads are. The file has to end where the envelope does. Errors wrap those of
+// package suit. Of a file that is no envelope at all, the error says what it is instead, where that is known. A pipe is
+// read to its end first. ctx ends every read.
+func Open(ctx context.Context, path string) (*File, error) {
+	f, err := files.OpenSeekable(ctx, path)
 	if err != nil {
 		return nil, err
 	}
 	out, err := read(f)
 	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, errors.Join(fmt.Errorf("%s: %w", f.Name(), NotBundle(f, f.Size(), err)), f.Close())
 	}
 	return out, nil
 }
 
-func read(f *os.File) (*File, error) {
+// NotBundle is the error of reading an envelope from a file that is none: with the kind of the file, if that is known.
+func NotBundle(r io.ReaderAt, size int64, err error) error {
+	if !errors.Is(err, suit.ErrMalformed) {
+		return err
+	}
+	k, readErr := kind.OfFile(r, size)
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	return Instead(k, err)
+}
+
+// Instead is the error of reading an envelope from what is of a kind. Where no kind is known it is err.
+func Instead(k kind.Kind, err error) error {
+	if k.Name == "" {
+		return err
+	}
+	return &KindError{k, err}
+}
+
+// KindError says what a file is that is no manifest or bundle.
+type KindError struct {
+	Kind kind.Kind
+	Err  error // of reading it as an envelope
+}
+
+func (e *KindError) Error() string {
+	return fmt.Sprintf("this is %s, and no manifest or bundle of fwu-ab", e.Kind.Name)
+}
+
+// Unwrap returns the error of reading it as an envelope.
+func (e *KindError) Unwrap() error { return e.Err }
+
+func read(f *files.Input) (*File, error) {
 	b, err := suit.NewBundle(f)
 	if err != nil {
 		return nil, err
@@ -50,8 +86,11 @@ func read(f *os.File) (*File, error) {
 	}
 }
 
-// Name is the path that the file was opened by.
+// Name is the path that the file was opened by, or "standard input".
 func (f *File) Name() string { return f.file.Name() }
+
+// Size is the size of the file.
+func (f *File) Size() int64 { return f.file.Size() }
 
 // Close closes the file.
 func (f *File) Close() error { return f.file.Close() }
@@ -80,45 +119,34 @@ func (f *File) Sources() []suit.PayloadSource {
 	return all
 }
 
-// Write writes an envelope, with the payloads if there are any, to a file. The file is replaced when everything is written and durable, so that nobody finds half a bundle, and
-// payloads may come from the file itself.
-func Write(path string, envelope []byte, payloads []suit.PayloadSource) error {
-	err := replace(path, func(w io.Writer) error {
-		if len(payloads) == 0 {
-			_, err := w.Write(envelope)
-			return err
-		}
-		return suit.WriteBundle(w, envelope, payloads)
-	})
+// Change writes a copy of the bundle or manifest in file in to out, with the envelope that change makes of the one there.
+// out may be in itself. inputs are the files that change reads.
+func Change(ctx context.Context, in, out string, inputs []string, change func(envelope []byte) ([]byte, error)) error {
+	f, err := Open(ctx, in)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
-	return nil
+	defer f.Close()
+	envelope, err := change(f.Envelope)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return files.Write(ctx, files.Target{Path: out, Inputs: inputs, InPlace: in, Replace: replaceable}, func(o *files.Output) error {
+		return write(o, envelope, f.Sources())
+	})
 }
 
-// replace replaces a file by what write writes.
-func replace(path string, write func(io.Writer) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
+// replaceable tells whether a file may be replaced by a manifest or a bundle: if it is one.
+func replaceable(head []byte, _ int64) bool {
+	_, err := suit.ReadHeader(head)
+	return err == nil || errors.Is(err, suit.ErrShort) || errors.Is(err, suit.ErrUnsupported)
+}
+
+// write writes an envelope, with the payloads if there are any.
+func write(w io.Writer, envelope []byte, payloads []suit.PayloadSource) error {
+	if len(payloads) == 0 {
+		_, err := w.Write(envelope)
 		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if err := write(f); err != nil {
-		return err
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return suit.WriteBundle(w, envelope, payloads)
 }

@@ -146,6 +146,23 @@ func query(ctx context.Context, r *request) ([]any, error) {
 	}}, nil
 }
 
+// Checker is a Firmware that can say whether Start would take a manifest.
+type Checker interface {
+	Check(ctx context.Context, id fwu.ID, manifest []byte) error
+}
+
+func check(ctx context.Context, r *request) ([]any, error) {
+	manifest := r.args.bytes()
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	c, ok := r.firmware.(Checker)
+	if !ok {
+		return nil, &fwu.Error{Status: fwu.NotSupported, Text: "Check: this service cannot tell"}
+	}
+	return nil, c.Check(ctx, r.id(), manifest)
+}
+
 func start(ctx context.Context, r *request) ([]any, error) {
 	manifest := r.args.bytes()
 	if err := r.options(); err != nil {

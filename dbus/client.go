@@ -200,6 +200,11 @@ func progressPair(v any) (done, total int64) {
 	return int64(d), int64(t)
 }
 
+// Check asks whether Start would take a manifest. A service that does not know the question answers NotSupported.
+func (c *Client) Check(ctx context.Context, id fwu.ID, manifest []byte) error {
+	return c.component(ctx, id, "Check", []any{append([]byte{}, manifest...), options()})
+}
+
 // Start begins the preparation of an image.
 func (c *Client) Start(ctx context.Context, id fwu.ID, manifest []byte) error {
 	return c.component(ctx, id, "Start", []any{append([]byte{}, manifest...), options()})

@@ -121,6 +121,10 @@ func (f *fake) wait(what string) {
 	}
 }
 
+func (f *fake) Check(_ context.Context, id fwu.ID, manifest []byte) error {
+	return f.record("check %d %q", id, manifest)
+}
+
 func (f *fake) Start(_ context.Context, id fwu.ID, manifest []byte) error {
 	if err := f.record("start %d %q", id, manifest); err != nil {
 		return err

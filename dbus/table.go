@@ -106,6 +106,7 @@ func componentInterface() iface {
 		name: ComponentInterface,
 		methods: []method{
 			{name: "Query", out: "yi(yyqu)tuua{sv}", action: ActionQuery, call: query},
+			{name: "Check", in: "aya{sv}", action: ActionPrepare, call: check},
 			{name: "Start", in: "aya{sv}", action: ActionPrepare, ordered: true, call: start},
 			{name: "Write", in: "tay", action: ActionPrepare, ordered: true, call: write},
 			{name: "WriteFile", in: "thta{sv}", out: "t", action: ActionPrepare, ordered: true, bulk: true, call: writeFile},

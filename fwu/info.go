@@ -1,5 +1,10 @@
 package fwu
 
+import (
+	"fmt"
+	"time"
+)
+
 // Info is what Query answers (psa_fwu_component_info_t): one consistent snapshot of a component.
 type Info struct {
 	State    State
@@ -28,6 +33,26 @@ type Impl struct {
 	Counts         Counts // of the image in preparation
 	Operation      string // "", "write", "finish", "clean", "install"
 	Done, Total    int64  // progress of it, in bytes; Total 0 if unknown
+	Client         Client // another one that prepares the component; a Service knows none, a client of one is told
+}
+
+// Client is an update client that is connected to the service.
+type Client struct {
+	Name  string // of its unit or program; empty: there is no client
+	PID   uint32 // 0 if it is not known
+	Since int64  // when it began, in seconds since 1970
+}
+
+// String names the client for people.
+func (c Client) String() string {
+	s := c.Name
+	if c.PID != 0 {
+		s += fmt.Sprintf(" (pid %d)", c.PID)
+	}
+	if c.Since != 0 {
+		s += time.Unix(c.Since, 0).Format(", since 15:04:05 on 2006-01-02")
+	}
+	return s
 }
 
 // ComponentInfo is what never changes while the service runs.

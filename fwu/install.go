@@ -228,20 +228,8 @@ func (s *Service) installable(inst *installation) error {
 // dependencies checks what c's candidate needs (section 4.4): a candidate of this install counts with its new version, everything else with its active one. What one manifest brings is
 // installed together, or is there already.
 func (s *Service) dependencies(r *record, c *component, cr *componentRecord) error {
-	for _, d := range cr.next().Dependencies {
-		other := r.Components[d.Component]
-		if other == nil {
-			return refuse(DependencyNeeded, ReasonDependency, "%s needs %s, which this device does not have", c.Name, d)
-		}
-		have := other.image().Version
-		if other.State == Candidate && !d.Present {
-			have = other.next().Version
-		}
-		if !d.Met(have) {
-			err := refuse(DependencyNeeded, ReasonDependency, "%s needs %s, and that is %s", c.Name, d, have)
-			err.Components = []ID{other.ID}
-			return err
-		}
+	if err := s.needs(r, c, cr.next()); err != nil {
+		return err
 	}
 	for _, w := range cr.next().With {
 		other := r.Components[w.Component]
@@ -254,6 +242,26 @@ func (s *Service) dependencies(r *record, c *component, cr *componentRecord) err
 		}
 		if have != w.Digest {
 			err := refuse(DependencyNeeded, ReasonDependency, "%s is installed only together with the image of %s that its manifest has", c.Name, w.Component)
+			err.Components = []ID{other.ID}
+			return err
+		}
+	}
+	return nil
+}
+
+// needs checks the versions that an image of c needs of other components.
+func (s *Service) needs(r *record, c *component, img *imageRecord) error {
+	for _, d := range img.Dependencies {
+		other := r.Components[d.Component]
+		if other == nil {
+			return refuse(DependencyNeeded, ReasonDependency, "%s needs %s, which this device does not have", c.Name, d)
+		}
+		have := other.image().Version
+		if other.State == Candidate && !d.Present {
+			have = other.next().Version
+		}
+		if !d.Met(have) {
+			err := refuse(DependencyNeeded, ReasonDependency, "%s needs %s, and that is %s", c.Name, d, have)
 			err.Components = []ID{other.ID}
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -30,15 +31,16 @@ const blockCertificate = "CERTIFICATE"
 
 // LoadChain reads the certificates of a signer from a PEM file: that of the key first, then that of the authority which issued it, and so on. That of the trust anchor need not be there.
 func LoadChain(path string) ([]*x509.Certificate, error) {
-	chain, err := loadChain(path)
+	chain, err := loadFile(path, ReadChain)
 	if err != nil {
 		return nil, fmt.Errorf("certificates %s: %w", path, err)
 	}
 	return chain, nil
 }
 
-func loadChain(path string) ([]*x509.Certificate, error) {
-	blocks, err := readPEM(path)
+// ReadChain is LoadChain for what a reader has.
+func ReadChain(r io.Reader) ([]*x509.Certificate, error) {
+	blocks, err := readPEM(r)
 	if err != nil {
 		return nil, err
 	}

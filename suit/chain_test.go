@@ -571,7 +571,7 @@ func TestFilesOfChains(t *testing.T) {
 		"one":                 {pemCertificates(root.signer(t)), 1, ""},
 		"two":                 {pemCertificates(root.signer(t), root), 2, ""},
 		"five":                {pemCertificates(root, root, root, root, root), 0, "5 PEM blocks, want 4 at most"},
-		"none":                {nil, 0, "0 of 0 PEM blocks"},
+		"none":                {nil, 0, "no line begins with -----BEGIN"},
 		"a key":               {ed, 0, `PEM block "PUBLIC KEY", want "CERTIFICATE"`},
 		"one that is damaged": {[]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 0, "x509: malformed certificate"},
 	} {

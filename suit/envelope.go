@@ -353,6 +353,9 @@ type Bundle struct {
 	left int64  // of it
 	n    int    // payloads that were not begun
 	pos  int64
+
+	skipped bool  // something was skipped by seeking, which goes past the end of a file that was cut
+	start   int64 // then: where in the file the stream began
 }
 
 // NewBundle reads the header.
@@ -416,10 +419,12 @@ func (b *Bundle) seek() {
 	if !ok || n <= 0 {
 		return
 	}
-	if _, err := s.Seek(n, io.SeekCurrent); err != nil { // a pipe
+	at, err := s.Seek(n, io.SeekCurrent)
+	if err != nil { // a pipe
 		return
 	}
 	b.pos, b.left, b.rest = b.pos+b.left-1, 1, nil
+	b.skipped, b.start = true, at-b.pos
 }
 
 // readPayload reads the key and the length of a payload, byte by byte: what follows belongs to others.
@@ -444,10 +449,18 @@ func (b *Bundle) readPayload() (string, int64, error) {
 
 // ended says where the stream ended.
 func (b *Bundle) ended(err error) error {
-	if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // of io.ReadFull
-		return malformed("bundle ends early, after %d bytes", b.pos)
+	if err != io.EOF && err != io.ErrUnexpectedEOF { //nolint:errorlint // of io.ReadFull
+		return err
 	}
-	return err
+	at := b.pos
+	if b.skipped { // past the end
+		end, seekErr := b.r.(io.Seeker).Seek(0, io.SeekEnd)
+		if seekErr != nil {
+			return seekErr
+		}
+		at = end - b.start
+	}
+	return malformed("bundle ends early, after %d bytes", at)
 }
 
 // raw is the stream.

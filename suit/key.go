@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -84,17 +85,30 @@ func MarshalPublicKey(key crypto.PublicKey) ([]byte, error) {
 func LoadKeys(paths ...string) (VerifyKeys, error) {
 	var keys VerifyKeys
 	for _, path := range paths {
-		more, err := loadKeyFile(path)
+		more, err := loadFile(path, ReadKeys)
 		if err != nil {
 			return nil, fmt.Errorf("trust anchor %s: %w", path, err)
+		}
+		for i := range more {
+			more[i].Source = path
 		}
 		keys = append(keys, more...)
 	}
 	return keys, nil
 }
 
-func loadKeyFile(path string) (VerifyKeys, error) {
-	blocks, err := readPEM(path)
+func loadFile[T any](path string, read func(io.Reader) (T, error)) (out T, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return out, err
+	}
+	defer f.Close()
+	return read(f)
+}
+
+// ReadKeys is LoadKeys for what a reader has. Source of the keys is empty.
+func ReadKeys(r io.Reader) (VerifyKeys, error) {
+	blocks, err := readPEM(r)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +118,6 @@ func loadKeyFile(path string) (VerifyKeys, error) {
 		if err != nil {
 			return nil, err
 		}
-		key.Source = path
 		keys = append(keys, key)
 	}
 	return keys, nil
@@ -130,7 +143,7 @@ func parseAnchor(b *pem.Block) (k VerifyKey, err error) {
 
 // LoadSigner reads a private key from a PEM file (PKCS #8, or the older form for ECDSA), and returns it with its key identifier.
 func LoadSigner(path string) (key crypto.Signer, kid []byte, err error) {
-	if key, err = loadSigner(path); err == nil {
+	if key, err = loadFile(path, ReadSigner); err == nil {
 		kid, err = KeyID(key.Public())
 	}
 	if err != nil {
@@ -139,8 +152,9 @@ func LoadSigner(path string) (key crypto.Signer, kid []byte, err error) {
 	return key, kid, nil
 }
 
-func loadSigner(path string) (crypto.Signer, error) {
-	blocks, err := readPEM(path)
+// ReadSigner is LoadSigner for what a reader has. KeyID returns the key identifier.
+func ReadSigner(r io.Reader) (crypto.Signer, error) {
+	blocks, err := readPEM(r)
 	if err != nil {
 		return nil, err
 	}
@@ -185,20 +199,17 @@ func parsePrivateKey(b *pem.Block) (crypto.Signer, error) {
 	return nil, errKeyType
 }
 
-// readPEM reads the blocks of a file, at least one, and takes care that none is lost because it is damaged.
-func readPEM(path string) ([]*pem.Block, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+// readPEM reads the blocks of a file, at least one, and takes care that none is lost because it is damaged. A byte order
+// mark, which some editors put before a text, is no part of it.
+func readPEM(r io.Reader) ([]*pem.Block, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxKeyFile+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(data) > maxKeyFile {
 		return nil, fmt.Errorf("more than %d bytes", maxKeyFile)
 	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	var blocks []*pem.Block
 	for rest := data; ; {
 		var b *pem.Block
@@ -207,7 +218,10 @@ func readPEM(path string) ([]*pem.Block, error) {
 		}
 		blocks = append(blocks, b)
 	}
-	if n := bytes.Count(data, []byte("-----BEGIN ")); n == 0 || n != len(blocks) {
+	switch n := bytes.Count(data, []byte("-----BEGIN ")); {
+	case n == 0:
+		return nil, errors.New("not a key or certificate in PEM: no line begins with -----BEGIN")
+	case n != len(blocks):
 		return nil, fmt.Errorf("%d of %d PEM blocks are readable", len(blocks), n)
 	}
 	return blocks, nil

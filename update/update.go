@@ -7,15 +7,21 @@
 //	MANIFEST IMAGE...  a SUIT envelope, and the images that it describes
 //	NAME=IMAGE         an image without a manifest, for a component whose configuration trusts the client
 //	-                  a bundle from a stream, which is read once, from front to back
+//
+// A pipe or a FIFO takes the place of any of them.
 package update
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/fwu-ab/fwu-ab/files/kind"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/suit"
 )
@@ -42,6 +48,11 @@ type Stager interface {
 	Clean(ctx context.Context, id fwu.ID) error
 }
 
+// Checker is a Service that can be asked whether it would take a manifest. It changes nothing by that.
+type Checker interface {
+	Check(ctx context.Context, id fwu.ID, manifest []byte) error
+}
+
 // ErrNothingToDo: every image is the active one already.
 var ErrNothingToDo = constError("nothing to do: the active images are the given ones")
 
@@ -61,6 +72,10 @@ type Reporter interface {
 type Options struct {
 	// Force: an image that is active already is installed again.
 	Force bool
+	// AsIs: an image without a manifest is written even if it looks as if it had to be unpacked first, or were a whole disk.
+	AsIs bool
+	// TakeOver: what another client prepares is cancelled.
+	TakeOver bool
 	// Device is for whom a manifest has to be that has an image for a component. With it and Battery (in mWh) a client that is on the device chooses between alternatives of a manifest as the service will. What is nil
 	// is not known: then every identifier is taken for that of the device, and there is no battery to rely on.
 	Device  func(component string) suit.Device
@@ -68,19 +83,65 @@ type Options struct {
 }
 
 // Run prepares what the sources have for this device and installs it together. It returns what Install does, or ErrNothingToDo. Where a component waits for a reboot or a decision, it changes nothing.
+// Everything that can be known of all sources is checked before anything is changed.
 func Run(ctx context.Context, s Service, sources []Source, r Reporter, o Options) (fwu.Status, error) {
+	if err := Prepare(ctx, s, sources, r, o); err != nil {
+		return 0, err
+	}
+	r.Step("", "installing")
+	return s.Install(ctx)
+}
+
+// Prepare is Run without the install: what it prepared are candidates, which Install takes.
+func Prepare(ctx context.Context, s Service, sources []Source, r Reporter, o Options) error {
 	u := updater{Service: s, report: r, options: o}
-	for _, src := range sources {
-		if err := u.take(ctx, src); err != nil {
-			return 0, err
+	planned, err := u.plan(ctx, sources)
+	if err != nil {
+		return err
+	}
+	for _, p := range planned {
+		if err := u.take(ctx, p); err != nil {
+			return err
 		}
 	}
 	if u.ready == 0 {
-		return 0, ErrNothingToDo
+		return ErrNothingToDo
 	}
-	r.Step("", "installing")
-	status, err := watch(ctx, &u, 0, "", func(ctx context.Context) (fwu.Status, error) { return s.Install(ctx) })
-	return status, err
+	return nil
+}
+
+// Change is what an update would do with a component.
+type Change struct {
+	Component string
+	Version   string // of the image; empty without a manifest
+	Digest    string
+	Size      int64  // of the image, or what travels; -1 if that is not known
+	From      string // version of the active image
+	State     fwu.State
+	Active    bool // the image is the active one: nothing would be done
+	Continues bool // what was written before would be continued
+	Reboot    bool // a reboot would complete it
+}
+
+// Plan says what Run would do, after every check that Run makes before it changes anything. With ErrNothingToDo it is
+// nothing.
+func Plan(ctx context.Context, s Service, sources []Source, o Options) ([]Change, error) {
+	u := updater{Service: s, options: o}
+	planned, err := u.plan(ctx, sources)
+	if err != nil {
+		return nil, err
+	}
+	var out []Change
+	err = ErrNothingToDo
+	for _, p := range planned {
+		for _, i := range p.images {
+			out = append(out, i.change)
+			if !i.change.Active {
+				err = nil
+			}
+		}
+	}
+	return out, err
 }
 
 type updater struct {
@@ -91,15 +152,176 @@ type updater struct {
 	bankCleared bool
 }
 
-// take prepares every image of a source.
-func (u *updater) take(ctx context.Context, src Source) error {
-	images, err := src.images(ctx, u, u.options)
-	if err != nil {
-		return fmt.Errorf("%s: %w", src.name, err)
-	}
-	for i, err := range images {
+// planned is a source, after everything that can be known of it was checked.
+type planned struct {
+	name   string
+	images []checked
+	come   iter.Seq2[image, error]
+}
+
+type checked struct {
+	image
+	change Change
+}
+
+// plan checks all sources.
+func (u *updater) plan(ctx context.Context, sources []Source) ([]planned, error) {
+	var all []planned
+	updated := map[fwu.ID]suit.Version{}
+	for _, src := range sources {
+		images, come, err := src.images(ctx, u, u.options)
 		if err != nil {
-			return fmt.Errorf("%s: %w", src.name, err)
+			return nil, fmt.Errorf("%s: %w", src.name, err)
+		}
+		p := planned{name: src.name, come: come}
+		for _, i := range images {
+			c, err := u.find(i.component)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", src.name, err)
+			}
+			if _, twice := updated[c.ID]; twice {
+				return nil, &fwu.Error{Status: fwu.InvalidArgument, Text: fmt.Sprintf("%s: a second image for %s: name one", src.name, c.Name)}
+			}
+			updated[c.ID] = i.number
+			p.images = append(p.images, checked{image: i})
+		}
+		all = append(all, p)
+	}
+	for _, p := range all {
+		for n := range p.images {
+			if err := u.check(ctx, &p.images[n], updated); err != nil {
+				return nil, fmt.Errorf("%s: %w", p.images[n].component, err)
+			}
+		}
+	}
+	return all, nil
+}
+
+// check finds out all that can be known before anything is changed. updated are the components that this update has images
+// for, with their versions.
+func (u *updater) check(ctx context.Context, i *checked, updated map[fwu.ID]suit.Version) error {
+	c, err := u.find(i.component)
+	if err != nil {
+		return err
+	}
+	if err := fits(c, i.image); err != nil {
+		return err
+	}
+	info, err := u.Query(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	i.change = Change{Component: c.Name, Version: i.version, Digest: i.digest, Size: i.size, From: info.Version.String(), State: info.State,
+		Active: u.runs(info, i.image), Continues: info.State == fwu.Writing && ours(info, i.image), Reboot: !c.Live}
+	if err := u.free(c, info); err != nil {
+		return err
+	}
+	if err := u.usable(i.image); err != nil {
+		return err
+	}
+	if size := max(i.size, i.raw); i.envelope == nil && info.MaxSize > 0 && size > info.MaxSize {
+		return &fwu.Error{Status: fwu.InsufficientStorage, Reason: fwu.ReasonImageTooLarge, Text: fmt.Sprintf("%s has %d bytes, and the slots take %d", i.source, size, info.MaxSize)}
+	}
+	if i.change.Active || i.envelope == nil {
+		return nil
+	}
+	return u.accepted(ctx, c, i.image, updated)
+}
+
+// accepted asks the service whether it takes the manifest.
+func (u *updater) accepted(ctx context.Context, c fwu.ComponentInfo, i image, updated map[fwu.ID]suit.Version) error {
+	checker, ok := u.Service.(Checker)
+	if !ok || c.Manifest == fwu.None {
+		return nil
+	}
+	err := checker.Check(ctx, c.ID, i.envelope)
+	var e *fwu.Error
+	switch {
+	case errors.Is(err, fwu.NotSupported): // a service of an earlier version
+		return nil
+	case errors.As(err, &e) && e.Status == fwu.DependencyNeeded && len(e.Components) > 0:
+		return u.together(c, i, updated, err)
+	}
+	return err
+}
+
+// together decides about a dependency that the running system does not meet: this update may.
+func (u *updater) together(c fwu.ComponentInfo, i image, updated map[fwu.ID]suit.Version, unmet error) error {
+	var e *fwu.Error
+	if !errors.As(unmet, &e) || slices.ContainsFunc(e.Components, func(id fwu.ID) bool { _, ok := updated[id]; return !ok }) {
+		return unmet
+	}
+	for _, d := range i.needs {
+		other, err := u.find(d.Component)
+		if err != nil {
+			return err
+		}
+		if v, ok := updated[other.ID]; ok && !d.Present && !d.Met(v) {
+			return &fwu.Error{Status: fwu.DependencyNeeded, Reason: fwu.ReasonDependency, Components: []fwu.ID{other.ID},
+				Text: fmt.Sprintf("%s needs %s, and this update brings %s", c.Name, d, v)}
+		}
+	}
+	return nil
+}
+
+// usable refuses an image without a manifest that cannot be what its component expects.
+func (u *updater) usable(i image) error {
+	k := i.kind
+	if u.options.AsIs || i.envelope != nil {
+		return nil
+	}
+	switch {
+	case k.Form == kind.Packed:
+		return unusable(i, "unpack it first, or --as-is writes it as it is")
+	case k.Form == kind.WholeDisk:
+		return unusable(i, "a slot takes the content of one partition; --as-is writes it as it is")
+	case k.Form == kind.Foreign:
+		return unusable(i, "take the image out of it with the tool that made it")
+	case k == kind.Of(nil):
+		return unusable(i, "there is nothing to write")
+	}
+	return nil
+}
+
+func unusable(i image, next string) error {
+	return &fwu.Error{Status: fwu.InvalidArgument, Reason: ReasonKind, Text: fmt.Sprintf("%s is %s: %s", i.source, i.kind.Name, next)}
+}
+
+// ReasonKind: a file is of a kind that cannot be installed.
+const ReasonKind fwu.Reason = "file-kind"
+
+// ReasonOtherClient: another client prepares the component.
+const ReasonOtherClient fwu.Reason = "other-client"
+
+// free refuses a component that waits for a reboot or a decision, or that another client works on.
+func (u *updater) free(c fwu.ComponentInfo, info fwu.Info) error {
+	other := info.Impl.Client
+	switch {
+	case info.State == fwu.Staged, info.State == fwu.Trial, info.State == fwu.Rejected:
+		return &fwu.Error{Status: fwu.BadState, Reason: fwu.ReasonState, Components: []fwu.ID{c.ID}, Text: "an update is under way: " + waitsFor(info.State)}
+	case other.Name == "" || u.options.TakeOver:
+	case info.State == fwu.Writing, info.State == fwu.Candidate, info.Impl.Operation != "":
+		return &fwu.Error{Status: fwu.BadState, Reason: ReasonOtherClient, Components: []fwu.ID{c.ID},
+			Text: "another client updates it: " + other.String()}
+	}
+	return nil
+}
+
+// ours tells whether what is prepared was started with the manifest of i.
+func ours(info fwu.Info, i image) bool {
+	return i.manifest != "" && info.Impl.ManifestDigest == i.manifest
+}
+
+// runs tells whether i is the active image, and nothing is to be done.
+func (u *updater) runs(info fwu.Info, i image) bool {
+	return i.digest != "" && info.Impl.Digest == i.digest && !u.options.Force && info.State != fwu.Writing && info.State != fwu.Candidate
+}
+
+// take prepares every image of a source.
+func (u *updater) take(ctx context.Context, p planned) error {
+	for i, err := range p.come {
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		prepared, err := u.prepare(ctx, i)
 		if err != nil {
@@ -130,24 +352,21 @@ func (u *updater) prepare(ctx context.Context, src image) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := fits(c, src); err != nil {
-		return false, err
-	}
 	info, err := u.Query(ctx, c.ID)
 	if err != nil {
 		return false, err
 	}
-	ours := src.manifest != "" && info.Impl.ManifestDigest == src.manifest
+	if err := u.free(c, info); err != nil { // it may have changed since it was checked
+		return false, err
+	}
 	switch {
-	case info.State == fwu.Staged, info.State == fwu.Trial, info.State == fwu.Rejected:
-		return false, &fwu.Error{Status: fwu.BadState, Reason: fwu.ReasonState, Components: []fwu.ID{c.ID}, Text: "an update is under way: " + waitsFor(info.State)}
-	case info.State == fwu.Candidate && ours:
+	case info.State == fwu.Candidate && ours(info, src):
 		u.report.Step(c.Name, "is written and verified already")
 		return true, nil
-	case src.digest != "" && info.Impl.Digest == src.digest && !u.options.Force && info.State != fwu.Writing && info.State != fwu.Candidate:
+	case u.runs(info, src):
 		u.report.Step(c.Name, "runs this image already")
 		return false, nil
-	case info.State == fwu.Writing && ours:
+	case info.State == fwu.Writing && ours(info, src):
 		u.report.Step(c.Name, fmt.Sprintf("continuing at %d bytes", info.Impl.Written))
 		return true, u.fill(ctx, c, src, info.Impl.Written)
 	}
@@ -190,7 +409,7 @@ func fits(c fwu.ComponentInfo, src image) error {
 	switch {
 	case c.Manifest != fwu.None && src.envelope == nil:
 		return &fwu.Error{Status: fwu.InvalidArgument, Reason: fwu.ReasonManifestMissing, Text: "images of this component need a manifest"}
-	case c.Manifest == fwu.Bundled && src.head == nil:
+	case c.Manifest == fwu.Bundled && !src.bundled:
 		return &fwu.Error{Status: fwu.InvalidArgument, Reason: fwu.ReasonManifestInvalid, Text: "this component takes a bundle, and a manifest with a separate image was given"}
 	}
 	return nil
@@ -244,7 +463,8 @@ func (u *updater) fill(ctx context.Context, c fwu.ComponentInfo, src image, off 
 		return err
 	}
 	defer r.Close()
-	if length > 0 {
+	if length != 0 {
+		length = max(length, 0) // which is for all that comes
 		_, err = watch(ctx, u, c.ID, c.Name, func(ctx context.Context) (int64, error) { return u.WriteFrom(ctx, c.ID, off, r, length) })
 		if err != nil {
 			return err

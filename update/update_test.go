@@ -85,8 +85,8 @@ type silent struct{}
 func (silent) Step(string, string)                   {}
 func (silent) Progress(string, string, int64, int64) {}
 
-// files makes an image of 9000 bytes with its manifest, and a bundle of both.
-func files(t *testing.T, component string) (manifest, image, bundle string, content []byte, d suit.Description) {
+// imageFiles makes an image of 9000 bytes with its manifest, and a bundle of both.
+func imageFiles(t *testing.T, component string) (manifest, image, bundle string, content []byte, d suit.Description) {
 	t.Helper()
 	dir := t.TempDir()
 	content = bytes.Repeat([]byte("0123456789"), 900)
@@ -124,7 +124,7 @@ func check(t *testing.T, err error) {
 }
 
 func TestWhatAnUpdateDoesDependsOnTheState(t *testing.T) {
-	manifest, image, _, content, d := files(t, "rootfs")
+	manifest, image, _, content, d := imageFiles(t, "rootfs")
 	all := fmt.Sprintf("write 0 at 0: %x", sha256.Sum256(content))
 	whole := []string{"start 0 manifest", all, "finish 0", "install"}
 	ours := fwu.Impl{ManifestDigest: d.Manifest, Written: 4096}
@@ -151,7 +151,7 @@ func TestWhatAnUpdateDoesDependsOnTheState(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			info := c.info
 			r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}}, info: map[fwu.ID]*fwu.Info{0: &info}}
-			sources, err := Open([]string{manifest, image}, nil)
+			sources, err := Open(t.Context(), []string{manifest, image}, nil)
 			check(t, err)
 			_, err = Run(t.Context(), r, sources, silent{}, Options{Force: c.force})
 			if !errors.Is(err, c.err) || c.err == nil && err != nil {
@@ -165,7 +165,7 @@ func TestWhatAnUpdateDoesDependsOnTheState(t *testing.T) {
 }
 
 func TestAFileFitsTheComponentsManifestMode(t *testing.T) {
-	manifest, image, bundle, content, _ := files(t, "rootfs")
+	manifest, image, bundle, content, _ := imageFiles(t, "rootfs")
 	stream, err := os.ReadFile(bundle)
 	check(t, err)
 	for name, c := range map[string]struct {
@@ -183,7 +183,7 @@ func TestAFileFitsTheComponentsManifestMode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: c.mode}}, info: map[fwu.ID]*fwu.Info{0: {}}}
-			sources, err := Open(c.files, nil)
+			sources, err := Open(t.Context(), c.files, nil)
 			check(t, err)
 			_, err = Run(t.Context(), r, sources, silent{}, Options{})
 			if !errors.Is(err, c.err) || c.err == nil && err != nil {
@@ -197,9 +197,9 @@ func TestAFileFitsTheComponentsManifestMode(t *testing.T) {
 }
 
 func TestNothingIsInstalledIfOneImageIsRefused(t *testing.T) {
-	rootfs, image, _, _, _ := files(t, "rootfs")
-	bootfw, image2, _, _, _ := files(t, "bootfw")
-	sources, err := Open([]string{rootfs, image, bootfw, image2}, nil)
+	rootfs, image, _, _, _ := imageFiles(t, "rootfs")
+	bootfw, image2, _, _, _ := imageFiles(t, "bootfw")
+	sources, err := Open(t.Context(), []string{rootfs, image, bootfw, image2}, nil)
 	check(t, err)
 	r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}, {ID: 1, Name: "bootfw", Manifest: fwu.Detached}},
 		info: map[fwu.ID]*fwu.Info{0: {}, 1: {}}, fail: "finish 1"}
@@ -214,10 +214,10 @@ func TestNothingIsInstalledIfOneImageIsRefused(t *testing.T) {
 }
 
 func TestOtherMembersOfTheBankAreCleanedBeforeTheyAreCarriedOver(t *testing.T) {
-	manifest, image, _, content, _ := files(t, "rootfs")
+	manifest, image, _, content, _ := imageFiles(t, "rootfs")
 	r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}, {ID: 1, Name: "bootfw"}, {ID: 2, Name: "radio", Live: true}, {ID: 3, Name: "logo"}},
 		info: map[fwu.ID]*fwu.Info{0: {State: fwu.Updated}, 1: {State: fwu.Updated}, 2: {State: fwu.Updated}, 3: {State: fwu.Candidate}}}
-	sources, err := Open([]string{manifest, image}, nil)
+	sources, err := Open(t.Context(), []string{manifest, image}, nil)
 	check(t, err)
 	_, err = Run(t.Context(), r, sources, silent{}, Options{})
 	check(t, err)
@@ -228,7 +228,7 @@ func TestOtherMembersOfTheBankAreCleanedBeforeTheyAreCarriedOver(t *testing.T) {
 }
 
 func TestFilesThatAreNoUpdate(t *testing.T) {
-	manifest, image, _, _, _ := files(t, "rootfs")
+	manifest, image, _, _, _ := imageFiles(t, "rootfs")
 	for name, args := range map[string][]string{
 		"missing":               {"nosuch.suit"},
 		"no envelope":           {image},
@@ -237,12 +237,12 @@ func TestFilesThatAreNoUpdate(t *testing.T) {
 		"a named image missing": {"rootfs=nosuch.img"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := Open(args, nil); err == nil {
+			if _, err := Open(t.Context(), args, nil); err == nil {
 				t.Fatal("taken")
 			}
 		})
 	}
-	sources, err := Open([]string{manifest, image}, nil)
+	sources, err := Open(t.Context(), []string{manifest, image}, nil)
 	check(t, err)
 	r := &recorder{comps: []fwu.ComponentInfo{{Name: "radio"}}, info: map[fwu.ID]*fwu.Info{0: {}}}
 	if _, err := Run(t.Context(), r, sources, silent{}, Options{}); !errors.Is(err, fwu.DoesNotExist) {
@@ -339,7 +339,7 @@ func TestBundleForSeveralComponents(t *testing.T) {
 				stdin, err := os.Open(bundle)
 				check(t, err)
 				defer stdin.Close()
-				sources, err := Open([]string{from}, struct{ io.Reader }{stdin})
+				sources, err := Open(t.Context(), []string{from}, struct{ io.Reader }{stdin})
 				check(t, err)
 				_, err = Run(t.Context(), r, sources, silent{}, Options{})
 				check(t, err)
@@ -416,7 +416,7 @@ func TestBundleWithAlternatives(t *testing.T) {
 				stdin, err := os.Open(bundle)
 				check(t, err)
 				defer stdin.Close()
-				sources, err := Open([]string{from}, struct{ io.Reader }{stdin})
+				sources, err := Open(t.Context(), []string{from}, struct{ io.Reader }{stdin})
 				check(t, err)
 				_, err = Run(t.Context(), r, sources, silent{}, c.options)
 				check(t, err)
@@ -436,7 +436,7 @@ func TestStreamThatEndsEarly(t *testing.T) {
 	for _, n := range []int{100, len(whole) / 3, len(whole) - 5000, len(whole) - 1} {
 		r := &recorder{comps: []fwu.ComponentInfo{{Name: "rootfs", Manifest: fwu.Detached}, {ID: 1, Name: "bootfw", Manifest: fwu.Detached}, {ID: 2, Name: "app", Manifest: fwu.Detached}, {ID: 3, Name: "setting", Manifest: fwu.Detached}},
 			info: map[fwu.ID]*fwu.Info{0: {}, 1: {}, 2: {}, 3: {}}}
-		sources, err := Open([]string{"-"}, bytes.NewReader(whole[:n]))
+		sources, err := Open(t.Context(), []string{"-"}, bytes.NewReader(whole[:n]))
 		if err == nil {
 			_, err = Run(t.Context(), r, sources, silent{}, Options{})
 		}

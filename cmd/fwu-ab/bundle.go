@@ -1,12 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/fwu-ab/fwu-ab/bundle"
+	"github.com/fwu-ab/fwu-ab/files"
 	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/spf13/cobra"
 )
@@ -49,19 +50,20 @@ More keys are digest = "sha256" (or sha384, sha512), device = "<UUID>" for one d
 itself holds. Same input, same bytes. Without --key the bundle is not signed: "manifest sign" does that, too.`,
 		Example: `  fwu-ab bundle create release.toml --key release.key -o release.suit`,
 		Args:    cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			sign, err := signer(key, chain)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			sign, err := signer(cmd.Context(), key, chain)
 			if err != nil {
 				return err
 			}
-			d, err := bundle.Load(args[0])
+			d, err := bundle.Load(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
+			out := bundle.Output{Path: output, Inputs: []string{args[0], key, chain}, Sign: sign}
 			if detached {
-				err = d.CreateManifest(output, sign)
+				err = d.CreateManifest(cmd.Context(), out)
 			} else {
-				err = d.Create(output, sign)
+				err = d.Create(cmd.Context(), out)
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
@@ -72,7 +74,7 @@ itself holds. Same input, same bytes. Without --key the bundle is not signed: "m
 	cmd.Flags().StringVar(&key, "key", "", "private key (PEM) to sign with")
 	chainFlag(cmd, &chain)
 	cmd.Flags().BoolVar(&detached, "detached", false, "write the manifest only; the images travel beside it")
-	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write, or - for standard output")
 	_ = cmd.MarkFlagRequired("output")
 	return cmd
 }
@@ -84,7 +86,7 @@ func newBundleInfoCommand() *cobra.Command {
 		Short: "List what is in a bundle, without verifying it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := listBundle(args[0])
+			list, err := listBundle(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -118,19 +120,15 @@ type listedPayload struct {
 	ImageSize   int64  `json:"imageSize"`
 }
 
-func listBundle(path string) (listed, error) {
-	s, err := describeFile(path)
+func listBundle(ctx context.Context, path string) (listed, error) {
+	s, err := describeFile(ctx, path)
 	if err != nil {
 		return listed{}, err
 	}
 	if s.Refused != "" {
 		return listed{}, fmt.Errorf("%s: %s", path, s.Refused)
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return listed{}, err
-	}
-	l := listed{Version: s.Version, Sequence: s.Sequence, Signed: len(s.Signatures) > 0, Size: info.Size(), Payloads: []listedPayload{}}
+	l := listed{Version: s.Version, Sequence: s.Sequence, Signed: len(s.Signatures) > 0, Size: s.size, Payloads: []listedPayload{}}
 	for _, p := range s.Integrated {
 		e := listedPayload{shownPayload: p}
 		for _, t := range s.Targets {
@@ -177,11 +175,11 @@ manifest describes. Who signed the manifest is looked at only where --key says w
 			}
 			open := suit.Unverified
 			if len(keys) > 0 {
-				trusted, err := suit.LoadKeys(keys...)
+				anchors, err := trusted(cmd.Context(), keys)
 				if err != nil {
 					return err
 				}
-				open = func(envelope []byte) (*suit.Manifest, error) { return suit.Open(envelope, trusted, when) }
+				open = func(envelope []byte) (*suit.Manifest, error) { return suit.Open(envelope, anchors, when) }
 			}
 			return extract(cmd, args[0], dir, open)
 		},
@@ -193,16 +191,12 @@ manifest describes. Who signed the manifest is looked at only where --key says w
 }
 
 func extract(cmd *cobra.Command, path, dir string, open func([]byte) (*suit.Manifest, error)) error {
-	in := cmd.InOrStdin()
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
+	in, err := files.Open(cmd.Context(), path)
+	if err != nil {
+		return err
 	}
-	images, err := bundle.Extract(in, dir, open)
+	defer in.Close()
+	images, err := bundle.Extract(cmd.Context(), in, dir, open)
 	for _, i := range images {
 		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s %v, %d bytes\n", filepath.Clean(i.Path), i.Component, i.Version, i.Size); err != nil {
 			return err

@@ -16,8 +16,8 @@ import (
 // completer says what can stand in a place of the command line.
 type completer = cobra.CompletionFunc
 
-// files leaves it to the shell.
-func files(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+// completeFiles leaves it to the shell.
+func completeFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return nil, cobra.ShellCompDirectiveDefault
 }
 
@@ -35,7 +35,7 @@ func words(list ...string) completer {
 
 // arguments says how each argument is completed, by what Use calls it. With dots it may be repeated.
 func (g *globals) arguments() map[string]completer {
-	return map[string]completer{"COMPONENT": g.components(""), "FILE": files, "FILE...": files, "DESCRIPTION": files, "NAME": nothing,
+	return map[string]completer{"COMPONENT": g.components(""), "FILE": completeFiles, "FILE...": completeFiles, "DESCRIPTION": completeFiles, "NAME": nothing,
 		"record|new-record|slots": words(string(fwu.RepairRecord), string(fwu.RepairNewRecord), string(fwu.RepairSlots))}
 }
 
@@ -47,7 +47,7 @@ func (g *globals) flags() map[string]completer {
 		"directory": directories, "root": directories,
 	}
 	for _, name := range []string{"chain", "image", "key", "manifest", "output", "signature"} {
-		m[name] = files
+		m[name] = completeFiles
 	}
 	for _, name := range []string{"at", "class", "class-name", "error", "idle", "offset", "sequence", "text", "vendor", "vendor-name", "version"} {
 		m[name] = nothing

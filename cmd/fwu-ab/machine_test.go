@@ -94,7 +94,7 @@ func TestOptionsOfAnUpdate(t *testing.T) {
 	check(t, d.Write("etc/machine-id", "0123456789abcdef0123456789abcdef\n"))
 	check(t, d.Write("sys/class/power_supply/BAT0/type", "Battery\n"))
 	check(t, d.Write("sys/class/power_supply/BAT0/energy_now", "4100000\n"))
-	o := options(d.Root, true)
+	o := options(d.Root)
 	vendor := suit.VendorID("example.com")
 	id, err := suit.ParseUUID("01234567-89ab-cdef-0123-456789abcdef")
 	check(t, err)
@@ -103,10 +103,10 @@ func TestOptionsOfAnUpdate(t *testing.T) {
 			t.Errorf("%s is %+v, want %+v", component, got, want)
 		}
 	}
-	if mWh, err := o.Battery(); mWh != 4100 || err != nil || !o.Force {
-		t.Errorf("%d mWh, %v, %v", mWh, err, o.Force)
+	if mWh, err := o.Battery(); mWh != 4100 || err != nil {
+		t.Errorf("%d mWh, %v", mWh, err)
 	}
-	if o := options(filepath.Join(dir, "nowhere"), false); o.Device != nil || o.Battery != nil || o.Force {
+	if o := options(filepath.Join(dir, "nowhere")); o.Device != nil || o.Battery != nil {
 		t.Errorf("without a configuration: %+v", o)
 	}
 }

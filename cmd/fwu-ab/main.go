@@ -16,10 +16,52 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible(context.Background())
 	code := run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
+}
+
+// interrupted is the cause of a context that a signal ended.
+type interrupted struct{ signal syscall.Signal }
+
+func (i interrupted) Error() string {
+	if i.signal == syscall.SIGTERM {
+		return "terminated"
+	}
+	return "interrupted"
+}
+
+// exitCode is that of a shell for a command that a signal ended.
+func (i interrupted) exitCode() int { return 128 + int(i.signal) }
+
+// interruptible returns a context that ends with the first SIGINT or SIGTERM. The second one ends the process. A signal
+// that is ignored, as SIGINT is in a job in the background, stays ignored. stop undoes it, and waits for the goroutine.
+func interruptible(parent context.Context) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case s := <-signals:
+			signal.Stop(signals) // from now on a signal does what it does by default
+			if s, ok := s.(syscall.Signal); ok {
+				cancel(interrupted{s})
+			}
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+		<-done
+	}
 }
 
 func run(ctx context.Context, args []string) int {
@@ -29,6 +71,10 @@ func run(ctx context.Context, args []string) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return fwu.ExitOK
+	}
+	if i := (interrupted{}); errors.As(context.Cause(ctx), &i) {
+		fmt.Fprintf(root.ErrOrStderr(), "fwu-ab: %v\n", i)
+		return i.exitCode()
 	}
 	fmt.Fprintf(root.ErrOrStderr(), "fwu-ab: %v\n", err)
 	if h := hint(err); h != "" {
@@ -64,7 +110,9 @@ func newRootCommand(g *globals) *cobra.Command {
 		Short: "A/B firmware updates: the PSA Certified Firmware Update API for Linux",
 		Long: `fwu-ab keeps two banks of partitions, writes updates to the one that is not running, verifies what the medium returns, and starts it on trial.
 
-Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 verification failed.`,
+An interrupted command stops at the next safe point and leaves nothing half done behind; a second signal ends the program at once.
+
+Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 verification failed, 130 interrupted (SIGINT), 143 terminated (SIGTERM).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version(),

@@ -83,7 +83,7 @@ func TestTheManualHasEveryCommand(t *testing.T) {
 		}
 	}
 	walk(newRootCommand(&globals{}))
-	for _, s := range []string{"\\fB--bus\\fR", ".SH EXIT STATUS\n.TP\n.B 0\ndone\n", "verification failed\n.SH"} {
+	for _, s := range []string{"\\fB--bus\\fR", ".SH EXIT STATUS\n.TP\n.B 0\ndone\n", "terminated (SIGTERM)\n.SH"} {
 		if !strings.Contains(page, s) {
 			t.Errorf("%q is not in it", s)
 		}

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/fwu-ab/fwu-ab/bundle"
+	"github.com/fwu-ab/fwu-ab/files"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/spf13/cobra"
@@ -48,7 +51,7 @@ Without --key the result is not signed, which no device accepts: "manifest sign"
 		Example: `  fwu-ab manifest create --component rootfs --image rootfs.img --version 1.2.3 --sequence 7 \
     --vendor-name example.com --class-name "gateway rev 2" --depends "bootfw>=1.2.0" --key release.key --bundle -o rootfs.suit`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return f.create() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.create(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.component, "component", "", "name of the component that the image is for")
@@ -66,7 +69,7 @@ Without --key the result is not signed, which no device accepts: "manifest sign"
 	flags.BoolVar(&f.bundle, "bundle", false, "put the image into the file")
 	flags.StringVar(&f.image.Compression, "compression", "", "compress the image in the bundle: zstd")
 	flags.StringVar(&f.image.Level, "level", "", "work for a better ratio: fastest, default, better or best")
-	flags.StringVarP(&f.output, "output", "o", "", "file to write")
+	flags.StringVarP(&f.output, "output", "o", "", "file to write, or - for standard output")
 	for _, name := range []string{"component", "image", "version", "sequence", "output"} {
 		_ = cmd.MarkFlagRequired(name) // fails only for a flag that is not there
 	}
@@ -82,26 +85,27 @@ func chainFlag(cmd *cobra.Command, chain *string) {
 	cmd.Flags().StringVar(chain, "chain", "", "certificates (PEM) of the signer, its own first, for devices that trust a certificate authority")
 }
 
-func (f *manifestFlags) create() error {
-	sign, err := signer(f.key, f.chain)
+func (f *manifestFlags) create(cmd *cobra.Command) error {
+	sign, err := signer(cmd.Context(), f.key, f.chain)
 	if err != nil {
 		return err
 	}
 	f.Sequence = &f.sequence
 	f.Images = map[string]bundle.Image{f.component: f.image}
+	out := bundle.Output{Path: f.output, Inputs: []string{f.key, f.chain}, Sign: sign}
 	if f.bundle {
-		return f.Create(f.output, sign)
+		return f.Create(cmd.Context(), out)
 	}
-	return f.CreateManifest(f.output, sign)
+	return f.CreateManifest(cmd.Context(), out)
 }
 
 // signer signs with a private key and with certificates, as far as they are named; nil signs nothing.
-func signer(key, chain string) (bundle.Sign, error) {
+func signer(ctx context.Context, key, chain string) (bundle.Sign, error) {
 	switch {
 	case key != "":
-		return func(envelope []byte) ([]byte, error) { return signWith(key, chain, envelope) }, nil
+		return func(envelope []byte) ([]byte, error) { return signWith(ctx, key, chain, envelope) }, nil
 	case chain != "":
-		return nil, errors.New("--chain is for a signature, which takes --key")
+		return nil, usageError{errors.New("--chain is for a signature: --key names the private key that makes it")}
 	}
 	return nil, nil
 }
@@ -112,11 +116,12 @@ func newManifestSignCommand() *cobra.Command {
 		Use:   "sign FILE",
 		Short: "Sign a manifest or a bundle, also one that others have signed",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if output == "" {
-				output = args[0]
+		RunE: func(cmd *cobra.Command, args []string) error {
+			sign, err := signer(cmd.Context(), key, chain)
+			if err != nil {
+				return err
 			}
-			return signFile(key, chain, args[0], output)
+			return bundle.Change(cmd.Context(), args[0], cmp.Or(output, args[0]), []string{key, chain}, sign)
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "private key (PEM) to sign with")
@@ -126,43 +131,58 @@ func newManifestSignCommand() *cobra.Command {
 	return cmd
 }
 
-func signFile(key, chain, in, out string) error {
-	return changeEnvelope(in, out, func(envelope []byte) ([]byte, error) { return signWith(key, chain, envelope) })
-}
-
-// changeEnvelope writes what change makes of the envelope of a file, with the same payloads.
-func changeEnvelope(in, out string, change func(envelope []byte) ([]byte, error)) error {
-	f, err := bundle.Open(in)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	envelope, err := change(f.Envelope)
-	if err != nil {
-		return fmt.Errorf("%s: %w", in, err)
-	}
-	return bundle.Write(out, envelope, f.Sources())
-}
-
 // signWith signs with the private key of a file, and with the certificates of another if one is named.
-func signWith(key, chain string, envelope []byte) ([]byte, error) {
-	signer, kid, err := suit.LoadSigner(key)
+func signWith(ctx context.Context, key, chain string, envelope []byte) ([]byte, error) {
+	private, err := load(ctx, "private key", key, suit.ReadSigner)
 	if err != nil {
 		return nil, err
 	}
-	id, err := identity(suit.VerifyKey{KID: kid, Public: signer.Public()}, chain)
+	kid, err := suit.KeyID(private.Public())
+	if err != nil {
+		return nil, fmt.Errorf("private key %s: %w", key, err)
+	}
+	id, err := identity(ctx, suit.VerifyKey{KID: kid, Public: private.Public()}, chain)
 	if err != nil {
 		return nil, err
 	}
-	return suit.Sign(envelope, signer, id)
+	return suit.Sign(envelope, private, id)
 }
 
-func identity(k suit.VerifyKey, chain string) (id suit.Identity, err error) {
+// load reads a file with keys or certificates; kind names it for people.
+func load[T any](ctx context.Context, kind, path string, read func(io.Reader) (T, error)) (out T, err error) {
+	f, err := files.Open(ctx, path)
+	if err == nil {
+		defer f.Close()
+		out, err = read(f)
+	}
+	if err != nil {
+		return out, fmt.Errorf("%s %s: %w", kind, path, err)
+	}
+	return out, nil
+}
+
+func identity(ctx context.Context, k suit.VerifyKey, chain string) (id suit.Identity, err error) {
 	id.Public, id.KID = k.Public, k.KID
 	if chain != "" {
-		id.Chain, err = suit.LoadChain(chain)
+		id.Chain, err = load(ctx, "certificates", chain, suit.ReadChain)
 	}
 	return id, err
+}
+
+// trusted reads trust anchors.
+func trusted(ctx context.Context, paths []string) (suit.VerifyKeys, error) {
+	var all suit.VerifyKeys
+	for _, path := range paths {
+		keys, err := load(ctx, "trust anchor", path, suit.ReadKeys)
+		if err != nil {
+			return nil, err
+		}
+		for i := range keys {
+			keys[i].Source = path
+		}
+		all = append(all, keys...)
+	}
+	return all, nil
 }
 
 func newManifestDigestCommand() *cobra.Command {
@@ -176,29 +196,15 @@ An ECDSA key signs its digest, which --hashed writes instead: SHA-256 for a key 
 "manifest attach" puts the signature in.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			signer, err := publicIdentity(key, chain)
+			message, err := toBeSigned(cmd.Context(), args[0], key, chain, hashed)
 			if err != nil {
 				return err
 			}
-			e, err := bundle.Open(args[0])
-			if err != nil {
+			t := files.Target{Path: cmp.Or(output, files.Standard), Inputs: []string{args[0], key, chain}, Replace: wasToBeSigned}
+			return files.Write(cmd.Context(), t, func(o *files.Output) error {
+				_, err := o.Write(message)
 				return err
-			}
-			defer e.Close()
-			message, err := suit.ToBeSigned(e.Envelope, signer)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			if hashed {
-				if message, err = suit.Hashed(message, signer.Public); err != nil {
-					return err
-				}
-			}
-			if output == "" {
-				_, err = cmd.OutOrStdout().Write(message)
-				return err
-			}
-			return os.WriteFile(output, message, 0o644)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "public key (PEM) of the signer")
@@ -209,6 +215,32 @@ An ECDSA key signs its digest, which --hashed writes instead: SHA-256 for a key 
 	return cmd
 }
 
+// toBeSigned is what a private key elsewhere has to sign for the manifest in a file.
+func toBeSigned(ctx context.Context, path, key, chain string, hashed bool) ([]byte, error) {
+	signer, err := publicIdentity(ctx, key, chain)
+	if err != nil {
+		return nil, err
+	}
+	e, err := bundle.Open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	message, err := suit.ToBeSigned(e.Envelope, signer)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if hashed {
+		return suit.Hashed(message, signer.Public)
+	}
+	return message, nil
+}
+
+// wasToBeSigned tells whether a file is what an earlier "manifest digest" may have written: a Sig_structure or a digest.
+func wasToBeSigned(head []byte, size int64) bool {
+	return bytes.HasPrefix(head, []byte("\x84\x6aSignature1")) || size == 32 || size == 48 || size == 64
+}
+
 func newManifestAttachCommand() *cobra.Command {
 	var key, chain, signature, output string
 	cmd := &cobra.Command{
@@ -217,19 +249,17 @@ func newManifestAttachCommand() *cobra.Command {
 		Long: `Put a signature over what "manifest digest" wrote into a manifest or a bundle. An ECDSA signature may be in ASN.1, as openssl makes it, or r and s one after the other, as
 PKCS #11 has it. It is verified with the public key first. --chain is what it was for "manifest digest": the certificates are part of what is signed.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			signer, err := publicIdentity(key, chain)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			signer, err := publicIdentity(cmd.Context(), key, chain)
 			if err != nil {
 				return err
 			}
-			sig, err := readSignature(signature)
+			sig, err := load(cmd.Context(), "signature", signature, readSignature)
 			if err != nil {
 				return err
 			}
-			if output == "" {
-				output = args[0]
-			}
-			return notVerified(changeEnvelope(args[0], output, func(envelope []byte) ([]byte, error) { return suit.Attach(envelope, signer, sig) }))
+			return notVerified(bundle.Change(cmd.Context(), args[0], cmp.Or(output, args[0]), []string{key, chain, signature},
+				func(envelope []byte) ([]byte, error) { return suit.Attach(envelope, signer, sig) }))
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "public key (PEM) of the signer")
@@ -242,8 +272,8 @@ PKCS #11 has it. It is verified with the public key first. --chain is what it wa
 }
 
 // publicIdentity reads the one public key of a file, and the certificates of another if one is named.
-func publicIdentity(key, chain string) (id suit.Identity, err error) {
-	keys, err := suit.LoadKeys(key)
+func publicIdentity(ctx context.Context, key, chain string) (id suit.Identity, err error) {
+	keys, err := trusted(ctx, []string{key})
 	switch {
 	case err != nil:
 		return id, err
@@ -252,24 +282,19 @@ func publicIdentity(key, chain string) (id suit.Identity, err error) {
 	case keys[0].CA != nil:
 		return id, fmt.Errorf("public key %s: a certificate, want the key of the signer", key)
 	}
-	return identity(keys[0], chain)
+	return identity(ctx, keys[0], chain)
 }
 
 // maxSignature bounds a file with a signature: one on P-521 in ASN.1 has up to 141 bytes.
 const maxSignature = 1 << 10
 
-func readSignature(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
+func readSignature(r io.Reader) ([]byte, error) {
+	sig, err := io.ReadAll(io.LimitReader(r, maxSignature+1))
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	defer f.Close()
-	sig, err := io.ReadAll(io.LimitReader(f, maxSignature+1))
-	if err == nil && len(sig) > maxSignature {
-		err = errors.New("too large for a signature")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	case len(sig) > maxSignature:
+		return nil, fmt.Errorf("more than %d bytes, which no signature has", maxSignature)
 	}
 	return sig, nil
 }
@@ -281,7 +306,7 @@ func newManifestShowCommand() *cobra.Command {
 		Short: "Say what a manifest or a bundle says, without verifying it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := describeFile(args[0])
+			s, err := describeFile(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -303,6 +328,8 @@ func newManifestShowCommand() *cobra.Command {
 type shown struct {
 	suit.Description
 	Integrated []shownPayload `json:"integrated,omitempty"`
+
+	size int64 // of the file
 }
 
 // shownPayload is a payload of a bundle.
@@ -320,8 +347,8 @@ func (s shown) String() string {
 	return out
 }
 
-func describeFile(path string) (shown, error) {
-	f, err := bundle.Open(path)
+func describeFile(ctx context.Context, path string) (shown, error) {
+	f, err := bundle.Open(ctx, path)
 	if err != nil {
 		return shown{}, err
 	}
@@ -330,7 +357,7 @@ func describeFile(path string) (shown, error) {
 	if err != nil {
 		return shown{}, fmt.Errorf("%s: %w", path, err)
 	}
-	s := shown{Description: d}
+	s := shown{Description: d, size: f.Size()}
 	for _, p := range f.Payloads {
 		s.Integrated = append(s.Integrated, shownPayload{p.Key, p.Offset, p.Size})
 	}
@@ -351,7 +378,7 @@ This is what a device does, except that it also asks whether the manifest is for
 			if err != nil {
 				return err
 			}
-			said, err := verifyFile(args[0], keys, images, when)
+			said, err := verifyFile(cmd.Context(), args[0], keys, images, when)
 			if err == nil {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
 			}
@@ -378,12 +405,12 @@ func parseTime(s string) (time.Time, error) {
 }
 
 // verifyFile returns what was verified. The images are those in files, by component; one without a name is that of the only component.
-func verifyFile(path string, keyFiles, images []string, at time.Time) (string, error) {
-	keys, err := suit.LoadKeys(keyFiles...)
+func verifyFile(ctx context.Context, path string, keyFiles, images []string, at time.Time) (string, error) {
+	keys, err := trusted(ctx, keyFiles)
 	if err != nil {
 		return "", err
 	}
-	f, err := bundle.Open(path)
+	f, err := bundle.Open(ctx, path)
 	if err != nil {
 		return "", notVerified(err)
 	}
@@ -405,7 +432,7 @@ func verifyFile(path string, keyFiles, images []string, at time.Time) (string, e
 				continue
 			}
 			checked[id] = true
-			what, err := verifyImage(f, images, i, len(t.Images) == 1)
+			what, err := verifyImage(ctx, f, images, i, len(t.Images) == 1)
 			if err != nil {
 				return "", notVerified(err)
 			}
@@ -416,7 +443,7 @@ func verifyFile(path string, keyFiles, images []string, at time.Time) (string, e
 }
 
 // verifyImage verifies the image in the bundle, and the one in a file, as far as they are there.
-func verifyImage(f *bundle.File, images []string, i suit.Image, only bool) (string, error) {
+func verifyImage(ctx context.Context, f *bundle.File, images []string, i suit.Image, only bool) (string, error) {
 	said := ""
 	switch p, ok := f.Find(i.URI); {
 	case ok:
@@ -437,12 +464,11 @@ func verifyImage(f *bundle.File, images []string, i suit.Image, only bool) (stri
 		if component != i.Component {
 			continue
 		}
-		image, err := os.Open(path)
+		image, err := files.Open(ctx, path)
 		if err != nil {
 			return "", err
 		}
-		defer image.Close()
-		if err := i.Check(image); err != nil {
+		if err := errors.Join(i.Check(image), image.Close()); err != nil {
 			return "", fmt.Errorf("%s: %w", path, err)
 		}
 		said += ", image is the one that it describes"

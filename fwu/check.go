@@ -1,0 +1,34 @@
+package fwu
+
+import (
+	"context"
+	"fmt"
+)
+
+// Check tells whether Start would take a manifest for a component, and Install what the component needs of others. It waits
+// for nothing and changes nothing. The manifest of a component that takes bundles is the bundle's envelope without its
+// payloads. A component whose client is trusted takes any.
+func (s *Service) Check(_ context.Context, id ID, manifest []byte) error {
+	c := s.component(id)
+	if c == nil {
+		return refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
+	}
+	if err := s.healthy(); err != nil {
+		return err
+	}
+	r := s.record()
+	cr := r.Components[c.Name]
+	switch {
+	case c.readOnly != "":
+		return refuse(NotPermitted, ReasonConfigDiffers, "check: %s", c.readOnly)
+	case c.Manifest == None:
+		return nil
+	case len(manifest) == 0:
+		return refuse(InvalidArgument, ReasonManifestMissing, "check: images of %s need a manifest, and none was given", c.Name)
+	}
+	img, err := s.readManifest(c, cr, manifest, nil)
+	if err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	return s.needs(r, c, img)
+}
