@@ -267,6 +267,7 @@ func (s *session) vanished(name string) {
 	if p != nil {
 		p.vanish(errVanished)
 	}
+	s.holders.gone(name)
 }
 
 // hears tells whether a caller is answered at all.

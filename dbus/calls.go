@@ -34,9 +34,13 @@ func (r *request) options() error {
 
 // knownOptions reads the last argument of most calls. A key that we do not know is refused, so that nobody relies on what is ignored.
 func (r *request) knownOptions(known ...string) (map[string]string, error) {
-	values, unknown := r.args.options(known...)
-	if unknown != nil {
+	values, unknown := r.args.options(append(known, optionWait)...)
+	wait, ok := values[optionWait]
+	switch {
+	case unknown != nil:
 		return nil, invalid("", "%s: unknown option %q", r.member, *unknown)
+	case ok && wait != waitNo && wait != "yes":
+		return nil, invalid("", "%s: option wait is %q, want yes or no", r.member, wait)
 	}
 	return values, r.arguments()
 }
@@ -73,6 +77,9 @@ func install(ctx context.Context, r *request) ([]any, error) {
 	taking := r.candidates(ctx)
 	status, err := r.firmware.Install(ctx)
 	for _, id := range taking {
+		if err == nil {
+			r.holders.release(id)
+		}
 		r.finished(id, fwu.OpInstall, status, err)
 	}
 	return []any{int32(status)}, err
@@ -127,23 +134,35 @@ func query(ctx context.Context, r *request) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []any{byte(i.State), int32(i.Error), i.Version, uint64(i.MaxSize), i.Flags, i.Location, map[string]godbus.Variant{
-		"written":         godbus.MakeVariant(uint64(i.Impl.Written)),
-		"image_size":      godbus.MakeVariant(uint64(i.Impl.ImageSize)),
-		"manifest_digest": godbus.MakeVariant(clean(i.Impl.ManifestDigest)),
-		"digest":          godbus.MakeVariant(clean(i.Impl.Digest)),
-		"active_slot":     godbus.MakeVariant(clean(i.Impl.ActiveSlot)),
-		"second_slot":     godbus.MakeVariant(clean(i.Impl.SecondSlot)),
-		"sequence":        godbus.MakeVariant(i.Impl.Sequence),
-		"since":           godbus.MakeVariant(uint64(max(i.Impl.Since, 0))),
-		"received":        godbus.MakeVariant(uint64(i.Impl.Counts.Received)),
-		"equal":           godbus.MakeVariant(uint64(i.Impl.Counts.Equal)),
-		"zeroed":          godbus.MakeVariant(uint64(i.Impl.Counts.Zeroed)),
-		"stored":          godbus.MakeVariant(uint64(i.Impl.Counts.Written)),
-		"read_back":       godbus.MakeVariant(uint64(i.Impl.Counts.ReadBack)),
-		"reason":          godbus.MakeVariant(reasonOf(i.Impl.Reason, i.Impl.Text)),
-		"read_only":       godbus.MakeVariant(reasonOf(i.Impl.ReadOnly, i.Impl.ReadOnlyText)),
-	}}, nil
+	impl := implOf(i.Impl)
+	if c := r.holders.get(r.id(), r.sender); c.Name != "" {
+		impl["client"] = godbus.MakeVariant(clean(c.Name))
+		impl["client_pid"] = godbus.MakeVariant(c.PID)
+		impl["client_since"] = godbus.MakeVariant(uint64(max(c.Since, 0)))
+	}
+	return []any{byte(i.State), int32(i.Error), i.Version, uint64(i.MaxSize), i.Flags, i.Location, impl}, nil
+}
+
+// implOf is the part of the answer to Query that is the implementation's.
+func implOf(i fwu.Impl) map[string]godbus.Variant {
+	return map[string]godbus.Variant{
+		"written":         godbus.MakeVariant(uint64(i.Written)),
+		"image_size":      godbus.MakeVariant(uint64(i.ImageSize)),
+		"prepared":        godbus.MakeVariant(uint64(i.Prepared)),
+		"manifest_digest": godbus.MakeVariant(clean(i.ManifestDigest)),
+		"digest":          godbus.MakeVariant(clean(i.Digest)),
+		"active_slot":     godbus.MakeVariant(clean(i.ActiveSlot)),
+		"second_slot":     godbus.MakeVariant(clean(i.SecondSlot)),
+		"sequence":        godbus.MakeVariant(i.Sequence),
+		"since":           godbus.MakeVariant(uint64(max(i.Since, 0))),
+		"received":        godbus.MakeVariant(uint64(i.Counts.Received)),
+		"equal":           godbus.MakeVariant(uint64(i.Counts.Equal)),
+		"zeroed":          godbus.MakeVariant(uint64(i.Counts.Zeroed)),
+		"stored":          godbus.MakeVariant(uint64(i.Counts.Written)),
+		"read_back":       godbus.MakeVariant(uint64(i.Counts.ReadBack)),
+		"reason":          godbus.MakeVariant(reasonOf(i.Reason, i.Text)),
+		"read_only":       godbus.MakeVariant(reasonOf(i.ReadOnly, i.ReadOnlyText)),
+	}
 }
 
 // Checker is a Firmware that can say whether Start would take a manifest.
@@ -230,7 +249,11 @@ func finish(ctx context.Context, r *request) ([]any, error) {
 }
 
 func cancel(ctx context.Context, r *request) ([]any, error) {
-	return nil, r.firmware.Cancel(ctx, r.id())
+	err := r.firmware.Cancel(ctx, r.id())
+	if err == nil {
+		r.holders.release(r.id())
+	}
+	return nil, err
 }
 
 func cleanUp(ctx context.Context, r *request) ([]any, error) {
@@ -238,6 +261,7 @@ func cleanUp(ctx context.Context, r *request) ([]any, error) {
 		return nil, err
 	}
 	err := r.firmware.Clean(ctx, r.id())
+	r.holders.release(r.id()) // it is READY, and nobody's
 	r.finished(r.id(), fwu.OpClean, fwu.Success, err)
 	return nil, err
 }

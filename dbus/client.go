@@ -25,6 +25,9 @@ var _ Firmware = (*Client)(nil)
 // components that the service named. Calls have no time limit but their context's; the end of a context ends the waiting, not the operation.
 // Safe for concurrent use.
 type Client struct {
+	// NoWait: a call that would have to wait for one of another client fails with ReasonBusy. Set it before the first call.
+	NoWait bool
+
 	conn       *godbus.Conn
 	components []fwu.ComponentInfo
 	watchers   watchers
@@ -75,8 +78,14 @@ func (c *Client) component(ctx context.Context, id fwu.ID, method string, args [
 	return c.call(ctx, componentPath(id), ComponentInterface+"."+method, args, results...)
 }
 
-// options are none.
-func options() map[string]godbus.Variant { return map[string]godbus.Variant{} }
+// options are those of every call.
+func (c *Client) options() map[string]godbus.Variant {
+	o := map[string]godbus.Variant{}
+	if c.NoWait {
+		o[optionWait] = godbus.MakeVariant(waitNo)
+	}
+	return o
+}
 
 // listComponents asks for what never changes while the service runs.
 func (c *Client) listComponents(ctx context.Context) ([]fwu.ComponentInfo, error) {
@@ -155,6 +164,7 @@ func (c *Client) Query(ctx context.Context, id fwu.ID) (fwu.Info, error) {
 	i.Impl = fwu.Impl{
 		Written:        int64(value[uint64](impl, "written")),
 		ImageSize:      int64(value[uint64](impl, "image_size")),
+		Prepared:       int64(value[uint64](impl, "prepared")),
 		ManifestDigest: value[string](impl, "manifest_digest"),
 		Digest:         value[string](impl, "digest"),
 		ActiveSlot:     value[string](impl, "active_slot"),
@@ -171,6 +181,7 @@ func (c *Client) Query(ctx context.Context, id fwu.ID) (fwu.Info, error) {
 	}
 	i.Impl.Reason, i.Impl.Text = reasonPair(impl["reason"].Value())
 	i.Impl.ReadOnly, i.Impl.ReadOnlyText = reasonPair(impl["read_only"].Value())
+	i.Impl.Client = fwu.Client{Name: value[string](impl, "client"), PID: value[uint32](impl, "client_pid"), Since: int64(value[uint64](impl, "client_since"))}
 	p, err := c.getAll(ctx, componentPath(id), ComponentInterface)
 	if err != nil {
 		return fwu.Info{}, err
@@ -202,12 +213,12 @@ func progressPair(v any) (done, total int64) {
 
 // Check asks whether Start would take a manifest. A service that does not know the question answers NotSupported.
 func (c *Client) Check(ctx context.Context, id fwu.ID, manifest []byte) error {
-	return c.component(ctx, id, "Check", []any{append([]byte{}, manifest...), options()})
+	return c.component(ctx, id, "Check", []any{append([]byte{}, manifest...), c.options()})
 }
 
 // Start begins the preparation of an image.
 func (c *Client) Start(ctx context.Context, id fwu.ID, manifest []byte) error {
-	return c.component(ctx, id, "Start", []any{append([]byte{}, manifest...), options()})
+	return c.component(ctx, id, "Start", []any{append([]byte{}, manifest...), c.options()})
 }
 
 // Write stores a block.
@@ -259,7 +270,7 @@ func (c *Client) writeFile(ctx context.Context, id fwu.ID, offset int64, file *o
 	var stored uint64
 	method := ComponentInterface + ".WriteFile"
 	call := c.conn.Object(Name, componentPath(id)).GoWithContext(ctx, method, 0, make(chan *godbus.Call, 1),
-		uint64(offset), godbus.UnixFD(fd), uint64(length), options())
+		uint64(offset), godbus.UnixFD(fd), uint64(length), c.options())
 	closeAll([]int{fd}) // it is on its way
 	<-call.Done
 	if err := call.Store(&stored); err != nil {
@@ -323,7 +334,7 @@ func withoutPipe(err error) error {
 
 // Finish declares the image complete.
 func (c *Client) Finish(ctx context.Context, id fwu.ID) error {
-	return c.component(ctx, id, "Finish", []any{options()})
+	return c.component(ctx, id, "Finish", []any{c.options()})
 }
 
 // Cancel ends the preparation, and a running WriteFrom or Finish.
@@ -333,23 +344,23 @@ func (c *Client) Cancel(ctx context.Context, id fwu.ID) error {
 
 // Clean makes a component ready for the next image.
 func (c *Client) Clean(ctx context.Context, id fwu.ID) error {
-	return c.component(ctx, id, "Clean", []any{options()})
+	return c.component(ctx, id, "Clean", []any{c.options()})
 }
 
 // Install installs what is a candidate.
 func (c *Client) Install(ctx context.Context) (fwu.Status, error) {
-	return c.decide(ctx, "Install", options())
+	return c.decide(ctx, "Install", c.options())
 }
 
 // Accept keeps what is in trial.
 func (c *Client) Accept(ctx context.Context) error {
-	_, err := c.decide(ctx, "Accept", options())
+	_, err := c.decide(ctx, "Accept", c.options())
 	return err
 }
 
 // Reject gives up what is staged or in trial.
 func (c *Client) Reject(ctx context.Context, why fwu.Rejection) (fwu.Status, error) {
-	o := options()
+	o := c.options()
 	if why.Reason != "" {
 		o["reason"] = godbus.MakeVariant(string(why.Reason))
 	}
@@ -370,10 +381,10 @@ func (c *Client) decide(ctx context.Context, method string, args ...any) (fwu.St
 
 // RequestReboot asks for a reboot.
 func (c *Client) RequestReboot(ctx context.Context) error {
-	return c.manager(ctx, "RequestReboot", []any{options()})
+	return c.manager(ctx, "RequestReboot", []any{c.options()})
 }
 
 // Repair has the service do what it does not do by itself, because it gives something up.
 func (c *Client) Repair(ctx context.Context, what fwu.Repair) error {
-	return c.manager(ctx, "Repair", []any{clean(string(what)), options()})
+	return c.manager(ctx, "Repair", []any{clean(string(what)), c.options()})
 }

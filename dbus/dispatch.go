@@ -1,6 +1,8 @@
 package dbus
 
 import (
+	"context"
+	"errors"
 	"strings"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -82,18 +84,39 @@ func (s *session) serve(r *request, authTurn <-chan struct{}, leaveAuth func()) 
 		leaveAuth()
 		return nil, err
 	}
-	turn, leave := s.order.enter(r.path)
-	leaveAuth()
-	<-turn
-	defer leave()
-	if s.isStopping() {
-		return nil, refuse("ServiceUnknown", "%s: %v; nothing was done", r.member, errStopping)
+	leave, err := s.waitItsTurn(r, leaveAuth)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
+	switch {
+	case s.isStopping():
+		return nil, refuse("ServiceUnknown", "%s: %v; nothing was done", r.member, errStopping)
+	case errors.Is(context.Cause(r.peer.bulk), errVanished): // whoever asked wants it no more, and others have gone on
+		return nil, refuse("Failed", "%s: %v; nothing was done", r.member, errVanished)
+	}
+	s.hold(r)
 	ctx := s.work
 	if r.method.bulk {
 		ctx = r.peer.bulk
 	}
 	return r.method.call(ctx, r)
+}
+
+// waitItsTurn returns when the calls before it on the same object are done. leaveAuth is called when it has its place.
+func (s *session) waitItsTurn(r *request, leaveAuth func()) (leave func(), err error) {
+	if r.mustNotWait() {
+		leave, ok := s.order.enterAlone(r.path)
+		leaveAuth()
+		if !ok {
+			return nil, s.inTheWay(r)
+		}
+		return leave, nil
+	}
+	turn, leave := s.order.enter(r.path)
+	leaveAuth()
+	<-turn
+	return leave, nil
 }
 
 // reply answers a caller who wants to know.

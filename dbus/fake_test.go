@@ -356,3 +356,6 @@ func eventuallyIn(t *testing.T, limit time.Duration, what string, ok func() bool
 		}
 	}
 }
+
+// options are none.
+func options() map[string]godbus.Variant { return map[string]godbus.Variant{} }

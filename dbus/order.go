@@ -12,6 +12,22 @@ type order struct {
 func (o *order) enter(key any) (turn <-chan struct{}, leave func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.join(key)
+}
+
+// enterAlone is enter where nobody is in the queue of key, so that it is the caller's turn at once. ok is false if somebody is.
+func (o *order) enterAlone(key any) (leave func(), ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.tails[key] != nil {
+		return nil, false
+	}
+	_, leave = o.join(key)
+	return leave, true
+}
+
+// join is enter for who holds mu.
+func (o *order) join(key any) (turn <-chan struct{}, leave func()) {
 	before := o.tails[key]
 	if before == nil {
 		before = make(chan struct{})

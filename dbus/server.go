@@ -132,6 +132,7 @@ type session struct {
 	stopBulk context.CancelCauseFunc
 
 	order   order
+	holders holders
 	emitter emitter
 	emits   sync.WaitGroup
 

@@ -34,6 +34,7 @@ type method struct {
 	action        string // empty: for everybody, as the bus lets them in
 	ordered       bool   // waits for the calls before it on the same object
 	bulk          bool   // ends with its caller
+	holds         bool   // makes its caller the one that prepares the component
 	call          func(ctx context.Context, r *request) ([]any, error)
 }
 
@@ -107,12 +108,12 @@ func componentInterface() iface {
 		methods: []method{
 			{name: "Query", out: "yi(yyqu)tuua{sv}", action: ActionQuery, call: query},
 			{name: "Check", in: "aya{sv}", action: ActionPrepare, call: check},
-			{name: "Start", in: "aya{sv}", action: ActionPrepare, ordered: true, call: start},
-			{name: "Write", in: "tay", action: ActionPrepare, ordered: true, call: write},
-			{name: "WriteFile", in: "thta{sv}", out: "t", action: ActionPrepare, ordered: true, bulk: true, call: writeFile},
-			{name: "Finish", in: "a{sv}", action: ActionPrepare, ordered: true, call: finish},
+			{name: "Start", holds: true, in: "aya{sv}", action: ActionPrepare, ordered: true, call: start},
+			{name: "Write", holds: true, in: "tay", action: ActionPrepare, ordered: true, call: write},
+			{name: "WriteFile", holds: true, in: "thta{sv}", out: "t", action: ActionPrepare, ordered: true, bulk: true, call: writeFile},
+			{name: "Finish", holds: true, in: "a{sv}", action: ActionPrepare, ordered: true, call: finish},
 			{name: "Cancel", action: ActionCancel, call: cancel},
-			{name: "Clean", in: "a{sv}", action: ActionClean, ordered: true, call: cleanUp},
+			{name: "Clean", holds: true, in: "a{sv}", action: ActionClean, ordered: true, call: cleanUp},
 		},
 		properties: []property{
 			{"Id", "y", true, func(v view) any { return byte(v.comp.ID) }},

@@ -175,6 +175,11 @@ func compressed(t *testing.T, size int) (image, payload []byte) {
 
 // compressedDevice has one component, whose slots take several frames, and says what is to be written for it.
 func compressedDevice(t *testing.T, mode fwu.ManifestMode, payload func([]byte) []byte) (d *device, image, manifest, stream []byte) {
+	return streamDevice(t, mode, true, payload)
+}
+
+// streamDevice is compressedDevice, also for an image that is not compressed.
+func streamDevice(t *testing.T, mode fwu.ManifestMode, packed bool, payload func([]byte) []byte) (d *device, image, manifest, stream []byte) {
 	const size = 3*frame + 5000
 	d = newDevice(t, true, bank("rootfs")...)
 	d.Add(fwu.Component{ID: 1, Name: "data", Manifest: mode}, 4*frame, nil)
@@ -184,6 +189,9 @@ func compressedDevice(t *testing.T, mode fwu.ManifestMode, payload func([]byte) 
 	image, stream = compressed(t, size)
 	spec := d.spec("data", image, "2.0.0", 2)
 	spec.Images[0].URI, spec.Images[0].Compression = "#data", suit.CompressionZstd
+	if !packed {
+		spec.Images[0].Compression, stream = "", bytes.Clone(image)
+	}
 	manifest, err := d.Creator.Manifest(spec)
 	d.do(err)
 	if payload != nil {

@@ -13,14 +13,15 @@ func (s *Service) Check(_ context.Context, id ID, manifest []byte) error {
 	if c == nil {
 		return refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
 	}
-	if err := s.healthy(); err != nil {
+	switch p, err := s.condition(); {
+	case err != nil:
 		return err
+	case p != nil:
+		return p.refusal("the service answers queries only")
 	}
 	r := s.record()
 	cr := r.Components[c.Name]
 	switch {
-	case c.readOnly != "":
-		return refuse(NotPermitted, ReasonConfigDiffers, "check: %s", c.readOnly)
 	case c.Manifest == None:
 		return nil
 	case len(manifest) == 0:

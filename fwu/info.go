@@ -20,6 +20,7 @@ type Info struct {
 type Impl struct {
 	Written        int64  // durable bytes of what is being written: where a transfer continues
 	ImageSize      int64  // size of the image in preparation, 0 if unknown
+	Prepared       int64  // how many bytes of that image were taken, decompressed: a share of ImageSize, unlike Written
 	ManifestDigest string // sha256:hex of the manifest that the image in preparation was started with
 	Digest         string // algorithm:hex of the active image, empty if unknown
 	ActiveSlot     string // device path

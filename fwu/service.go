@@ -72,6 +72,7 @@ type component struct {
 	interrupt   context.CancelCauseFunc // ends the running operation; nil if it is not to be ended
 	cancels     int                     // calls of Cancel that wait for the running operation, or for one that is about to begin
 	written     int64                   // durable bytes of the image in preparation
+	prepared    int64                   // bytes of the image that were taken since the slot was opened, and before; 0 while nothing is open
 	counts      Counts                  // of the image in preparation; without what writing has
 	writing     Image                   // what it is written to, nil if nothing is
 	sealed      bool                    // the head of the second slot is known to be destroyed
@@ -213,6 +214,7 @@ func (s *Service) release(c *component) error {
 		errs = append(errs, c.transfer.image.Close())
 		c.transfer.close()
 		c.transfer = nil
+		s.setPrepared(c, 0)
 	}
 	return errors.Join(errs...)
 }
@@ -397,8 +399,27 @@ func (s *Service) Query(_ context.Context, id ID) (Info, error) {
 	i.ActiveSlot, i.SecondSlot = c.Slots[cr.Active].Info().Path, c.Slots[1-cr.Active].Info().Path
 	if cr.State == Writing || cr.State == Candidate {
 		i.ManifestDigest, i.ImageSize, i.Written, i.Counts = next.Manifest, next.Size, continueAt(c.written, next), c.counted()
+		i.Prepared = max(c.prepared, next.prepared())
+	}
+	if cr.State == Candidate { // all of it is durable, whatever its size
+		i.Written, i.Prepared = c.written, next.Size
 	}
 	return info, nil
+}
+
+// prepared is how many bytes of the image are durable.
+func (i *imageRecord) prepared() int64 {
+	if i.Compression != "" {
+		return i.Decoded
+	}
+	return max(i.Written-i.Payload, 0)
+}
+
+// setPrepared says how many bytes of the image in preparation were taken.
+func (s *Service) setPrepared(c *component, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.prepared = n
 }
 
 // continueAt is where a client continues: what is durable, rounded down to the alignment unless the image is complete.

@@ -29,6 +29,7 @@ type transfer struct {
 	next    int64              // in order: where the stream goes on
 	have    int64              // in order: what of the stream was taken; bytes from next to have come a second time, and are dropped
 	end     int64              // highest byte of the image that was written, plus one
+	taken   int64              // bytes of the image that were written, those before an interruption as well; twice where they came twice
 	dirty   int64              // bytes of the image since the last checkpoint
 	resumed bool               // it goes on after an interruption, which may have voided what the client believes to be written
 	marks   []mark             // of a compressed image: what is not on record yet
@@ -227,10 +228,12 @@ func (s *Service) openTransfer(ctx context.Context, c *component, img *imageReco
 		t.end = img.Decoded
 		t.decoder = zstdframe.Resume(t.size, written-t.payload, t.end)
 	}
+	t.taken = t.end
 	if t.image, err = c.Slots[1-cr.Active].Open(ctx); err != nil {
 		return s.slotError(c, 1-cr.Active, err)
 	}
 	c.transfer = t
+	s.setPrepared(c, t.end)
 	s.counting(c, t.image)
 	return nil
 }
@@ -451,6 +454,7 @@ func (s *Service) restart(ctx context.Context, c *component) error {
 		anew.digest, anew.known, anew.size, anew.decoder = t.digest, true, t.size, zstdframe.New(t.size)
 	}
 	*t = anew
+	s.setPrepared(c, 0)
 	return s.readOn(ctx, c)
 }
 
@@ -577,6 +581,8 @@ func (s *Service) putImage(ctx context.Context, c *component, off int64, p []byt
 		return s.void(c, err)
 	}
 	t.end = max(t.end, off+int64(len(p)))
+	t.taken += int64(len(p))
+	s.setPrepared(c, min(t.end, t.taken))
 	if t.dirty += int64(len(p)); t.dirty < s.cfg.Checkpoint {
 		return nil
 	}
@@ -773,6 +779,7 @@ func (s *Service) verifyWritten(ctx context.Context, c *component) error {
 	t.close()
 	s.counting(c, nil)
 	c.held, c.transfer = t.image, nil
+	s.setPrepared(c, 0)
 	s.setWritten(c, written)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/update"
 )
 
 // hintError is an error with what to do about it.
@@ -63,6 +64,8 @@ func reasonHint(r fwu.Reason) string {
 		return "a newer service wrote the record: run that one, or fwu-ab provision --force, which forgets every rollback floor"
 	case fwu.ReasonReconcile:
 		return "the service's log says what could not be mended; a restart of the service tries again"
+	case update.ReasonOtherClient:
+		return "fwu-ab monitor follows it; --take-over cancels what it prepares"
 	case dbus.ReasonUnreachable:
 		return "systemctl status fwu-ab.service"
 	case fwu.ReasonMedium:

@@ -101,6 +101,7 @@ func exitCode(err error, parsed bool) int {
 type globals struct {
 	root   string
 	bus    string
+	noWait bool // of the commands that may have to wait for another client
 	parsed bool // the command line was understood
 }
 

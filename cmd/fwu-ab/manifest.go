@@ -105,7 +105,7 @@ func signer(ctx context.Context, key, chain string) (bundle.Sign, error) {
 	case key != "":
 		return func(envelope []byte) ([]byte, error) { return signWith(ctx, key, chain, envelope) }, nil
 	case chain != "":
-		return nil, usageError{errors.New("--chain is for a signature: --key names the private key that makes it")}
+		return nil, errors.New("--chain is for a signature, which takes --key")
 	}
 	return nil, nil
 }

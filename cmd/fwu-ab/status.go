@@ -41,6 +41,7 @@ type componentStatus struct {
 	Volatile       bool             `json:"volatile_staging"`
 	Written        int64            `json:"written"`
 	ImageSize      int64            `json:"image_size"`
+	Prepared       int64            `json:"prepared"` // bytes of the image that were taken: a share of image_size
 	ManifestDigest string           `json:"manifest_digest"`
 	Digest         string           `json:"digest"`
 	Received       int64            `json:"received"`
@@ -66,7 +67,7 @@ func componentStatusOf(ctx context.Context, c *dbus.Client, info fwu.ComponentIn
 	i := q.Impl
 	return componentStatus{ID: info.ID, Name: info.Name, Activation: info.Activation(), ManifestMode: info.Manifest,
 		State: q.State.String(), Since: timeOf(i.Since), Error: int32(q.Error), Reason: i.Reason, Text: i.Text, ReadOnly: i.ReadOnly, ReadOnlyText: i.ReadOnlyText, Version: q.Version.String(), Active: fwu.BankOf(int(q.Location & 1)),
-		MaxSize: q.MaxSize, Volatile: q.Flags&fwu.FlagVolatileStaging != 0, Written: i.Written, ImageSize: i.ImageSize, ManifestDigest: i.ManifestDigest,
+		MaxSize: q.MaxSize, Volatile: q.Flags&fwu.FlagVolatileStaging != 0, Written: i.Written, ImageSize: i.ImageSize, Prepared: i.Prepared, ManifestDigest: i.ManifestDigest,
 		Received: i.Counts.Received, Equal: i.Counts.Equal, Zeroed: i.Counts.Zeroed, Stored: i.Counts.Written, ReadBack: i.Counts.ReadBack,
 		Digest: i.Digest, Sequence: i.Sequence, ActiveSlot: i.ActiveSlot, SecondSlot: i.SecondSlot, Operation: i.Operation, Done: i.Done, Total: i.Total, state: q.State}, nil
 }
@@ -198,7 +199,7 @@ func slotText(c componentStatus, bank fwu.Bank) string {
 	switch c.state {
 	case fwu.Writing:
 		if c.ImageSize > 0 {
-			return fmt.Sprintf("writing, %d %%", min(100, 100*c.Written/c.ImageSize))
+			return fmt.Sprintf("writing, %d %%", percent(c.Prepared, c.ImageSize))
 		}
 		return fmt.Sprintf("writing, %s", size(c.Written))
 	case fwu.Candidate:

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 
 	"github.com/fwu-ab/fwu-ab/dbus"
+	"github.com/fwu-ab/fwu-ab/files"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/spf13/cobra"
 )
@@ -19,6 +19,7 @@ func withClient(ctx context.Context, g *globals, f func(*dbus.Client) error) err
 	if err != nil {
 		return err
 	}
+	c.NoWait = g.noWait
 	return errors.Join(f(c), c.Close())
 }
 
@@ -40,7 +41,7 @@ func findComponent(components []fwu.ComponentInfo, s string) (fwu.ComponentInfo,
 
 // newStepCommands returns a verb for each function of the specification.
 func newStepCommands(g *globals) []*cobra.Command {
-	return []*cobra.Command{
+	cmds := []*cobra.Command{
 		newQueryCommand(g), newStartCommand(g), newWriteCommand(g),
 		componentCommand(g, "finish", "Verify what was written, and make it a candidate", (*dbus.Client).Finish),
 		componentCommand(g, "cancel", "Abandon what is being written, or a candidate", (*dbus.Client).Cancel),
@@ -53,6 +54,25 @@ func newStepCommands(g *globals) []*cobra.Command {
 			return fwu.Success, c.RequestReboot(ctx)
 		}),
 	}
+	for _, cmd := range cmds {
+		if name := cmd.Name(); name != "query" && name != "cancel" { // which never wait
+			cmd.Flags().BoolVar(&g.noWait, "no-wait", false, "fail at once where it would have to wait for another client")
+		}
+	}
+	return cmds
+}
+
+// tellWait says for whom a call will wait. It is a courtesy: what goes wrong with it goes wrong with the call as well.
+func tellWait(cmd *cobra.Command, g *globals, c *dbus.Client, info fwu.ComponentInfo) {
+	q, err := c.Query(cmd.Context(), info.ID)
+	if err != nil || q.Impl.Operation == "" || g.noWait {
+		return
+	}
+	who := q.Impl.Client.String()
+	if who == "" {
+		who = "another client"
+	}
+	cmd.PrintErrf("fwu-ab: %s: waiting for %s to end its %s; fwu-ab cancel %s ends it\n", info.Name, who, q.Impl.Operation, info.Name)
 }
 
 func componentCommand(g *globals, verb, short string, f func(*dbus.Client, context.Context, fwu.ID) error) *cobra.Command {
@@ -63,6 +83,9 @@ func componentCommand(g *globals, verb, short string, f func(*dbus.Client, conte
 				info, err := findComponent(c.Components(), args[0])
 				if err != nil {
 					return err
+				}
+				if verb != "cancel" {
+					tellWait(cmd, g, c, info)
 				}
 				return f(c, cmd.Context(), info.ID)
 			})
@@ -147,12 +170,18 @@ func newQueryCommand(g *globals) *cobra.Command {
 func newStartCommand(g *globals) *cobra.Command {
 	var manifest string
 	cmd := &cobra.Command{
-		Use: "start COMPONENT", Short: "Begin an update of a component", Args: cobra.ExactArgs(1),
+		Use: "start COMPONENT", Short: "Begin an update of a component",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				return fmt.Errorf("start takes one component; the manifest is given as --manifest %s", args[1])
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var envelope []byte
 			if manifest != "" {
 				var err error
-				if envelope, err = readBounded(manifest, maxManifest); err != nil {
+				if envelope, err = readBounded(cmd.Context(), manifest, maxManifest); err != nil {
 					return err
 				}
 			}
@@ -161,6 +190,7 @@ func newStartCommand(g *globals) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				tellWait(cmd, g, c, info)
 				return c.Start(cmd.Context(), info.ID, envelope)
 			})
 		},
@@ -172,15 +202,15 @@ func newStartCommand(g *globals) *cobra.Command {
 // maxManifest is more than the service takes: it refuses with a better reason than a cut file gives.
 const maxManifest = 1 << 20
 
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+func readBounded(ctx context.Context, path string, limit int64) ([]byte, error) {
+	f, err := files.Open(ctx, path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s is larger than %d bytes", path, limit)
+		err = fmt.Errorf("%s is larger than %d bytes, which no manifest is", path, limit)
 	}
 	return b, err
 }
@@ -194,7 +224,7 @@ With --offset the data goes there; --offset -1 continues an interrupted transfer
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withClient(cmd.Context(), g, func(c *dbus.Client) error {
-				return writeFile(cmd, c, args[0], args[1], offset)
+				return writeFile(cmd, g, c, args[0], args[1], offset)
 			})
 		},
 	}
@@ -202,18 +232,16 @@ With --offset the data goes there; --offset -1 continues an interrupted transfer
 	return cmd
 }
 
-func writeFile(cmd *cobra.Command, c *dbus.Client, component, path string, offset int64) error {
+func writeFile(cmd *cobra.Command, g *globals, c *dbus.Client, component, path string, offset int64) error {
 	info, err := findComponent(c.Components(), component)
 	if err != nil {
 		return err
 	}
-	f := os.Stdin
-	if path != "-" {
-		if f, err = os.Open(path); err != nil {
-			return err
-		}
-		defer f.Close()
+	f, err := files.Open(cmd.Context(), path)
+	if err != nil {
+		return err
 	}
+	defer f.Close()
 	if offset == -1 {
 		q, err := c.Query(cmd.Context(), info.ID)
 		if err != nil {
@@ -221,10 +249,11 @@ func writeFile(cmd *cobra.Command, c *dbus.Client, component, path string, offse
 		}
 		offset = q.Impl.Written
 		if _, err := f.Seek(offset, io.SeekStart); err != nil {
-			return fmt.Errorf("continue %s at %d: %w", path, offset, err)
+			return fmt.Errorf("continue at %d: %s is a pipe, or another file of which no part can be skipped", offset, f.Name())
 		}
 	}
-	n, err := c.WriteFrom(cmd.Context(), info.ID, offset, f, 0)
+	tellWait(cmd, g, c, info)
+	n, err := c.WriteFrom(cmd.Context(), info.ID, offset, f.File, 0)
 	if err == nil {
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d bytes written at %d\n", n, offset)
 	}
