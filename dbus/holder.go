@@ -135,6 +135,8 @@ func (r *request) mustNotWait() bool {
 			before = before[1:]
 		case before[0] == 't':
 			args.uint64()
+		case before[0] == 's':
+			args.string()
 		default: // h and i
 			args.uint32()
 		}
