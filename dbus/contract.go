@@ -31,6 +31,11 @@ const (
 //go:embed org.fwuab.FirmwareUpdate1.xml
 var contract string
 
+// introspection is the contract without its comments, which the program need not carry.
+//
+//go:embed introspection.xml
+var introspection string
+
 // Contract is the interface as introspection data, the two kinds of objects as one tree.
 func Contract() string { return contract }
 

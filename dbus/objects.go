@@ -78,29 +78,11 @@ func (o *object) describe() string {
 // described is an interface as it stands in the contract or among those of the standard: both are ours, and are written such that it can be cut out.
 func described(name string) string {
 	const end = "</interface>\n"
-	for _, text := range []string{contract, standardInterfaces} {
+	for _, text := range []string{introspection, standardInterfaces} {
 		if _, rest, ok := strings.Cut(text, fmt.Sprintf("<interface name=%q>\n", name)); ok {
 			body, _, _ := strings.Cut(rest, end)
-			return fmt.Sprintf("  <interface name=%q>\n%s%s", name, withoutComments(body), end)
+			return fmt.Sprintf("  <interface name=%q>\n%s%s", name, body, end)
 		}
 	}
 	return ""
-}
-
-// withoutComments removes XML comments, and the lines that held nothing else.
-func withoutComments(text string) string {
-	var out strings.Builder
-	for {
-		before, rest, found := strings.Cut(text, "<!--")
-		if !found {
-			out.WriteString(before)
-			return out.String()
-		}
-		_, text, _ = strings.Cut(rest, "-->")
-		start := strings.LastIndexByte(before, '\n') + 1
-		if strings.TrimSpace(before[start:]) == "" && strings.HasPrefix(text, "\n") {
-			before, text = before[:start], text[1:]
-		}
-		out.WriteString(before)
-	}
 }

@@ -352,3 +352,27 @@ func TestActionsOfPolkit(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// withoutComments removes XML comments, and the lines that held nothing else.
+func withoutComments(text string) string {
+	var out strings.Builder
+	for {
+		before, rest, found := strings.Cut(text, "<!--")
+		if !found {
+			out.WriteString(before)
+			return out.String()
+		}
+		_, text, _ = strings.Cut(rest, "-->")
+		start := strings.LastIndexByte(before, '\n') + 1
+		if strings.TrimSpace(before[start:]) == "" && strings.HasPrefix(text, "\n") {
+			before, text = before[:start], text[1:]
+		}
+		out.WriteString(before)
+	}
+}
+
+func TestIntrospectionIsTheContract(t *testing.T) {
+	if want := withoutComments(contract); introspection != want {
+		t.Errorf("introspection.xml is not the contract without comments, which is:\n%s", want)
+	}
+}
