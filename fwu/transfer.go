@@ -333,6 +333,20 @@ func (c *component) space(off int64, own []byte) []byte {
 	return own
 }
 
+// fill reads until p is full or r returns an error. Unlike io.ReadFull it leaves the error as it is: an
+// io.ErrUnexpectedEOF of r is not the end of the image, but a stream that was cut.
+func fill(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var k int
+		k, err = r.Read(p[n:])
+		n += k
+	}
+	if n == len(p) {
+		err = nil
+	}
+	return n, err
+}
+
 func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecord, off int64, r io.Reader, length int64) (n int64, err error) {
 	total := length
 	if total == 0 && cr.next().Size > 0 && cr.next().Compression == "" {
@@ -346,7 +360,7 @@ func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecor
 			p = p[:min(length-n, int64(len(p)))]
 		}
 		s.works(-1)
-		k, readErr := io.ReadFull(r, p)
+		k, readErr := fill(r, p)
 		s.works(1)
 		if err := ctx.Err(); err != nil {
 			return n, err
@@ -362,7 +376,7 @@ func (s *Service) copyFrom(ctx context.Context, c *component, cr *componentRecor
 			n += int64(k)
 			report(n, total)
 		}
-		if readErr == io.ErrUnexpectedEOF || length > 0 && n == length {
+		if length > 0 && n == length {
 			readErr = io.EOF
 		}
 		switch {

@@ -20,15 +20,25 @@ type target struct {
 	base, size int64
 }
 
-// is tells whether path leads to what t lies on.
-func (t target) is(path string) bool {
+// identity names what t lies on.
+func (t target) identity() (identity, error) {
 	if t.block {
-		d, ok := blockNumber(path)
-		return ok && d == t.dev
+		return identity{block: true, dev: t.dev}, nil
 	}
-	a, errA := os.Stat(t.path)
-	b, errB := os.Stat(path)
-	return errA == nil && errB == nil && os.SameFile(a, b)
+	return identify(t.path)
+}
+
+// is tells whether path leads to what t lies on. A path to nothing does not.
+func (t target) is(path string) (bool, error) {
+	there, err := identify(path)
+	if absent(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	on, err := t.identity()
+	return on == there, err
 }
 
 // busy returns an error that wraps fwu.ErrSlotBusy if the kernel says that t is used. O_EXCL knows too, but does not say by whom, and
@@ -60,8 +70,11 @@ func (h host) user(t target) (string, error) {
 
 func (h host) bootedFrom(t target) (string, error) {
 	root, err := h.rootDevice()
+	if errors.Is(err, errNoRootDevice) { // so it is not this one
+		return "", nil
+	}
 	if err != nil {
-		return "", nil // not of a block device, so not of this one
+		return "", err
 	}
 	devs, err := h.below(root)
 	if err != nil || !slices.Contains(devs, t.dev) {
@@ -97,7 +110,11 @@ func (h host) swappedOn(t target) (string, error) {
 		return "", err
 	}
 	for _, p := range paths {
-		if t.is(p) {
+		on, err := t.is(p)
+		if err != nil {
+			return "", fmt.Errorf("look at what is swapped on: %w", err)
+		}
+		if on {
 			return "swapped on", nil
 		}
 	}
@@ -126,14 +143,25 @@ func (h host) loopsOf(t target) ([]loop, error) {
 		}
 		places = append(places, on)
 	}
-	return slices.DeleteFunc(loops, func(l loop) bool {
-		return !slices.ContainsFunc(places, l.shows)
-	}), nil
+	var of []loop
+	for _, l := range loops {
+		for _, place := range places {
+			on, err := place.identity()
+			if err != nil {
+				return nil, err
+			}
+			if l.on == on && l.overlaps(place) {
+				of = append(of, l)
+				break
+			}
+		}
+	}
+	return of, nil
 }
 
-// shows tells whether l is attached to a part of t.
-func (l loop) shows(t target) bool {
-	return l.start < t.base+t.size && (l.size == 0 || t.base < l.start+l.size) && t.is(l.backing)
+// overlaps tells whether l shows a part of t, if it shows what t lies on.
+func (l loop) overlaps(t target) bool {
+	return l.start < t.base+t.size && (l.size == 0 || t.base < l.start+l.size)
 }
 
 // onDisk is where a partition lies on its disk. What is none is returned as it is.

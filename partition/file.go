@@ -87,7 +87,14 @@ func (t target) check(f *os.File) error {
 		return cause(err)
 	}
 	block := info.Mode().Type() == fs.ModeDevice
-	if block != t.block || !block && !info.Mode().IsRegular() || block && !t.is(f.Name()) {
+	same := !block
+	if block {
+		same, err = t.is(f.Name())
+		if err != nil {
+			return cause(err)
+		}
+	}
+	if block != t.block || !block && !info.Mode().IsRegular() || !same {
 		return errors.New("it is another device or file than it was")
 	}
 	end, err := f.Seek(0, io.SeekEnd)

@@ -149,7 +149,10 @@ func wholeTarget(path string) (target, error) {
 	if err != nil {
 		return target{}, cause(err)
 	}
-	dev, block := blockNumber(path)
+	dev, block, err := blockNumber(path)
+	if err != nil {
+		return target{}, err
+	}
 	if !block && !info.Mode().IsRegular() {
 		return target{}, errors.New("it is neither a block device nor a regular file")
 	}
@@ -318,7 +321,11 @@ func (d disk) node(h host, children []child, e gptEntry) (target, error) {
 			return target{}, fmt.Errorf("partition %d of %s: the table says %d bytes at %d, the kernel %d at %d", e.index, d.path, e.size, e.start, c.size, c.start)
 		}
 		path := h.path("dev", c.name)
-		if n, ok := blockNumber(path); !ok || n != c.dev {
+		n, ok, err := blockNumber(path)
+		if err != nil {
+			return target{}, err
+		}
+		if !ok || n != c.dev {
 			return target{}, fmt.Errorf("partition %d of %s: %s is not device %s", e.index, d.path, path, c.dev)
 		}
 		return target{path: path, dev: c.dev, block: true, size: c.size}, nil

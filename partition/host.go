@@ -39,7 +39,11 @@ func (h host) mounts() ([]mount, error) {
 		if m.dev.major != 0 || !strings.HasPrefix(m.source, "/") {
 			continue
 		}
-		if d, ok := blockNumber(m.source); ok {
+		d, ok, err := blockNumber(m.source)
+		if err != nil {
+			return nil, fmt.Errorf("list mounts: source of %s: %w", m.point, err)
+		}
+		if ok {
 			mounts[i].dev = d
 		}
 	}
@@ -58,20 +62,30 @@ func (h host) swaps() ([]string, error) {
 	return parseSwaps(b), nil
 }
 
-// blockNumber is the number of the block device at path.
-func blockNumber(path string) (devno, bool) {
+// blockNumber is the number of the block device at path. ok is false if there is none: nothing at all, or something else.
+func blockNumber(path string) (number devno, ok bool, err error) {
 	var st unix.Stat_t
-	if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return devno{}, false
+	if err := unix.Stat(path, &st); absent(err) {
+		return devno{}, false, nil
+	} else if err != nil {
+		return devno{}, false, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return devno{unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))}, true
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return devno{}, false, nil
+	}
+	return numberOf(uint64(st.Rdev)), true, nil
 }
 
-// related lists the devices that dir ("holders" or "slaves") of d names.
+func numberOf(dev uint64) devno { return devno{unix.Major(dev), unix.Minor(dev)} }
+
+// absent tells whether err says that there is no such file. Any other error says nothing of whether there is one.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// related lists the devices that dir ("holders" or "slaves") of d names. A partition has no slaves.
 func (h host) related(d devno, dir string) ([]devno, []string, error) {
 	entries, err := os.ReadDir(h.sysfs(d, dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
+	if absent(err) {
+		_, err = os.Stat(h.sysfs(d)) // it is known that there are none only of a device that is there
 	}
 	var (
 		devs  []devno
@@ -113,7 +127,14 @@ func (h host) children(disk devno) ([]child, error) {
 	}
 	var children []child
 	for _, e := range entries {
-		if !isPartition(h.sysfs(disk, e.Name())) {
+		if !e.IsDir() { // an attribute of the disk
+			continue
+		}
+		partition, err := isPartition(h.sysfs(disk, e.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("list partitions of device %s: %w", disk, err)
+		}
+		if !partition {
 			continue
 		}
 		c, err := h.child(h.sysfs(disk, e.Name()))
@@ -125,9 +146,13 @@ func (h host) children(disk devno) ([]child, error) {
 	return children, nil
 }
 
-func isPartition(dir string) bool {
+// isPartition tells whether the directory of a device is that of a partition.
+func isPartition(dir string) (bool, error) {
 	_, err := os.Stat(filepath.Join(dir, "partition"))
-	return err == nil
+	if absent(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // child reads the directory of a partition. The kernel counts in sectors of 512 bytes there, whatever those of the disk.
@@ -171,7 +196,10 @@ func readNumber(path string) (int64, error) {
 	return n, nil
 }
 
-// rootDevice is the device that "/" is mounted from.
+// errNoRootDevice: it is known that "/" is not mounted from a block device.
+var errNoRootDevice = errors.New("the root file system is of no block device")
+
+// rootDevice is the device that "/" is mounted from, or an error that wraps errNoRootDevice if that is none.
 func (h host) rootDevice() (devno, error) {
 	mounts, err := h.mounts()
 	if err != nil {
@@ -183,7 +211,7 @@ func (h host) rootDevice() (devno, error) {
 			continue
 		}
 		if m.dev.major == 0 {
-			return devno{}, fmt.Errorf("the root file system is of no block device: its source is %q", m.source)
+			return devno{}, fmt.Errorf("%w: its source is %q", errNoRootDevice, m.source)
 		}
 		return m.dev, nil
 	}
@@ -215,8 +243,12 @@ func (h host) physicalDisk(d devno) (devno, error) {
 	}
 	var disks []devno
 	for _, dev := range devs {
-		if slaves, _, err := h.related(dev, "slaves"); err != nil || len(slaves) > 0 {
-			continue // made of others; an error was seen by below
+		slaves, _, err := h.related(dev, "slaves")
+		if err != nil {
+			return devno{}, err
+		}
+		if len(slaves) > 0 { // made of others
+			continue
 		}
 		disk, err := h.diskOf(dev)
 		if err != nil {
@@ -238,7 +270,11 @@ func (h host) diskOf(d devno) (devno, error) {
 	if err != nil {
 		return devno{}, fmt.Errorf("look up device %s: %w", d, err)
 	}
-	if !isPartition(dir) {
+	partition, err := isPartition(dir)
+	if err != nil {
+		return devno{}, fmt.Errorf("look up device %s: %w", d, err)
+	}
+	if !partition {
 		return d, nil
 	}
 	disk, err := h.number(filepath.Join(filepath.Dir(dir), "dev"))
@@ -246,41 +282,4 @@ func (h host) diskOf(d devno) (devno, error) {
 		return devno{}, fmt.Errorf("look up the disk of device %s: %w", d, err)
 	}
 	return disk, nil
-}
-
-// loop is a loop device and what it is attached to.
-type loop struct {
-	name        string
-	dev         devno
-	backing     string
-	start, size int64 // size 0: to the end
-}
-
-// loops lists the loop devices that are in use.
-func (h host) loops() ([]loop, error) {
-	dirs, err := filepath.Glob(h.path("sys/block/loop*/loop"))
-	if err != nil {
-		return nil, err
-	}
-	var loops []loop
-	for _, dir := range dirs {
-		backing, err := os.ReadFile(filepath.Join(dir, "backing_file"))
-		if err != nil {
-			continue // detached since
-		}
-		l := loop{name: filepath.Base(filepath.Dir(dir)), backing: strings.TrimSuffix(string(backing), "\n")}
-		var errStart, errSize, errDev error
-		l.start, errStart = readNumber(filepath.Join(dir, "offset"))
-		l.size, errSize = readNumber(filepath.Join(dir, "sizelimit"))
-		l.dev, errDev = h.number(filepath.Join(filepath.Dir(dir), "dev"))
-		err = errors.Join(errStart, errSize, errDev)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // detached meanwhile
-		}
-		if err != nil {
-			return nil, fmt.Errorf("look at %s: %w", l.name, err)
-		}
-		loops = append(loops, l)
-	}
-	return loops, nil
 }

@@ -14,7 +14,8 @@ import (
 const Dir = "sys/class/power_supply"
 
 // Charge returns how much the batteries hold that the system runs on, in mWh. A battery says so itself (energy_now), or how much current for how long (charge_now) and its voltage. Batteries
-// of devices (scope "Device", as of a mouse) do not count. ok is false where there is no battery. One that does not say what it holds is an error: nobody may rely on it.
+// of devices (scope "Device", as of a mouse) do not count. ok is false where there is no battery. One that does not say what it holds is an error: nobody may rely on it. So is a supply
+// that cannot be read: it may be a battery.
 func Charge(fsys fs.FS) (mWh uint64, ok bool, err error) {
 	entries, err := fs.ReadDir(fsys, Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -25,7 +26,11 @@ func Charge(fsys fs.FS) (mWh uint64, ok bool, err error) {
 	}
 	for _, e := range entries {
 		s := supply{fsys, path.Join(Dir, e.Name())}
-		if s.text("type") != "Battery" || s.text("scope") == "Device" || s.text("present") == "0" {
+		counts, err := s.counts()
+		if err != nil {
+			return 0, true, fmt.Errorf("power supply %s: it may be a battery: %w", e.Name(), err)
+		}
+		if !counts {
 			continue
 		}
 		n, err := s.charge()
@@ -37,19 +42,33 @@ func Charge(fsys fs.FS) (mWh uint64, ok bool, err error) {
 	return mWh, ok, nil
 }
 
+// counts tells whether the supply is a battery that the system runs on.
+func (s supply) counts() (bool, error) {
+	kind, errKind := s.text("type")
+	scope, errScope := s.text("scope")
+	present, errPresent := s.text("present")
+	switch {
+	case errKind != nil:
+		return false, errKind
+	case kind != "Battery":
+		return false, nil
+	}
+	return scope != "Device" && present != "0", errors.Join(errScope, errPresent)
+}
+
 // supply is the directory of a power supply.
 type supply struct {
 	fsys fs.FS
 	dir  string
 }
 
-// text is an attribute, empty if it cannot be read.
-func (s supply) text(name string) string {
+// text is an attribute, empty if the supply does not have it.
+func (s supply) text(name string) (string, error) {
 	b, err := fs.ReadFile(s.fsys, path.Join(s.dir, name))
-	if err != nil {
-		return ""
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
 	}
-	return strings.TrimSpace(string(b))
+	return strings.TrimSpace(string(b)), err
 }
 
 // number is an attribute in millionths. The kernel has signed ones, and bounds far above any battery.

@@ -1,9 +1,12 @@
 package power
 
 import (
+	"errors"
+	"io"
 	"io/fs"
 	"path"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 )
@@ -70,4 +73,39 @@ func FuzzCharge(f *testing.F) {
 			t.Errorf("%d, %v, %v", n, ok, err)
 		}
 	})
+}
+
+// unreadable is a file system of which a file gives an error, as an attribute of sysfs may.
+type unreadable struct {
+	fstest.MapFS
+	name string
+}
+
+func (u unreadable) Open(name string) (fs.File, error) {
+	if name == path.Join(Dir, u.name) {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: syscall.ENODATA}
+	}
+	return u.MapFS.Open(name)
+}
+
+func (u unreadable) ReadFile(name string) ([]byte, error) {
+	f, err := u.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// TestUnreadableSupply has a system that runs on a battery, or on something of which that is not known.
+func TestUnreadableSupply(t *testing.T) {
+	all := supplies("BAT0 type=Battery scope=System present=1 energy_now=1000", "AC type=Mains online=1")
+	for _, name := range []string{"BAT0/type", "BAT0/scope", "BAT0/present", "BAT0/energy_now", "AC/type"} {
+		if n, ok, err := Charge(unreadable{all, name}); !ok || !errors.Is(err, syscall.ENODATA) {
+			t.Errorf("%s cannot be read, and Charge says %d, %v, %v", name, n, ok, err)
+		}
+	}
+	if _, _, err := Charge(unreadable{all, "AC/scope"}); err != nil { // no battery, whatever its scope
+		t.Error(err)
+	}
 }
