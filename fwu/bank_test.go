@@ -51,7 +51,7 @@ func TestMemberThatDoesNotFitIntoItsSecondSlotIsNotCarriedOver(t *testing.T) {
 }
 
 // The copy was given up after it was verified: whoever changed it before it was armed had it booted unverified.
-func TestMemberThatIsCarriedOverIsHeldUntilTheInstallEnds(t *testing.T) {
+func TestMemberThatIsCarriedOverIsHeldUntilTheReboot(t *testing.T) {
 	d := newDevice(t, true, bank("rootfs", "bootfw")...)
 	d.candidate(0, "rootfs", randomImage(10, 70000), "2.0.0", 2)
 	d.do(d.Stop())
@@ -63,8 +63,17 @@ func TestMemberThatIsCarriedOverIsHeldUntilTheInstallEnds(t *testing.T) {
 	if len(held) == 0 || slices.Contains(held, false) {
 		t.Fatalf("held while the record is written: %v", held)
 	}
-	if d.Slots["bootfw_b"].Held() {
-		t.Fatal("held after the install")
+	for _, slot := range []string{"bootfw_b", "rootfs_b"} {
+		if !d.Slots[slot].Held() {
+			t.Errorf("%s is not held after the install", slot)
+		}
+	}
+	_, err := d.Reject(t.Context(), fwu.Rejection{})
+	d.do(err)
+	for _, slot := range []string{"bootfw_b", "rootfs_b"} {
+		if d.Slots[slot].Held() {
+			t.Errorf("%s is held after the reject", slot)
+		}
 	}
 }
 

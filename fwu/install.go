@@ -52,10 +52,10 @@ func (s *Service) Install(ctx context.Context) (Status, error) {
 	return status, nil
 }
 
-// giveUp ends an install: the slots that were carried over are not held any longer than that. What is WRITING was in the way, and goes on.
+// giveUp ends an install. The slots that were carried over are held on if the bank is STAGED now. What is WRITING was in the way, and goes on.
 func (s *Service) giveUp(inst *installation) {
 	for _, c := range inst.carried {
-		if c.transfer != nil {
+		if c.transfer != nil || s.record().Trial != nil {
 			continue
 		}
 		if err := s.release(c); err != nil {
@@ -291,7 +291,12 @@ func (s *Service) verifyCandidate(ctx context.Context, c *component) error {
 		return err
 	}
 	if c.held != nil {
-		return nil
+		if keepsAway(c.held) {
+			return nil
+		}
+		if err := s.release(c); err != nil { // to be opened anew: somebody else may use it since
+			return s.slotError(c, 1-s.record().Components[c.Name].Active, err)
+		}
 	}
 	cr := s.record().Components[c.Name]
 	want, err := parseDigest(cr.next().Digest)
@@ -431,12 +436,7 @@ func (s *Service) installBank(ctx context.Context, inst *installation) (Status, 
 	if err := s.run(ctx, p); err != nil {
 		return 0, err
 	}
-	for _, c := range inst.candidates {
-		if err := s.release(c); err != nil {
-			s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
-		}
-	}
-	return SuccessReboot, nil
+	return SuccessReboot, nil // with all slots held: see hold.go
 }
 
 // staged returns the members of an install as the record will have them.
@@ -549,8 +549,9 @@ func (c *componentRecord) raiseFloor(r *record) {
 }
 
 // inState lists the components in a state.
-func (s *Service) inState(st State) []*component {
-	r := s.record()
+func (s *Service) inState(st State) []*component { return s.inStateOf(s.record(), st) }
+
+func (s *Service) inStateOf(r *record, st State) []*component {
 	var out []*component
 	for _, c := range s.components {
 		if r.Components[c.Name].State == st {
@@ -668,14 +669,17 @@ func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 	if len(rejected) == 0 {
 		return 0, refuse(BadState, ReasonState, "reject: no component is STAGED or TRIAL")
 	}
-	for _, c := range rejected {
+	members := rejected
+	for _, c := range s.stagedMembers(s.record()) {
+		if !slices.Contains(members, c) {
+			members = append(members, c) // it was carried over
+		}
+	}
+	for _, c := range members {
 		if err := c.op.take(ctx); err != nil {
 			return 0, err
 		}
 		defer c.op.give()
-		if err := s.release(c); err != nil {
-			s.log.Warn("slot not given up cleanly", "component", c.Name, "err", err)
-		}
 	}
 	for _, c := range rejected {
 		if p := s.readOnly(c); c.Live && p != nil { // the image before may not be there
@@ -691,6 +695,7 @@ func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 	if err := s.run(ctx, s.rejection(rejected, why)); err != nil {
 		return 0, fmt.Errorf("reject: %w", err)
 	}
+	s.giveUpStaged(members)
 	return status, nil
 }
 

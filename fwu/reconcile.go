@@ -43,7 +43,7 @@ func (s *Service) startWith(ctx context.Context, rec *record, err error) *proble
 	if err != nil {
 		return &problem{reasonOr(err, ReasonReconcile), err.Error(), StatusOf(err) == StorageFailure}
 	}
-	return nil
+	return s.holdAgain()
 }
 
 func reasonOr(err error, r Reason) Reason {

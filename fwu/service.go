@@ -30,6 +30,8 @@ type Config struct {
 	// Time is the latest time that is known to have come: the clock, or when this system was built if the clock is behind that. It is asked when a manifest comes with certificates. May be
 	// nil: then no certificate is taken before one was.
 	Time func() time.Time
+	// Background lets Open return before it has read a bank again that was armed when the service was away last.
+	Background bool
 	// Changed is called, with no lock held, after anything changed that Query reports. It must not block. May be nil.
 	Changed func(ID)
 }
@@ -40,13 +42,14 @@ type Service struct {
 	cfg        Config
 	log        *slog.Logger
 	store      *Store
-	components []*component       // by id
-	stop       context.CancelFunc // ends the goroutine of retries
-	retries    sync.WaitGroup
+	components []*component    // by id
+	life       context.Context // ends with Close
+	stop       context.CancelFunc
+	tasks      sync.WaitGroup // goroutines that end with life
 
 	// The locks, in the order in which they are taken. Who holds one takes none that stands before it.
 	opening lock // held while the service reconciles
-	install lock // held by install, accept, reject and the repair of slots
+	install lock // held by install, accept, reject, the repair of slots, and while a bank that is STAGED is verified again
 	// component.op stands here. Only the holder of install holds more than one.
 	bank   lock       // held while heads of more than one bank member are destroyed
 	saving sync.Mutex // held while the record is written
@@ -161,13 +164,13 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		}
 		s.components = append(s.components, &component{Component: c, op: newLock()})
 	}
+	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.setProblem(s.start(ctx))
 	if s.problem() == nil {
 		s.endOrphans(ctx)
 	}
-	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if p := s.problem(); p != nil && p.medium {
-		s.retries.Go(func() { s.keepTrying(ctx) })
+		s.tasks.Go(func() { s.keepTrying(s.life) })
 	}
 	return s, nil
 }
@@ -178,7 +181,7 @@ func (s *Service) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.stop()
-	s.retries.Wait()
+	s.tasks.Wait()
 	s.opening.force()
 	defer s.opening.give()
 	for _, c := range s.components {

@@ -36,6 +36,11 @@ type Parallel interface {
 	Parallel() bool
 }
 
+// Holder is a Device that tells whether the kernel keeps everybody else away while it is open in Exclusive mode. Any other is taken for one that does.
+type Holder interface {
+	Exclusive() bool
+}
+
 // Zeroer is a Device that can be told to have zeroes in a range. It must then return zeroes, whatever it has on the medium; an error means that it did nothing.
 type Zeroer interface {
 	WriteZeroes(off, n int64) error

@@ -22,6 +22,7 @@ type file struct {
 	f          *os.File
 	base, size int64
 	block      bool
+	window     bool
 
 	direct atomic.Bool
 
@@ -34,6 +35,7 @@ var (
 	_ Discarder = (*file)(nil)
 	_ Zeroer    = (*file)(nil)
 	_ Parallel  = (*file)(nil)
+	_ Holder    = (*file)(nil)
 )
 
 // openTarget opens t, and in Exclusive mode makes sure that nobody else uses it.
@@ -75,7 +77,7 @@ func newFile(f *os.File, t target, mode Mode) (*file, error) {
 			return nil, err
 		}
 	}
-	d := &file{f: f, base: t.base, size: t.size, block: t.block}
+	d := &file{f: f, base: t.base, size: t.size, block: t.block, window: t.window}
 	d.goDirect()
 	return d, nil
 }
@@ -274,6 +276,10 @@ func (d *file) bounceBuffer() []byte {
 
 // Parallel is true: reads and writes do not wait for each other.
 func (d *file) Parallel() bool { return true }
+
+// Exclusive is true of a whole device, which the kernel lets be opened with O_EXCL once, and neither be mounted nor
+// swapped on then. A file or a window is locked: whoever does not ask for the lock is not kept away.
+func (d *file) Exclusive() bool { return d.block && !d.window }
 
 // Sync makes everything written durable, and what was cached forgotten.
 func (d *file) Sync() error {

@@ -314,6 +314,12 @@ func (m *image) Counts() fwu.Counts {
 	return fwu.Counts{Equal: m.shared.equal.Load(), Zeroed: m.shared.zeroed.Load(), Written: m.shared.stored.Load(), ReadBack: m.shared.readBack.Load()}
 }
 
+// Exclusive tells whether the kernel refuses everybody else who would write to the slot or mount it.
+func (m *image) Exclusive() bool {
+	h, ok := m.dev.(Holder)
+	return !ok || h.Exclusive()
+}
+
 // Close gives the slot up. What was not synced is lost.
 func (m *image) Close() error {
 	m.stop()

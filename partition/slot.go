@@ -13,6 +13,7 @@ import (
 var (
 	_ fwu.Slot   = (*Slot)(nil)
 	_ fwu.Image  = (*image)(nil)
+	_ fwu.Holder = (*image)(nil)
 	_ fwu.Source = (*source)(nil)
 )
 

@@ -38,7 +38,7 @@ brings them into agreement: a trial begins, ends, or is rolled back here.`,
 			return d.run(cmd.Context())
 		},
 	}
-	cmd.Flags().DurationVar(&idle, "idle", 0, "leave after this time without a call and without a running operation; 0: never")
+	cmd.Flags().DurationVar(&idle, "idle", 0, "leave after this time without a call, a running operation, or a bank that waits for its first start; 0: never")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "log every effect on a medium")
 	return cmd
 }
@@ -92,18 +92,19 @@ func (d daemon) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	server := dbus.New(dbus.Options{Version: version(), Idle: d.idle, Ready: func() {
+	var service *fwu.Service
+	stay := func() bool { return service.Holding() }
+	server := dbus.New(dbus.Options{Version: version(), Idle: d.idle, Stay: stay, Ready: func() {
 		if err := systemd.Ready("serving"); err != nil {
 			d.log.Warn("service manager not told of readiness", "err", err)
 		}
 	}})
-	cfg.Store, cfg.Log, cfg.Changed = store, d.log, server.Changed
+	cfg.Store, cfg.Log, cfg.Changed, cfg.Background = store, d.log, server.Changed, true
 	// The bus is not needed to reconcile, and operations that are drained need it after ctx ended.
 	system := &host{dial: func() (*godbus.Conn, error) { return connect(context.WithoutCancel(ctx), d.g.bus) }, root: m.root, links: m.path("/run/fwu-ab/slots")}
 	defer system.close()
 	cfg.System = system
-	service, err := fwu.Open(ctx, cfg)
-	if err != nil {
+	if service, err = fwu.Open(ctx, cfg); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, service.Close()) }()
