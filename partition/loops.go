@@ -94,6 +94,9 @@ func (h host) shown(l loop) (identity, error) {
 	}
 	defer f.Close()
 	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if out(err) {
+		return identity{}, nil
+	}
 	if err != nil {
 		return identity{}, &fs.PathError{Op: "ask for the state of", Path: node, Err: err}
 	}
@@ -101,6 +104,12 @@ func (h host) shown(l loop) (identity, error) {
 		return identity{block: true, dev: numberOf(info.Rdevice)}, nil
 	}
 	return identity{dev: numberOf(info.Device), inode: info.Inode}, nil
+}
+
+// out tells whether err says that the file system of the file that a loop device shows does not answer any more: that of
+// a server, of the network or of FUSE, that has gone. No slot is on it, as the attributes of a slot were read.
+func out(err error) bool {
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ESTALE)
 }
 
 // identify names what is at path.
