@@ -198,8 +198,9 @@ deb: cross generate ## build Debian packages, build/deb/*.deb
 deb-test: deb-packages deb ## lintian, reproducibility, and an installation from first to last in a Debian root; needs root
 	packaging/deb/test build/deb '$(VERSION)' $(filter $(shell dpkg --print-architecture):%,$(DEBS))
 
-crash: ## power cuts at every write, and media that fail
+crash: ## power cuts at every write, media that fail, and a way out of every state
 	FWUAB_CRASH=full GOGC=400 $(GO) test -count=1 -v -timeout 120m ./test/crash/... | grep -vE '^(=== (RUN|PAUSE|CONT)|    --- PASS)'
+	FWUAB_CRASH=full $(GO) test -count=1 -v -timeout 120m -run TestNoStateIsADeadEnd ./fwu
 
 conformance: ## the tables and the walk of the specification, against the service in process and over D-Bus
 	@mkdir -p build

@@ -2,6 +2,7 @@ package fwu
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -35,6 +36,7 @@ const (
 	accepting                        // TRIAL, and an accept is recorded
 	rejected                         // REJECTED by a client, which asks for the reboot itself
 	broken                           // REJECTED by a check or by a start of the service
+	keeping                          // given up, and kept for lack of a bank to go back to
 )
 
 // runningBank relates the running bank to the record: the new bank is the one that is in trial.
@@ -73,13 +75,13 @@ const (
 	otherUnreadable           // nothing is known: this proves neither
 )
 
-// rebootAsked tells what became of the one automatic reboot of a trial.
+// rebootAsked tells what became of the one automatic reboot that leads back to the other bank.
 type rebootAsked uint8
 
 const (
-	rebootUnused rebootAsked = 1 << iota
-	rebootPending
-	rebootUsed
+	rebootUnused  rebootAsked = 1 << iota
+	rebootPending             // it was asked for in this boot
+	rebootUsed                // it was asked for in an earlier boot
 )
 
 // step is one thing that a rule does. Service.effects says how.
@@ -88,6 +90,7 @@ type step uint8
 const (
 	keepRunning     step = iota // default = running bank, nothing armed
 	giveBack                    // default = other bank, nothing armed
+	keepArmed                   // the selection stays: the other bank is armed
 	beginTrial                  // record TRIAL
 	endAccepted                 // record UPDATED, and raise the floors
 	withdrawAccept              // record that the accept was not carried out
@@ -101,14 +104,20 @@ const (
 	followRunning               // record READY, with the running bank as the active one
 	recordFirst                 // record READY, from the release record
 	recordLostTrial             // record REJECTED, record-lost
+	recordKeeping               // record that the running bank is kept
+	failKept                    // record FAILED, with the running bank as the active one
+	recordReturn                // record that a reboot into the accepted bank is asked for
+	armOther                    // default = running bank, and the other one armed for one start
 )
 
 func (s step) String() string {
-	return [...]string{"default = running bank", "default = other bank", "TRIAL", "UPDATED",
+	return [...]string{"default = running bank", "default = other bank", "stays armed", "TRIAL", "UPDATED",
 		"take ACCEPTING back", "REJECTED", "seal the other bank", "CANDIDATE",
 		"destroy the other bank's heads", "FAILED (client's error)", "FAILED (trial-not-booted)",
 		"FAILED (trial-reset, or its error)", "the running bank is the active one, READY",
-		"READY from the release record", "REJECTED (record-lost)"}[s]
+		"READY from the release record", "REJECTED (record-lost)",
+		"record that the running bank is kept", "FAILED (rollback-failed), the running bank stays",
+		"record the reboot", "default = running bank, other armed"}[s]
 }
 
 // ending is how a start goes on after the steps.
@@ -116,16 +125,35 @@ type ending uint8
 
 const (
 	serve          ending = iota
-	rebootOnce            // record the one automatic reboot, and ask for it
+	rebootOnce            // record the one automatic reboot out of a trial, and ask for it
+	returnOnce            // ask for the reboot into the accepted bank, which was recorded
+	returning             // queries only, until that reboot
 	rollbackFailed        // queries only: the way back is not open
 	differs               // queries only, and not even the boot is recorded
 	unreadable            // the same, until the heads of the other bank can be read
 )
 
 func (e ending) String() string {
-	return [...]string{"", "**reboot, once**", "queries only: rollback-failed",
+	return [...]string{"", "**reboot, once**", "**reboot, once**",
+		"wait for the reboot", "queries only: rollback-failed",
 		"queries only: default-bank-differs", "queries only: medium-error"}[e]
 }
+
+// reason is why the service answers queries only after that ending, empty if it serves.
+func (e ending) reason() Reason {
+	switch e {
+	case rollbackFailed:
+		return ReasonRollbackFailed
+	case differs, returnOnce, returning:
+		return ReasonDefaultDiffers
+	case unreadable:
+		return ReasonMedium
+	}
+	return ""
+}
+
+// untouched tells that nothing at all is done, and that not even the boot is recorded.
+func (e ending) untouched() bool { return e == differs || e == unreadable || e == returning }
 
 // rule is a row of the bank's state machine.
 type rule struct {
@@ -136,85 +164,154 @@ type rule struct {
 
 // Sets of values that rules share.
 const (
-	inTrial    = staged | sure | rejecting | onTrial | accepting | rejected | broken
+	inTrial    = staged | sure | rejecting | onTrial | accepting | rejected | broken | keeping
 	asStaged   = staged | sure
 	asTrial    = onTrial | accepting
 	asRejected = rejected | broken
 	notOther   = defaultNone | defaultRuns
-	notOpen    = otherSealed | otherDead | otherUnreadable
+	gone       = otherSealed | otherDead
+	notGone    = otherStartable | otherUnreadable
 )
 
 // bankRules is the bank's state machine. The order of the rows means nothing: exactly one matches.
 func bankRules() []rule {
-	rules := []rule{
-		// No record.
-		{finding{state: unrecorded, def: notOther}, []step{keepRunning, recordFirst}, serve},
-		{finding{state: unrecorded, def: defaultOther, other: otherStartable},
-			[]step{recordLostTrial}, rebootOnce},
-		{finding{state: unrecorded, def: defaultOther, other: notOpen},
-			[]step{recordLostTrial}, rollbackFailed},
-
-		// No trial.
-		{finding{state: idle, runs: oldBank, def: notOther}, []step{keepRunning}, serve},
-		{finding{state: idle, runs: newBank, def: notOther}, []step{keepRunning, followRunning}, serve},
-		{finding{state: idle, def: defaultOther}, nil, differs},
-
-		// The new bank runs, and its trial begins, goes on, or ends well.
-		{finding{state: staged, runs: newBank}, []step{beginTrial, giveBack}, serve},
-		{finding{state: sure, runs: newBank}, []step{keepRunning, endAccepted}, serve},
-		{finding{state: asTrial, runs: newBank, def: defaultRuns},
-			[]step{keepRunning, endAccepted}, serve},
-		{finding{state: onTrial, runs: newBank, def: defaultNone | defaultOther, same: isYes},
-			[]step{giveBack}, serve},
-		{finding{state: accepting, runs: newBank, def: defaultNone | defaultOther, same: isYes},
-			[]step{giveBack, withdrawAccept}, serve},
-		// The client that rejected it asks for the reboot.
-		{finding{state: rejected, runs: newBank, same: isYes}, []step{giveBack}, serve},
-		{finding{state: broken, runs: newBank, same: isYes, asked: rebootPending | rebootUsed},
-			[]step{giveBack}, serve},
-	}
-	// The new bank runs, and its trial is lost.
-	for _, lost := range []struct {
-		finding
-		do []step
-	}{
-		{finding{state: rejecting, runs: newBank}, []step{giveBack}},
-		{finding{state: asTrial, runs: newBank, def: defaultNone | defaultOther, same: isNo},
-			[]step{giveBack, breakTrial}},
-		{finding{state: asRejected, runs: newBank, same: isNo}, []step{giveBack}},
-		{finding{state: broken, runs: newBank, same: isYes, asked: rebootUnused}, []step{giveBack}},
-	} {
-		open, shut, used := lost.finding, lost.finding, lost.finding
-		open.other, open.asked = otherStartable, rebootUnused
-		shut.other, shut.asked = notOpen, rebootUnused
-		used.asked = rebootPending | rebootUsed
-		rules = append(rules, rule{open, lost.do, rebootOnce}, rule{shut, lost.do, rollbackFailed})
-		if lost.asked == 0 {
-			rules = append(rules, rule{used, lost.do, rollbackFailed})
+	rules := slices.Concat(idleRules(), newBankRules())
+	for _, r := range oldBankRules() {
+		if r.runs = oldBank; r.def != 0 {
+			rules = append(rules, r)
+			continue
+		}
+		r.def = notOther
+		rules = append(rules, r)
+		// A default bank that cannot be started is none.
+		if r.def, r.other = defaultOther, narrow(r.other, gone); r.other != 0 {
+			rules = append(rules, r)
 		}
 	}
 	return append(rules,
-		// The old bank runs: what was installed was not started, or it was left.
-		rule{finding{state: inTrial, runs: oldBank, def: defaultOther}, nil, differs},
-		rule{finding{state: rejecting, runs: oldBank, def: notOther},
-			[]step{keepRunning, destroyOther, failRejected}, serve},
-		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isYes, same: isYes},
-			nil, serve},
-		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isYes, same: isNo},
-			[]step{keepRunning, sealOther, unstageOther}, serve},
-		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isNo, same: isYes},
-			[]step{keepRunning, sealOther, unstageOther}, serve},
-		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isNo, same: isNo, other: otherSealed},
-			[]step{keepRunning, sealOther, unstageOther}, serve},
-		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isNo, same: isNo,
-			other: otherStartable | otherDead},
+		rule{finding{state: inTrial, runs: oldBank, def: defaultOther, other: notGone}, nil, differs})
+}
+
+func narrow(set, to otherBank) otherBank {
+	if set == 0 {
+		return to
+	}
+	return set & to
+}
+
+// idleRules are for a device without a record, or without a trial.
+func idleRules() []rule {
+	return []rule{
+		{finding{state: unrecorded, def: notOther}, []step{keepRunning, recordFirst}, serve},
+		{finding{state: unrecorded, def: defaultOther, other: gone},
+			[]step{keepRunning, recordFirst}, serve},
+		{finding{state: unrecorded, def: defaultOther, other: otherStartable},
+			[]step{recordLostTrial, giveBack}, rebootOnce},
+		{finding{state: unrecorded, def: defaultOther, other: otherUnreadable},
+			[]step{recordLostTrial, giveBack}, rollbackFailed},
+
+		{finding{state: idle, runs: oldBank, def: notOther}, []step{keepRunning}, serve},
+		{finding{state: idle, runs: oldBank, def: defaultOther, other: gone},
+			[]step{keepRunning}, serve},
+		{finding{state: idle, runs: oldBank, def: defaultOther, other: notGone, asked: rebootUnused},
+			nil, differs},
+		// The reboot into the accepted bank succeeded.
+		{finding{state: idle, runs: oldBank, def: defaultOther, other: notGone, asked: rebootPending | rebootUsed},
+			[]step{keepRunning}, serve},
+
+		// The boot variables are lost, and the bootloader took a bank that is not the accepted one. That
+		// is armed for one start. It becomes the default when it runs.
+		{finding{state: idle, runs: newBank, def: defaultNone, other: otherStartable, asked: rebootUnused | rebootPending},
+			[]step{recordReturn, armOther}, returnOnce},
+		{finding{state: idle, runs: newBank, def: defaultNone, other: otherStartable, asked: rebootUsed},
+			[]step{keepRunning, followRunning}, serve},
+		{finding{state: idle, runs: newBank, def: defaultRuns, armed: isYes, other: notGone, asked: rebootPending},
+			nil, returning},
+		{finding{state: idle, runs: newBank, def: defaultRuns, armed: isYes, other: gone, asked: rebootPending},
+			[]step{keepRunning, followRunning}, serve},
+		// Somebody made the running bank the default.
+		{finding{state: idle, runs: newBank, def: defaultRuns, armed: isNo, asked: rebootPending},
+			[]step{keepRunning, followRunning}, serve},
+		{finding{state: idle, runs: newBank, def: defaultRuns, asked: rebootUnused | rebootUsed},
+			[]step{keepRunning, followRunning}, serve},
+		{finding{state: idle, runs: newBank, def: defaultNone, other: otherUnreadable}, nil, unreadable},
+		{finding{state: idle, runs: newBank, def: defaultNone | defaultOther, other: gone},
+			[]step{keepRunning, followRunning}, serve},
+		// The recorded bank is the default, and was not started.
+		{finding{state: idle, runs: newBank, def: defaultOther, other: notGone}, nil, differs},
+	}
+}
+
+// newBankRules are for the bank in trial, when it runs.
+func newBankRules() []rule {
+	rules := []rule{
+		{finding{state: staged}, []step{beginTrial, giveBack}, serve},
+		{finding{state: sure}, []step{keepRunning, endAccepted}, serve},
+		{finding{state: asTrial, def: defaultRuns}, []step{keepRunning, endAccepted}, serve},
+		{finding{state: onTrial, def: defaultNone | defaultOther, same: isYes}, []step{giveBack}, serve},
+		{finding{state: accepting, def: defaultNone | defaultOther, same: isYes},
+			[]step{giveBack, withdrawAccept}, serve},
+		// The client that rejected it asks for the reboot.
+		{finding{state: rejected, same: isYes, other: otherStartable, asked: rebootUnused | rebootPending},
+			[]step{giveBack}, serve},
+		{finding{state: rejected, same: isYes, other: otherUnreadable, asked: rebootPending},
+			[]step{giveBack}, serve},
+		{finding{state: rejected, same: isYes, other: otherUnreadable, asked: rebootUnused},
+			[]step{giveBack}, rollbackFailed},
+		{finding{state: rejected, same: isYes, other: notGone, asked: rebootUsed},
+			[]step{giveBack}, rollbackFailed},
+		// There is nothing to go back to: the bank that runs is kept.
+		{finding{state: rejecting | asRejected, other: gone},
+			[]step{recordKeeping, keepRunning, failKept}, serve},
+		{finding{state: keeping}, []step{keepRunning, failKept}, serve},
+	}
+	for _, lost := range []rule{
+		{finding: finding{state: rejecting | broken}, do: []step{giveBack}},
+		{finding: finding{state: rejected, same: isNo}, do: []step{giveBack}},
+		{finding: finding{state: asTrial, def: defaultNone | defaultOther, same: isNo},
+			do: []step{giveBack, breakTrial}},
+	} {
+		for _, way := range []struct {
+			other otherBank
+			asked rebootAsked
+			end   ending
+		}{
+			{otherStartable, rebootUnused, rebootOnce},
+			{otherUnreadable, rebootUnused, rollbackFailed},
+			{notGone, rebootPending, serve},
+			{notGone, rebootUsed, rollbackFailed},
+		} {
+			r := lost
+			r.other, r.asked, r.end = way.other, way.asked, way.end
+			rules = append(rules, r)
+		}
+	}
+	rules = append(rules, rule{
+		finding{state: asTrial, def: defaultNone | defaultOther, same: isNo, other: gone},
+		[]step{recordKeeping, keepRunning, failKept}, serve})
+	for i := range rules {
+		rules[i].runs = newBank
+	}
+	return rules
+}
+
+// oldBankRules are for the old bank, when it runs: what was installed was not started, or was left.
+func oldBankRules() []rule {
+	candidate := []step{keepRunning, sealOther, unstageOther}
+	return []rule{
+		{finding{state: rejecting}, []step{keepRunning, destroyOther, failRejected}, serve},
+		{finding{state: asStaged, def: notOther, armed: isYes, same: isYes}, []step{keepArmed}, serve},
+		{finding{state: asStaged, def: defaultOther, armed: isYes, same: isYes, other: gone}, candidate, serve},
+		{finding{state: asStaged, armed: isYes, same: isNo}, candidate, serve},
+		{finding{state: asStaged, armed: isNo, same: isYes}, candidate, serve},
+		{finding{state: asStaged, armed: isNo, same: isNo, other: otherSealed}, candidate, serve},
+		{finding{state: asStaged, armed: isNo, same: isNo, other: otherStartable | otherDead},
 			[]step{keepRunning, destroyOther, failNotBooted}, serve},
-		// An image that cannot be read is not one that was started and failed: it is kept.
-		rule{finding{state: asStaged, runs: oldBank, def: notOther, armed: isNo, same: isNo, other: otherUnreadable},
-			nil, unreadable},
-		rule{finding{state: asTrial | asRejected, runs: oldBank, def: notOther},
+		// An image that cannot be read is not one that was started and failed: it is left as it is.
+		{finding{state: asStaged, armed: isNo, same: isNo, other: otherUnreadable}, nil, unreadable},
+		{finding{state: asTrial | asRejected | keeping},
 			[]step{keepRunning, destroyOther, failReset}, serve},
-	)
+	}
 }
 
 // contains tells whether the finding g is one of those that the sets of f stand for.
@@ -285,7 +382,8 @@ func (r rule) outcome() string {
 func (f finding) columns() []string {
 	return []string{
 		words(uint16(f.state), "none", "READY etc.", "STAGED", "STAGED, no trial",
-			"STAGED, reject recorded", "TRIAL", "TRIAL, ACCEPTING", "REJECTED by the client", "REJECTED"),
+			"STAGED, reject recorded", "TRIAL", "TRIAL, ACCEPTING", "REJECTED by the client", "REJECTED",
+			"kept"),
 		words(uint16(f.runs), "old", "new"),
 		words(uint16(f.def), "none", "running", "other"),
 		words(uint16(f.armed), "no", "yes"),
@@ -342,6 +440,8 @@ func stateOfBank(r *record, components []Component) bankState {
 		}
 	}
 	switch t := r.Trial; {
+	case t.Keeping:
+		return keeping
 	case st == Staged && t.Rejecting:
 		return rejecting
 	case st == Staged && t.NoTrial:

@@ -117,7 +117,7 @@ func TestEveryFieldOfTheRecordIsStoredAndCleared(t *testing.T) {
 		c.Slots[i].Image.clear()
 	}
 	c.clear()
-	want := &record{BootID: full.BootID, Settled: full.Settled, Selector: full.Selector, Bank: full.Bank, Signed: full.Signed, Trial: &trialRecord{Bank: BankB},
+	want := &record{BootID: full.BootID, Settled: full.Settled, Selector: full.Selector, Bank: full.Bank, Signed: full.Signed, Return: full.Return, Trial: &trialRecord{Bank: BankB},
 		Components: map[string]*componentRecord{"rootfs": {Slots: [2]slotRecord{{Image: &imageRecord{}}, {Image: &imageRecord{}}}}}}
 	if diff := cmp.Diff(want, reload(got), options); diff != "" {
 		t.Errorf("(-cleared +loaded):\n%s", diff)

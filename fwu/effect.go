@@ -71,8 +71,8 @@ type expire struct{}
 // stamp records the boot, if the record does not have it yet, or if a copy of it has to be repaired.
 type stamp struct{}
 
-// confirm reads the selection back, and fails unless the default bank is the one that a reboot is to lead to.
-type confirm struct{ bank Bank }
+// confirm reads the selection back, and fails unless it is the one that a reboot is to obey.
+type confirm struct{ Selection }
 
 // reboot asks for the reboot that leads to a bank, and ends a trial which nobody can end otherwise.
 type reboot struct{ bank Bank }
@@ -90,7 +90,7 @@ func (e expire) String() string { return "expire volatile staging" }
 func (e claim) String() string  { return fmt.Sprintf("claim the bank beside %s", e.bank) }
 func (e stamp) String() string  { return "record the boot" }
 func (e confirm) String() string {
-	return fmt.Sprintf("read back that the default bank is %s", e.bank)
+	return fmt.Sprintf("read back default=%s trial=%s", e.Default, e.Trial)
 }
 func (e reboot) String() string { return fmt.Sprintf("reboot into bank %s", e.bank) }
 
@@ -196,7 +196,7 @@ func (e expire) apply(ctx context.Context, s *Service) error {
 	r := s.record()
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
-		if !c.Volatile || cr.State != Ready || !c.Live && (r.Trial != nil || s.readOnlyBank() != nil) {
+		if !c.Volatile || cr.State != Ready || !c.Live && (r.Trial != nil || s.readOnlyBank() != nil || cr.Active != s.cfg.Boot.Bank.Index()) {
 			continue
 		}
 		second := c.Slots[1-cr.Active]
@@ -228,9 +228,9 @@ func (e stamp) apply(_ context.Context, s *Service) error {
 func (e confirm) apply(_ context.Context, s *Service) error {
 	switch sel, err := s.cfg.Selector.Read(); {
 	case err != nil:
-		return stays(e.bank.Other(), "the boot selection cannot be read: %v", err)
-	case sel.Default != e.bank:
-		return stays(e.bank.Other(), "it would start bank %q", sel.Default)
+		return stays(s.cfg.Boot.Bank, "the boot selection cannot be read: %v", err)
+	case sel != e.Selection:
+		return stays(s.cfg.Boot.Bank, "the boot selector has default bank %q and trial bank %q after %q and %q were committed", sel.Default, sel.Trial, e.Default, e.Trial)
 	}
 	return nil
 }

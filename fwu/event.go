@@ -21,6 +21,7 @@ const (
 	EventAccepted   Event = "accepted"    // it is kept
 	EventRejected   Event = "rejected"    // it is given up, and the previous one comes back with a reboot
 	EventRolledBack Event = "rolled-back" // the previous one is back
+	EventKept       Event = "kept"        // it was given up, and runs on, as there is none to go back to
 	EventRefused    Event = "refused"     // it, or its manifest, failed a check
 	EventCancelled  Event = "cancelled"   // a client gave it up before it was installed
 	EventDropped    Event = "dropped"     // it was prepared on a volatile component, and a reboot has ended that
@@ -29,7 +30,7 @@ const (
 
 // Events are all of them.
 func Events() []Event {
-	return []Event{EventStarted, EventCandidate, EventInstalled, EventNotStarted, EventTrial, EventAccepted, EventRejected, EventRolledBack, EventRefused,
+	return []Event{EventStarted, EventCandidate, EventInstalled, EventNotStarted, EventTrial, EventAccepted, EventRejected, EventRolledBack, EventKept, EventRefused,
 		EventCancelled, EventDropped, EventCleaned}
 }
 
@@ -66,6 +67,8 @@ func eventOf(before, after *componentRecord) Event {
 		return EventAccepted
 	case Failed:
 		switch {
+		case after.Reason == ReasonRollbackFailed:
+			return EventKept
 		case from.bound():
 			return EventRolledBack
 		case after.Reason == ReasonCancelled:
@@ -80,6 +83,8 @@ func eventOf(before, after *componentRecord) Event {
 		return EventDropped
 	case from == Trial && before.Active == after.Active:
 		return EventAccepted
+	case from == Rejected && before.Active == after.Active:
+		return EventKept
 	}
 	return EventRolledBack
 }
@@ -123,7 +128,7 @@ func (s *Service) countAttributes(c *component) []slog.Attr {
 // level is how much an operator should care.
 func (e Event) level() slog.Level {
 	switch e {
-	case EventRejected, EventRolledBack, EventRefused, EventNotStarted:
+	case EventRejected, EventRolledBack, EventKept, EventRefused, EventNotStarted:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo
@@ -140,6 +145,7 @@ func (e Event) message() string {
 		EventAccepted:   "the new image is kept",
 		EventRejected:   "the new image was rejected",
 		EventRolledBack: "the previous image is back",
+		EventKept:       "the image stays, as the previous one cannot be started",
 		EventRefused:    "an image was refused",
 		EventCancelled:  "the update was cancelled",
 		EventDropped:    "what was prepared is gone",
@@ -167,7 +173,7 @@ func (e Event) attributes(component string, before, after *componentRecord) []sl
 // image is the image that the event is about.
 func (e Event) image(before, after *componentRecord) *imageRecord {
 	switch e {
-	case EventTrial, EventAccepted:
+	case EventTrial, EventAccepted, EventKept:
 		return after.image()
 	case EventRejected, EventRolledBack:
 		if before.State != Staged {

@@ -562,8 +562,13 @@ func (s *Service) inStateOf(r *record, st State) []*component {
 }
 
 // Accept is psa_fwu_accept (section 5.6.3). The commit of the selector is what makes the new bank the default.
+// Where the service answers queries only because of the bank that does not run, it keeps the running bank: that becomes the default, the other one is given
+// up, and what was rejected is FAILED.
 func (s *Service) Accept(ctx context.Context) error {
 	if err := s.healthy(ctx); err != nil {
+		if s.bankStuck() {
+			return s.giveUpOther(ctx)
+		}
 		return err
 	}
 	if err := s.install.take(ctx); err != nil {
@@ -653,6 +658,7 @@ func (j Rejection) complete() (Rejection, error) {
 }
 
 // Reject is psa_fwu_reject (section 5.6.3). The reason is what Query tells of the components in REJECTED and FAILED, in the previous system too.
+// Where the previous bank cannot be started, a bank in trial stays, and is FAILED: the answer is Success, as there is nothing to reboot into.
 func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 	why, err := why.complete()
 	if err != nil {
@@ -691,8 +697,12 @@ func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 	if err != nil {
 		return 0, err
 	}
+	p := s.rejection(rejected, why)
+	if status == SuccessReboot && s.lookAtOther(ctx, s.record())&gone != 0 {
+		p, status = s.rejectKept(why), Success
+	}
 	defer s.inhibit(ctx, "an update is being rejected")()
-	if err := s.run(ctx, s.rejection(rejected, why)); err != nil {
+	if err := s.run(ctx, p); err != nil {
 		return 0, fmt.Errorf("reject: %w", err)
 	}
 	s.giveUpStaged(members)
@@ -747,6 +757,22 @@ func (s *Service) rejectTrial(why Rejection) plan {
 			commit{Selection{Default: old}, false},
 		},
 		undo: []effect{save{"TRIAL", func(r *record) { s.each(r, Rejected, func(cr *componentRecord) { cr.set(Trial, Success, "", "") }) }}},
+	}
+}
+
+// rejectKept rejects a bank in trial that there is no way back from: the old bank cannot be started, so that the running one stays.
+func (s *Service) rejectKept(why Rejection) plan {
+	p := s.rejectTrial(why)
+	return plan{
+		do: []effect{
+			save{"KEEPING", func(r *record) {
+				s.each(r, Trial, func(cr *componentRecord) { cr.set(Rejected, why.Error, why.Reason, why.Text) })
+				r.Trial.Keeping = true
+			}},
+			commit{Selection{Default: s.cfg.Boot.Bank}, false},
+			save{"FAILED", s.kept},
+		},
+		undo: append([]effect{save{"REJECTED", func(r *record) { r.Trial.Keeping = false }}}, p.undo...),
 	}
 }
 

@@ -1,6 +1,7 @@
 package fwu
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ func (s *Service) start(ctx context.Context) *problem {
 
 // startWith is start with a record that was read, or with the error that there is none.
 func (s *Service) startWith(ctx context.Context, rec *record, err error) *problem {
+	s.setEnding(serve)
 	switch {
 	case errors.Is(err, errRecordVersion):
 		return &problem{reason: ReasonRecordVersion, text: fmt.Sprintf("%v; it was written by a newer service", err)}
@@ -98,7 +100,14 @@ func (s *Service) find(r *record, sel Selection) situation {
 	case r.Trial == nil && slices.ContainsFunc(s.cfg.Components, func(c Component) bool { return !c.Live && r.Components[c.Name].Active != running.Index() }):
 		sit.runs = newBank
 	}
-	if r.Trial != nil && r.Trial.Rebooted {
+	asked, in := r.Return != "", r.Return
+	if r.Trial != nil {
+		asked, in = r.Trial.Rebooted, r.Trial.Asked
+	}
+	switch {
+	case asked && in == s.cfg.Boot.ID:
+		sit.asked = rebootPending
+	case asked:
 		sit.asked = rebootUsed
 	}
 	return sit
@@ -111,68 +120,138 @@ func answerOf(b bool) answer {
 	return isNo
 }
 
-// settle carries out the rule for what was found. first is the first record, if there was none before.
-func (s *Service) settle(ctx context.Context, sit situation, first *save) error {
-	r := s.record()
-	var effects []effect
-	end := serve
-	if s.cfg.Selector != nil {
-		sit.other = otherStartable
-		if sit.decidesOther() {
-			sit.other = s.lookAtOther(ctx, r)
-		}
-		found, err := judge(sit.finding)
-		if err != nil {
-			return err
-		}
-		if end = found.end; end == differs || end == unreadable {
-			return s.refusal(end, sit)
-		}
-		for _, st := range found.do {
-			effects = append(effects, s.effects(st, r, sit, first)...)
-		}
-	} else if first != nil {
-		effects = append(effects, *first)
+// settle looks at what a rule needs to be chosen, and carries it out. lost is why there was no record before.
+func (s *Service) settle(ctx context.Context, sit situation, lost error) error {
+	if s.cfg.Selector == nil {
+		return s.run(ctx, plan{do: append(s.withoutBank(sit, lost), stamp{})})
 	}
-	if first == nil {
-		effects = append(effects, s.judgeRest(r, sit)...)
+	if sit.other = otherStartable; sit.decidesOther() {
+		sit.other = s.lookAtOther(ctx, s.record())
 	}
-	effects = append(effects, stamp{})
-	if end == rebootOnce {
-		back := sit.bank.Other()
-		effects = append(effects, confirm{back}, save{"REBOOTED", func(r *record) { r.Trial.Rebooted = true }}, reboot{back})
+	return s.carryOut(ctx, sit, lost)
+}
+
+// withoutBank is what a start does on a device whose components are all live.
+func (s *Service) withoutBank(sit situation, lost error) []effect {
+	if lost != nil {
+		return s.effects(recordFirst, s.record(), sit, lost)
 	}
-	if err := s.run(ctx, plan{do: effects}); err != nil {
+	return s.judgeRest(s.record(), sit)
+}
+
+// carryOut carries out the rule for what was found.
+func (s *Service) carryOut(ctx context.Context, sit situation, lost error) error {
+	found, err := judge(sit.finding)
+	if err != nil {
 		return err
 	}
-	return s.refusal(end, sit)
+	if !found.end.untouched() {
+		err = s.run(ctx, plan{do: s.planned(found, sit, lost)})
+	}
+	if err != nil {
+		return err
+	}
+	s.setEnding(found.end)
+	return s.refusal(found.end, sit)
+}
+
+// planned are the effects of a rule.
+func (s *Service) planned(found rule, sit situation, lost error) []effect {
+	r := s.record()
+	var out []effect
+	for _, st := range found.do {
+		out = append(out, s.effects(st, r, sit, lost)...)
+	}
+	if lost == nil {
+		out = append(out, s.judgeRest(r, sit)...)
+	}
+	out = append(out, stamp{})
+	back, boot := sit.bank.Other(), s.cfg.Boot.ID
+	switch found.end {
+	case rebootOnce:
+		out = append(out, confirm{Selection{Default: back}}, save{"REBOOTED", func(r *record) { r.Trial.Rebooted, r.Trial.Asked = true, boot }}, reboot{back})
+	case returnOnce:
+		out = append(out, confirm{Selection{Default: sit.bank, Trial: back}}, reboot{back})
+	}
+	return out
+}
+
+// giveUpOther takes the bank that does not run for one that cannot be started, because a client says so: what the heads cannot prove keeps the service from
+// doing it by itself. The running bank becomes the default, and the other one can be written.
+func (s *Service) giveUpOther(ctx context.Context) error {
+	defer s.inhibit(ctx, "the running bank is being kept")()
+	var failed error
+	err := s.reopen(ctx, func(ctx context.Context, p *problem) *problem {
+		if p == nil || !s.bankStuck() { // another caller was faster
+			return p
+		}
+		if failed = s.keepRunningBank(ctx); failed != nil {
+			return p
+		}
+		return nil
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("accept: %w", err)
+	}
+	return nil
+}
+
+func (s *Service) keepRunningBank(ctx context.Context) error {
+	sel, err := s.cfg.Selector.Read()
+	if err != nil && !errors.Is(err, ErrNoSelection) {
+		return &Error{Status: StorageFailure, Reason: ReasonSelectorUnusable, Text: "read the boot selection", Err: err}
+	}
+	s.setSelection(sel)
+	sit := s.find(s.record(), sel)
+	sit.other = otherDead
+	return s.carryOut(ctx, sit, nil)
+}
+
+// bankStuck tells that the service answers queries only because of the other bank, which a client can give up.
+func (s *Service) bankStuck() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closed && s.degraded != nil && s.ending.reason() == s.degraded.reason
+}
+
+func (s *Service) setEnding(e ending) {
+	s.mu.Lock()
+	s.ending = e
+	s.mu.Unlock()
 }
 
 // refusal is why the service answers queries only, nil if it does not.
 func (s *Service) refusal(end ending, sit situation) error {
-	switch {
-	case end == differs:
-		return refuse(NotPermitted, ReasonDefaultDiffers,
-			"bank %q is running, the boot selector has %q as default, and no trial explains it; reboot, or make the running bank the default", sit.bank, sit.sel.Default)
-	case end == unreadable:
-		return refuse(StorageFailure, ReasonMedium, "the head of the installed image cannot be read, so that it is not known whether it was armed; it is kept")
-	case end != rollbackFailed:
+	if end.reason() == "" {
 		return nil
-	case sit.asked != rebootUnused:
-		return stays(sit.bank, "one was, and this bank came up again")
-	case sit.other == otherUnreadable:
-		return stays(sit.bank, "the heads of bank %s cannot be read", sit.bank.Other())
 	}
-	return stays(sit.bank, "bank %s cannot be started", sit.bank.Other())
+	refused := refuse(NotPermitted, end.reason(), "")
+	if end == unreadable || end == rollbackFailed && sit.other == otherUnreadable {
+		refused.Status = StorageFailure // it is tried again
+	}
+	other := sit.bank.Other()
+	switch {
+	case end == returnOnce, end == returning:
+		refused.Text = fmt.Sprintf("the boot variables were lost, and bank %s was started; a reboot was asked for that leads back to the accepted bank %s", sit.bank, other)
+	case end == differs:
+		refused.Text = fmt.Sprintf("bank %s is running, the boot selector has %q as default, and no trial explains it; reboot, or accept to keep the running bank", sit.bank, sit.sel.Default)
+	case end == unreadable:
+		refused.Text = fmt.Sprintf("the heads of bank %s cannot be read, and nothing is done until they can; accept keeps the running bank and gives bank %s up", other, other)
+	case sit.asked != rebootUnused:
+		refused.Text = stays(sit.bank, "one was, and this bank came up again; reboot to try again, or accept to keep the running bank").Text
+	default:
+		refused.Text = stays(sit.bank, "the heads of bank %s cannot be read; reboot to try again, or accept to keep the running bank", other).Text
+	}
+	return refused
 }
 
 // stays is why no reboot was asked for that would end the trial of a bank.
-func stays(b Bank, format string, args ...any) error {
-	return refuse(NotPermitted, ReasonRollbackFailed, "bank %s lost its trial, and no reboot was asked for: %s", b, fmt.Sprintf(format, args...))
+func stays(b Bank, format string, args ...any) *Error {
+	return refuse(NotPermitted, ReasonRollbackFailed, "bank %s runs and should not, and no reboot was asked for: %s", b, fmt.Sprintf(format, args...))
 }
 
 // effects says how a step is done.
-func (s *Service) effects(st step, r *record, sit situation, first *save) []effect {
+func (s *Service) effects(st step, r *record, sit situation, lost error) []effect {
 	switch st {
 	case keepRunning:
 		return commitOnce(sit, sit.bank)
@@ -201,8 +280,53 @@ func (s *Service) effects(st step, r *record, sit situation, first *save) []effe
 		return []effect{s.failed(evRolledBack, ReasonTrialReset, "the system was restarted before the trial was accepted")}
 	case followRunning:
 		return []effect{save{"other bank", s.follow}}
+	case recordFirst:
+		return []effect{s.first(lost, false)}
+	case recordLostTrial:
+		return []effect{s.first(lost, true)}
+	case recordKeeping:
+		return []effect{save{"KEEPING", s.keeping}}
+	case failKept:
+		return []effect{save{"FAILED", s.kept}}
+	case recordReturn:
+		return []effect{save{"RETURN", func(r *record) { r.Return = s.cfg.Boot.ID }}}
+	case armOther:
+		return []effect{commit{Selection{Default: sit.bank, Trial: sit.bank.Other()}, false}}
 	}
-	return []effect{*first} // recordFirst, recordLostTrial
+	return nil // keepArmed
+}
+
+// keeping records that the new bank is given up, and kept.
+func (s *Service) keeping(r *record) {
+	s.trialBroken(r)
+	r.Trial.Keeping = true
+}
+
+// kept ends the trial of a bank that was given up and goes on running, as there is no other one. The floors do not move: its images were not accepted.
+func (s *Service) kept(r *record) {
+	defer r.endTrial(r.Trial.Bank)
+	for _, c := range s.cfg.Components {
+		cr := r.Components[c.Name]
+		if c.Live {
+			continue
+		}
+		if cr.State.bound() {
+			e, text := cr.Error, cr.Text
+			if cr.State == Staged { // who rejected it gave the reason
+				e, text = r.Trial.Error, r.Trial.Text
+			}
+			to := s.move(r, c, evKept)
+			cr.remember(imageIn(cr, r.Trial.Bank).Digest)
+			cr.Active = r.Trial.Bank.Index()
+			cr.fail(to, e, ReasonRollbackFailed, fmt.Sprintf("%s; the image stays, as bank %s cannot be started", text, r.Trial.Bank.Other()))
+		}
+		cr.Active, cr.Carried = r.Trial.Bank.Index(), false
+		if img := cr.Slots[cr.Active].Image; img != nil {
+			img.Head = nil
+		}
+	}
+	r.minor = max(r.minor, storeMinor)
+	s.stampRecord(r)
 }
 
 func (s *Service) repairSelector() {
@@ -229,10 +353,16 @@ func (s *Service) stampRecord(r *record) {
 	if s.cfg.Selector != nil && r.Selector == "" {
 		r.Selector = s.cfg.Selector.Kind()
 	}
+	home := true
 	for _, c := range s.cfg.Components {
 		if cr := r.Components[c.Name]; c.Live || cr.Active == s.cfg.Boot.Bank.Index() {
 			s.cfg.describe(c, cr)
+		} else {
+			home = false
 		}
+	}
+	if home {
+		r.Return = ""
 	}
 }
 
@@ -405,15 +535,46 @@ func (s *Service) lookAt(ctx context.Context, r *record, c *component, other Ban
 	case err != nil:
 		s.log.Warn("head not read", "component", c.Name, "slot", string(other), "err", err)
 		return otherUnreadable
-	case !ok:
-		return otherDead
+	case ok:
+		return otherStartable
 	}
-	return otherStartable
+	// Nothing that is known begins so. That is no proof where the image on record does, as one of zeroes.
+	switch whole, err := isRecorded(ctx, c.Slots[other.Index()], img); {
+	case err != nil:
+		s.log.Warn("slot not read", "component", c.Name, "slot", string(other), "err", err)
+		return otherUnreadable
+	case whole:
+		return otherStartable
+	}
+	return otherDead
+}
+
+// isRecorded tells whether a slot holds the image that is on record, by its digest.
+func isRecorded(ctx context.Context, slot Slot, img *imageRecord) (bool, error) {
+	want, err := parseDigest(img.Digest)
+	if err != nil || img.Size <= 0 || img.Size > slot.Info().Size {
+		return false, nil // nothing to compare with
+	}
+	src, err := slot.Source(ctx)
+	if err != nil {
+		return false, err
+	}
+	h, buf := want.New(), Buffer(MaxWriteSize)
+	for off := int64(0); off < img.Size; off += int64(len(buf)) {
+		buf = buf[:min(img.Size-off, int64(len(buf)))]
+		if err := ReadFull(src, buf, off); err != nil {
+			return false, closeQuietly(src, err)
+		}
+		h.Write(buf)
+		if err := ctx.Err(); err != nil {
+			return false, closeQuietly(src, err)
+		}
+	}
+	return bytes.Equal(h.Sum(nil), want.Sum), src.Close()
 }
 
 // begun makes the first record, or the first after the last one was lost.
 func (s *Service) begun(ctx context.Context, sel Selection, lost error) error {
-	isLost := errors.Is(lost, errRecordLost)
 	if s.cfg.Release == nil {
 		return refuse(NotPermitted, ReasonRecordLost, "%v, and the running system has no release record; fwu-ab provision makes one", lost)
 	}
@@ -424,11 +585,15 @@ func (s *Service) begun(ctx context.Context, sel Selection, lost error) error {
 	s.publish(r)
 	sit := s.find(r, sel)
 	sit.state = unrecorded
-	trial := s.cfg.Selector != nil && sit.def == defaultOther
-	return s.settle(ctx, sit, &save{"first record", func(r *record) {
+	return s.settle(ctx, sit, lost)
+}
+
+// first is the first record, or the first one after the last was lost. With trial, the running bank is not the default.
+func (s *Service) first(lost error, trial bool) save {
+	return save{"first record", func(r *record) {
 		s.stampRecord(r)
 		if trial {
-			r.Trial = &trialRecord{Bank: sit.bank}
+			r.Trial = &trialRecord{Bank: s.cfg.Boot.Bank}
 		}
 		for _, c := range s.cfg.Components {
 			cr := r.Components[c.Name]
@@ -438,11 +603,11 @@ func (s *Service) begun(ctx context.Context, sel Selection, lost error) error {
 			switch {
 			case trial && !c.Live:
 				cr.set(Rejected, GenericError, ReasonRecordLost, "the record was lost while this bank was not the default")
-			case isLost:
+			case errors.Is(lost, errRecordLost):
 				cr.set(Ready, Success, ReasonRecordLost, "the record was lost; the version is that of the release record")
 			}
 		}
-	}})
+	}}
 }
 
 // findLive finds the active slots of live components, of which no record tells: what cannot be started is not active. Where both can, it is the first one.

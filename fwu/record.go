@@ -22,6 +22,7 @@ type record struct {
 	Selector   string                      `json:"selector,omitempty"` // kind of selector
 	Bank       Bank                        `json:"bank,omitempty"`     // booted bank at that time
 	Signed     int64                       `json:"signed,omitempty"`   // seconds since 1970: the newest certificate that an accepted image was signed with is valid since then
+	Return     string                      `json:"return,omitempty"`   // boot in which a reboot into the accepted bank was asked for, as the boot variables were lost
 	Trial      *trialRecord                `json:"trial,omitempty"`    // present while the bank is STAGED, TRIAL or REJECTED
 	Components map[string]*componentRecord `json:"components"`         // by name
 
@@ -40,6 +41,8 @@ type trialRecord struct {
 	Reason    Reason `json:"reason,omitempty"`
 	Text      string `json:"text,omitempty"`
 	Rebooted  bool   `json:"rebooted,omitempty"` // the one automatic reboot was used up
+	Asked     string `json:"asked,omitempty"`    // boot in which it was asked for
+	Keeping   bool   `json:"keeping,omitempty"`  // the bank was given up, and is kept all the same, as the other one cannot be started
 
 	extra extra
 }

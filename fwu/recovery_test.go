@@ -136,3 +136,27 @@ func TestNewSystemWithAFurtherComponentIsRolledBack(t *testing.T) {
 		t.Fatalf("%d reboots asked for", d.Machine.System.Reboots)
 	}
 }
+
+// A member whose image begins with zeroes was taken for a destroyed one, and its bank for dead.
+func TestBankWithAMemberOfZeroesCanBeReturnedTo(t *testing.T) {
+	for _, reject := range []bool{true, false} {
+		d := newDevice(t, true, bank("rootfs", "data")...)
+		d.do(d.Stop())
+		overwrite(t, d.Slots["data_a"], make([]byte, slotSize), 0)
+		d.do(fwu.Provision(t.Context(), d.Config, nil, true))
+		d.reboot()
+		d.candidate(0, "rootfs", randomImage(90, 100000), "2.0.0", 2)
+		d.installed(fwu.SuccessReboot)
+		d.reboot()
+		if !reject {
+			d.do(d.Boot(fwu.BankB)) // not by the bootloader: the trial is lost
+		} else if st, err := d.Reject(t.Context(), fwu.Rejection{}); err != nil || st != fwu.SuccessReboot {
+			t.Fatalf("reject: %v, %v", st, err)
+		}
+		if want := map[bool]int{true: 0, false: 1}[reject]; d.Machine.System.Reboots != want {
+			t.Fatalf("%d reboots asked for", d.Machine.System.Reboots)
+		}
+		d.reboot()
+		d.want("rootfs FAILED 1.0.0, data READY 0.0.0")
+	}
+}

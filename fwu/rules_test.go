@@ -9,7 +9,7 @@ import (
 
 // findings calls f with every finding.
 func findings(f func(finding)) {
-	for state := unrecorded; state <= broken; state <<= 1 {
+	for state := unrecorded; state <= keeping; state <<= 1 {
 		for runs := oldBank; runs <= newBank; runs <<= 1 {
 			for def := defaultNone; def <= defaultOther; def <<= 1 {
 				for armed := isNo; armed <= isYes; armed <<= 1 {

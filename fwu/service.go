@@ -60,6 +60,7 @@ type Service struct {
 	degraded *problem // why queries alone are answered; nil if the service is healthy
 	closed   bool
 	settled  bool   // the selection was committed since Open
+	ending   ending // of the start: how the bank stands
 	working  int    // what runs and does not wait for a client
 	steps    uint64 // that were made
 }

@@ -29,11 +29,12 @@ const (
 	evNotArmed    // STAGED, and the bootloader never learnt of it
 	evRolledBack  // TRIAL or REJECTED, and the old bank was booted
 	evTrialBroken // TRIAL, and the new bank was booted again although it is not the default
+	evKept        // the new bank was given up, and there is none to go back to
 )
 
 func (e event) String() string {
 	return [...]string{"start", "write", "finish", "invalid", "cancel", "clean", "install", "install failed", "accept", "reject",
-		"reboot", "installed", "not booted", "not armed", "rolled back", "trial broken"}[e]
+		"reboot", "installed", "not booted", "not armed", "rolled back", "trial broken", "kept"}[e]
 }
 
 // set is a set of booleans: which values of a variant's property a row is for.
@@ -111,6 +112,10 @@ func transitions() []transition {
 		{no, any2, no, Staged, evNotArmed, Candidate, Success},
 		{no, any2, yes, Staged, evNotArmed, Ready, Success},
 		{no, any2, any2, Trial, evTrialBroken, Rejected, SuccessReboot},
+		{no, any2, no, Staged, evKept, Failed, Success},
+		{no, any2, yes, Staged, evKept, Ready, Success},
+		{no, any2, no, Rejected, evKept, Failed, Success},
+		{no, any2, yes, Rejected, evKept, Ready, Success},
 		{no, any2, no, Staged, evRolledBack, Failed, Success}, // of a member that the bank in trial did not know
 		{no, any2, yes, Staged, evRolledBack, Ready, Success},
 		{no, any2, no, Trial, evRolledBack, Failed, Success},

@@ -29,6 +29,8 @@ func MessageID(e fwu.Event) string {
 		return "0389ae7dab864fd4a53a257f2f937830"
 	case fwu.EventRolledBack:
 		return "cd6f8671a1c445bfbcbd60ca609f5363"
+	case fwu.EventKept:
+		return "5d0f6b1e7c3a4f0c9a6e2b84d1f7305e"
 	case fwu.EventRefused:
 		return "349a1d1111d3408dad0c22ab239ecf6a"
 	case fwu.EventCancelled:

@@ -52,7 +52,9 @@ func reasonHint(r fwu.Reason) string {
 		return "cancel and clean one kind, and install the other first"
 	case fwu.ReasonRecordLost:
 		return "fwu-ab provision writes a new record"
-	case fwu.ReasonBootedBankUnknown, fwu.ReasonSelectorUnusable, fwu.ReasonDefaultDiffers, fwu.ReasonConfigDiffers, fwu.ReasonRollbackFailed:
+	case fwu.ReasonDefaultDiffers, fwu.ReasonRollbackFailed:
+		return "fwu-ab reboot tries the default bank again; fwu-ab accept keeps the running one and gives the other up"
+	case fwu.ReasonBootedBankUnknown, fwu.ReasonSelectorUnusable, fwu.ReasonConfigDiffers:
 		return "fwu-ab doctor looks at every part of it"
 	case fwu.ReasonRecordUnreadable:
 		return "the service reads the record again by itself; if this stays, fwu-ab repair record overwrites the copy that cannot be read"

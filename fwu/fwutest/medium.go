@@ -16,6 +16,8 @@ type Medium struct {
 	// OnWrite and OnSync are called first, with no lock held. They are set while nobody uses the medium. May be nil.
 	OnWrite func(off int64)
 	OnSync  func()
+	// OnRead is called before n bytes are read at off. If it returns an error, so does the read. May be nil.
+	OnRead func(off int64, n int) error
 
 	mu   sync.Mutex
 	data []byte
@@ -29,6 +31,11 @@ func NewMedium(size int64) *Medium { return &Medium{data: make([]byte, size)} }
 
 // ReadAt reads what was written last.
 func (m *Medium) ReadAt(p []byte, off int64) (int, error) {
+	if m.OnRead != nil {
+		if err := m.OnRead(off, len(p)); err != nil {
+			return 0, err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := copy(p, m.data[min(off, m.Size()):])

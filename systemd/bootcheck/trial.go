@@ -273,6 +273,10 @@ func (t Trial) acceptOnce(ctx context.Context, units []string, states func(ctx c
 		if st != fwu.Trial { // a client was faster
 			return cmp.Or(believable(s, st), errNoTrial)
 		}
+		// Of a service that answers queries only, an accept gives the other bank up: that is a decision of a client, not of a check.
+		if sys := s.System(); len(sys.Degraded) > 0 {
+			return &fwu.Error{Status: fwu.NotPermitted, Reason: sys.Degraded[0], Text: "the new system is not accepted: the service answers queries only"}
+		}
 		if err := s.Accept(ctx); err != nil {
 			return err
 		}

@@ -281,7 +281,7 @@ func (m *machine) soundComponent(c component) error {
 		return fmt.Errorf("slot %d is active and bank %s runs", info.Location, m.booted)
 	case !m.forgotten[c.name] && info.Version != version(build):
 		return fmt.Errorf("version %v is reported and build %d is active", info.Version, build)
-	case !m.envLost && !(m.storeLost && c.live) && build < m.accepted[c.name]: // where a record is lost and both slots are whole nothing tells which was accepted
+	case !(m.envLost && (m.lostTwice || m.storeLost)) && !(m.storeLost && c.live) && build < m.accepted[c.name]: // where a record is lost and both slots are whole nothing tells which was accepted
 		return fmt.Errorf("build %d runs, and build %d was accepted", build, m.accepted[c.name])
 	case info.Impl.Sequence < m.floors[c.name]:
 		return fmt.Errorf("floor %d, and it was %d", info.Impl.Sequence, m.floors[c.name])
