@@ -89,11 +89,11 @@ f.toml:17:12: [component.boot] lacks "slots"`},
 		{"one slot only", bank + "[component.boot]\nid = 1\nslots.a = \"/dev/x\"\n", `f.toml:19:1: [component.boot.slots] lacks "b"`},
 		{"slots a and c", bank + "[component.boot]\nid = 1\nslots = {a = \"/dev/x\", b = \"/dev/y\", c = \"/dev/z\"}\n",
 			`f.toml:19:38: unknown key "c" in [component.boot.slots]; did you mean "a"?`},
-		{"what names no device", bank + "[component.boot]\nid = 1\nslots = {a = \"mmcblk0p3\", b = \"LABEL=boot\"}\n[component.aux]\nid = 2\nslots = {a = \"PARTUUID=1234abcd-02\", b = \"PARTLABEL=" + strings.Repeat("x", 37) + "\"}\n",
+		{"what names no device", bank + "[component.boot]\nid = 1\nslots = {a = \"mmcblk0p3\", b = \"LABEL=boot\"}\n[component.aux]\nid = 2\nslots = {a = \"PARTUUID=1234abcd-2\", b = \"PARTLABEL=" + strings.Repeat("x", 37) + "\"}\n",
 			`f.toml:19:14: component.boot.slots.a is "mmcblk0p3", want an absolute path, PARTLABEL=name or PARTUUID=uuid
 f.toml:19:31: component.boot.slots.b is "LABEL=boot", want an absolute path, PARTLABEL=name or PARTUUID=uuid
-f.toml:22:14: component.aux.slots.a is "PARTUUID=1234abcd-02", uuid "1234abcd-02": want 8-4-4-4-12 hexadecimal digits
-f.toml:22:42: component.aux.slots.b is "PARTLABEL=` + strings.Repeat("x", 37) + `", a partition label has 1 to 36 characters`},
+f.toml:22:14: component.aux.slots.a is "PARTUUID=1234abcd-2", uuid "1234abcd-2": want 8-4-4-4-12 hexadecimal digits; or, for an MBR, eight and two hexadecimal digits as in 9bdf2dc6-02
+f.toml:22:41: component.aux.slots.b is "PARTLABEL=` + strings.Repeat("x", 37) + `", a partition label has 1 to 36 characters`},
 		{"unknown words", bank + "manifest = \"atached\"\nkind = \"Live\"\n",
 			`f.toml:17:12: component.rootfs.manifest is "atached", want "detached", "bundled" or "none"
 f.toml:18:8: component.rootfs.kind is "Live", want "bank" or "live"`},

@@ -252,11 +252,23 @@ func checkDevice(v string) (name, why string) {
 		}
 		return v, ""
 	case "PARTUUID":
+		if isMBRPartition(id) {
+			return "PARTUUID=" + strings.ToLower(id), ""
+		}
 		u, err := suit.ParseUUID(id)
 		if err != nil {
-			return v, err.Error()
+			return v, err.Error() + "; or, for an MBR, eight and two hexadecimal digits as in 9bdf2dc6-02"
 		}
 		return "PARTUUID=" + u.String(), ""
 	}
 	return v, "want an absolute path, PARTLABEL=name or PARTUUID=uuid"
+}
+
+// isMBRPartition tells whether id is the PARTUUID of a partition of an MBR, as Linux makes it: signature of the disk and number of the partition.
+func isMBRPartition(id string) bool {
+	signature, number, ok := strings.Cut(id, "-")
+	isHex := func(s string, digits int) bool {
+		return len(s) == digits && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+	}
+	return ok && isHex(signature, 8) && isHex(number, 2)
 }

@@ -276,7 +276,7 @@ func TestFindRefuses(t *testing.T) {
 		"no such uuid":            {disk, "PARTUUID=00000000-2222-4333-8444-55555555aaaa", []string{"0 partitions"}},
 		"an empty label":          {disk, "PARTLABEL=", []string{"0 partitions"}},
 		"partitions that overlap": {overlapping, "PARTLABEL=rootfs-b", []string{"partitions 2 and 1", "overlap"}},
-		"a disk without a table":  {blank, "PARTLABEL=x", []string{"partition table of " + blank, "no GUID partition table"}},
+		"a disk without a table":  {blank, "PARTLABEL=x", []string{"partition table of " + blank, "no partition table"}},
 		"no such disk":            {dir + "/none", "PARTLABEL=x", []string{dir + "/none", "no such file"}},
 		"no such path":            {"", dir + "/none", []string{"find " + dir + "/none", "no such file"}},
 		"a directory":             {"", dir, []string{"neither a block device nor a regular file"}},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -15,7 +14,7 @@ import (
 // Finder finds slots. A spec is one of
 //
 //	PARTLABEL=name   the partition with that label (exactly)
-//	PARTUUID=uuid    the partition with that identifier
+//	PARTUUID=uuid    the partition with that identifier: of a GUID partition table, or, as 9bdf2dc6-02, of an MBR
 //	path             a block device or a regular file
 //
 // The first two are looked up on one disk only: the same label on a memory stick is not the device's. Every method looks anew.
@@ -29,9 +28,9 @@ type Finder struct {
 // Partition is a partition of the disk.
 type Partition struct {
 	Number int
-	Label  string
+	Label  string // empty in an MBR
 	UUID   string // PARTUUID, in lower case
-	Type   string // type GUID, in lower case
+	Type   string // type GUID, in lower case; in an MBR as 0x83
 	Start  int64  // on the disk, in bytes
 	Size   int64
 	Sector int    // size in bytes of the disk's sectors, in which its table counts
@@ -87,17 +86,17 @@ func (f Finder) Partitions(ctx context.Context) ([]Partition, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, sector, err := d.tableOf()
+	read, err := d.table()
 	if err != nil {
 		return nil, err
 	}
 	var partitions []Partition
-	for _, e := range entries {
+	for _, e := range read.entries {
 		t, path, err := d.at(host{f.Root}, e)
 		if err != nil {
 			return nil, err
 		}
-		partitions = append(partitions, Partition{e.index, e.label, e.uuid, e.kind, e.start, t.size, sector, path})
+		partitions = append(partitions, Partition{e.index, e.label, e.uuid, e.kind, e.start, t.size, read.sector, path})
 	}
 	return partitions, nil
 }
@@ -105,12 +104,12 @@ func (f Finder) Partitions(ctx context.Context) ([]Partition, error) {
 // locate finds what spec names.
 func (f Finder) locate(spec string) (target, fwu.SlotInfo, error) {
 	tag, value, _ := strings.Cut(spec, "=")
-	var match func(gptEntry) bool
+	var match func(entry) bool
 	switch tag {
 	case "PARTLABEL":
-		match = func(e gptEntry) bool { return e.label == value }
+		match = func(e entry) bool { return e.label == value }
 	case "PARTUUID":
-		match = func(e gptEntry) bool { return e.uuid == strings.ToLower(value) }
+		match = func(e entry) bool { return e.uuid == strings.ToLower(value) }
 	default:
 		return f.locatePath(spec)
 	}
@@ -126,7 +125,7 @@ func (f Finder) locate(spec string) (target, fwu.SlotInfo, error) {
 	return t, fwu.SlotInfo{ID: "partuuid:" + e.uuid, Path: path, Size: e.size}, err
 }
 
-// locatePath describes a device or file. A partition of a GUID partition table has its PARTUUID for identity all the same.
+// locatePath describes a device or file. A partition has its PARTUUID for identity all the same: its node may get another name.
 func (f Finder) locatePath(path string) (target, fwu.SlotInfo, error) {
 	t, err := wholeTarget(path)
 	if err != nil {
@@ -175,8 +174,8 @@ func (h host) partUUID(dev devno) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	entries, err := d.table()
-	if errors.Is(err, errNoGPT) {
+	read, err := d.table()
+	if errors.Is(err, errNoTable) {
 		return "", nil
 	}
 	if err != nil {
@@ -186,7 +185,7 @@ func (h host) partUUID(dev devno) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, e := range entries {
+	for _, e := range read.entries {
 		if e.index == c.index && e.start == c.start && e.size == c.size {
 			return e.uuid, nil
 		}
@@ -235,67 +234,39 @@ func (h host) openDisk(number devno) (disk, error) {
 	return disk{t}, nil
 }
 
-// table reads the partition table.
-func (d disk) table() ([]gptEntry, error) {
-	entries, _, err := d.tableOf()
-	return entries, err
-}
-
-// tableOf reads the partition table, and returns the size of the sectors. A block device has sectors of a size; that of a file is the one with which there is a table.
-func (d disk) tableOf() ([]gptEntry, int, error) {
+// table reads the partition table. A block device has sectors of a size; that of a file is the one with which there is a table.
+func (d disk) table() (table, error) {
 	file, err := os.Open(d.path)
 	if err != nil {
-		return nil, 0, fmt.Errorf("partition table of %s: %w", d.path, cause(err))
+		return table{}, fmt.Errorf("partition table of %s: %w", d.path, cause(err))
 	}
 	defer file.Close()
 	sizes := []int{512, 4096}
 	if d.block {
 		n, err := sectorSize(file)
 		if err != nil {
-			return nil, 0, fmt.Errorf("sector size of %s: %w", d.path, err)
+			return table{}, fmt.Errorf("sector size of %s: %w", d.path, err)
 		}
 		sizes = []int{n}
 	}
-	for _, sector := range sizes {
-		var entries []gptEntry
-		entries, err = readGPT(file, d.size, sector)
-		if err == nil {
-			return entries, sector, nil
-		}
-		if !errors.Is(err, errNoGPT) {
-			break
-		}
+	t, err := readTable(file, d.size, sizes)
+	if err != nil {
+		return table{}, fmt.Errorf("partition table of %s: %w", d.path, err)
 	}
-	return nil, 0, fmt.Errorf("partition table of %s: %w", d.path, err)
+	return t, nil
 }
 
-// lookup finds the one partition that matches, and makes sure that no other shares its bytes.
-func (d disk) lookup(match func(gptEntry) bool) (gptEntry, error) {
-	entries, err := d.table()
+// lookup finds the one partition that matches.
+func (d disk) lookup(match func(entry) bool) (entry, error) {
+	t, err := d.table()
 	if err != nil {
-		return gptEntry{}, err
+		return entry{}, err
 	}
-	var found []gptEntry
-	var labels []string
-	for _, e := range entries {
-		labels = append(labels, strconv.Quote(e.label))
-		if match(e) {
-			found = append(found, e)
-		}
-	}
-	if len(found) != 1 {
-		return gptEntry{}, fmt.Errorf("%d partitions of %s match, 1 has to; the labels are: %s", len(found), d.path, strings.Join(labels, " "))
-	}
-	for _, e := range entries {
-		if e.index != found[0].index && e.overlaps(found[0]) {
-			return gptEntry{}, fmt.Errorf("partitions %d and %d of %s overlap", found[0].index, e.index, d.path)
-		}
-	}
-	return found[0], nil
+	return t.find(d.path, match)
 }
 
 // at is where partition e is accessed: its node, or a window of the disk if the kernel knows no partitions there. The path is for people.
-func (d disk) at(h host, e gptEntry) (target, string, error) {
+func (d disk) at(h host, e entry) (target, string, error) {
 	if d.block {
 		children, err := h.children(d.dev)
 		if err != nil {
@@ -312,7 +283,7 @@ func (d disk) at(h host, e gptEntry) (target, string, error) {
 }
 
 // node is the device node of partition e, if that is where the table says.
-func (d disk) node(h host, children []child, e gptEntry) (target, error) {
+func (d disk) node(h host, children []child, e entry) (target, error) {
 	for _, c := range children {
 		if c.index != e.index {
 			continue

@@ -22,39 +22,52 @@ const (
 	maxGPTEntries = 1024
 )
 
-// errNoGPT: there is no table, neither a good nor a damaged one.
+// errNoGPT: there is no such table, neither a good nor a damaged one.
 var errNoGPT = errors.New("no GUID partition table")
 
-// gptEntry is a partition of a table.
-type gptEntry struct {
-	index             int
-	label, uuid, kind string
-	start, size       int64 // bytes
-}
-
-// overlaps tells whether two partitions share a byte.
-func (e gptEntry) overlaps(o gptEntry) bool {
-	return e.start < o.start+o.size && o.start < e.start+e.size
-}
-
 // readGPT reads the table of a disk of size bytes: the primary one, or, if that is damaged, the backup at the end of the disk.
-func readGPT(disk io.ReaderAt, size int64, sector int) ([]gptEntry, error) {
-	last := uint64(size/int64(sector)) - 1
+// The error wraps errNoGPT only if there is neither, damaged ones included.
+func readGPT(disk io.ReaderAt, size int64, sector int) (table, error) {
 	if size/int64(sector) < 6 {
-		return nil, errNoGPT
+		return table{}, errNoGPT
 	}
-	t, err := checkGPT(disk, last, sector, 1)
-	if err != nil {
-		backup, errBackup := checkGPT(disk, last, sector, last)
-		switch {
-		case errors.Is(err, errNoGPT) && errors.Is(errBackup, errNoGPT):
-			return nil, errNoGPT
-		case errBackup != nil:
-			return nil, fmt.Errorf("primary: %w; backup: %w", err, errBackup)
-		}
+	last := uint64(size/int64(sector)) - 1
+	primary, err := checkGPT(disk, last, sector, 1)
+	backup, errBackup := checkGPT(disk, last, sector, last)
+	t := primary
+	var notes []string
+	switch {
+	case errors.Is(err, errNoGPT) && errors.Is(errBackup, errNoGPT):
+		return table{}, errNoGPT
+	case err != nil && errBackup != nil:
+		return table{}, fmt.Errorf("GUID partition table: primary: %v; backup: %v", err, errBackup) // errNoGPT of one of them is not that of the disk
+	case err != nil:
 		t = backup
+		notes = append(notes, fmt.Sprintf("the primary GUID partition table is damaged (%v), and the backup is used: gdisk or sgdisk can rebuild it", err))
+	case primary.alternate() != last:
+		notes = append(notes, fmt.Sprintf("the backup of the GUID partition table is at sector %d, not at the end of the disk (%d): sgdisk -e moves it", primary.alternate(), last))
+		_, errBackup = checkGPT(disk, last, sector, primary.alternate())
 	}
-	return t.parse(last)
+	if err == nil && errBackup != nil {
+		notes = append(notes, fmt.Sprintf("the backup of the GUID partition table is damaged (%v): sgdisk -e writes it", errBackup))
+	}
+	entries, err := t.parse(last)
+	if err != nil {
+		return table{}, fmt.Errorf("GUID partition table: %w", err)
+	}
+	return table{kind: "GPT", sector: sector, entries: entries, places: t.places(last), notes: notes}, nil
+}
+
+// alternate is the sector of the other header.
+func (t gptTable) alternate() uint64 { return binary.LittleEndian.Uint64(t.header[32:]) }
+
+// places lists the bytes that both tables occupy. The one that was not read is where it belongs.
+func (t gptTable) places(last uint64) []Extent {
+	sector := int64(t.sector)
+	first := int64(binary.LittleEndian.Uint64(t.header[72:])) * sector
+	length := (int64(len(t.entries)) + sector - 1) / sector * sector
+	end := int64(last) * sector
+	return []Extent{{Size: 2 * sector}, {Start: 2 * sector, Size: length}, {Start: first, Size: length}, {Start: end - length, Size: length + sector}}
 }
 
 // gptTable is a table that was checked: its header, and its entries.
@@ -112,7 +125,11 @@ func checkGPTHeader(b []byte, last, lba uint64) (first uint64, count int, err er
 	if first < 2 || first > last || sectors > last-first {
 		return 0, 0, fmt.Errorf("entries at sector %d of %d", first, last)
 	}
-	if from, to := le.Uint64(b[40:]), le.Uint64(b[48:]); from < 2 || to < from || to >= last {
+	from, to := le.Uint64(b[40:]), le.Uint64(b[48:])
+	if lba == 1 && to >= last && to < 1<<48 {
+		return 0, 0, fmt.Errorf("it is of a disk of at least %d sectors, and this one has %d: usable sectors from %d to %d; the image was cut, or copied to a smaller disk", to+2, last+1, from, to)
+	}
+	if from < 2 || to < from || to >= last {
 		return 0, 0, fmt.Errorf("usable sectors from %d to %d of %d", from, to, last)
 	}
 	return first, int(entries), nil
@@ -120,17 +137,17 @@ func checkGPTHeader(b []byte, last, lba uint64) (first uint64, count int, err er
 
 // parse gives the table to go-diskfs: not the disk, but a copy of what was checked, where that library expects it. It knows headers of 92 bytes only, counts bytes in an int, and
 // looks for a backup in places of its own.
-func (t gptTable) parse(last uint64) ([]gptEntry, error) {
-	table, err := gpt.Read(t.image(), t.sector, t.sector)
+func (t gptTable) parse(last uint64) ([]entry, error) {
+	read, err := gpt.Read(t.image(), t.sector, t.sector)
 	if err != nil {
 		return nil, err
 	}
-	var entries []gptEntry
-	for _, p := range table.Partitions {
+	var entries []entry
+	for _, p := range read.Partitions {
 		if p.Start < 2 || p.End < p.Start || p.End >= last {
 			return nil, fmt.Errorf("partition %d lies from sector %d to %d of %d", p.Index, p.Start, p.End, last)
 		}
-		entries = append(entries, gptEntry{
+		entries = append(entries, entry{
 			index: p.Index, label: p.Name, uuid: strings.ToLower(p.GUID), kind: strings.ToLower(string(p.Type)),
 			start: int64(p.Start) * int64(t.sector), size: int64(p.End-p.Start+1) * int64(t.sector),
 		})

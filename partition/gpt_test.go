@@ -107,8 +107,8 @@ func TestReadGPT(t *testing.T) {
 				return
 			}
 			check(t, err)
-			equal(t, "first label", got[0].label, "rootfs-a")
-			equal(t, "second", got[1], gptEntry{2, "rootfs-b", uuidB, strings.ToLower(diskimage.LinuxFilesystem), 2 * mib, mib})
+			equal(t, "first label", got.entries[0].label, "rootfs-a")
+			equal(t, "second", got.entries[1], entry{2, "rootfs-b", uuidB, strings.ToLower(diskimage.LinuxFilesystem), 2 * mib, mib})
 		})
 	}
 }
@@ -138,7 +138,7 @@ func TestRelocatedEntries(t *testing.T) {
 	sumHeader(h)
 	got, err := readGPT(bytes.NewReader(b), int64(len(b)), 512)
 	check(t, err)
-	equal(t, "partitions", len(got), 2)
+	equal(t, "partitions", len(got.entries), 2)
 }
 
 func TestGPTOfDisksThatAreTooSmall(t *testing.T) {
@@ -170,7 +170,7 @@ func FuzzReadGPT(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, e := range got {
+		for _, e := range got.entries {
 			if e.start <= 0 || e.size <= 0 || e.start+e.size > int64(len(disk)) {
 				t.Errorf("partition outside of the disk: %+v", e)
 			}

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -22,4 +23,39 @@ func (f Finder) Locate(ctx context.Context, spec string) (Extent, error) {
 		return Extent{}, fmt.Errorf("find %s: %w", spec, err)
 	}
 	return Extent{t.path, t.base, t.size}, nil
+}
+
+// Reserved lists the bytes that a partition table occupies on the disk that has the device at path, or in the file. It is empty where there is no table.
+// Where a table cannot be made out, the bytes count that it usually occupies.
+func (f Finder) Reserved(ctx context.Context, path string) ([]Extent, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	t, err := wholeTarget(path)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", path, err)
+	}
+	d := disk{t}
+	if t.block {
+		h := host{f.Root}
+		number, err := h.diskOf(t.dev)
+		if err != nil {
+			return nil, err
+		}
+		if d, err = h.openDisk(number); err != nil {
+			return nil, err
+		}
+	}
+	read, err := d.table()
+	switch {
+	case errors.Is(err, errNoTable) && !errors.Is(err, errStrayGPT):
+		return nil, nil
+	case err != nil:
+		const usual = 34 * 4096
+		read.places = []Extent{{Size: usual}, {Start: max(0, d.size-usual), Size: usual}}
+	}
+	for i := range read.places {
+		read.places[i].Path = d.path
+	}
+	return read.places, nil
 }

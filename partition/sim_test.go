@@ -182,7 +182,7 @@ func wantErr(t testT, err, want error) {
 
 func equal(t testT, what string, got, want any) {
 	t.Helper()
-	if d := cmp.Diff(want, got, cmp.AllowUnexported(gptEntry{})); d != "" {
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(entry{})); d != "" {
 		t.Fatalf("%s: -want +got\n%s", what, d)
 	}
 }

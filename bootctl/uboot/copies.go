@@ -20,6 +20,9 @@ type Environment struct {
 	// SingleCopy accepts one copy. A power cut while it is written loses the environment.
 	SingleCopy bool
 	Open       Opener // OpenMedium, or a simulation
+	// Free says why a location must not be overwritten although it is blank or damaged; nil: nothing forbids it.
+	// It is asked before a copy without a good checksum is written.
+	Free func(Location) error
 }
 
 // Copy is what was found at one Location.
@@ -30,6 +33,9 @@ type Copy struct {
 	Flag   byte
 	Active bool // U-Boot takes this one
 	Env    *Env // of a valid copy
+
+	contents contents
+	first    string // name of the first variable of a damaged copy
 }
 
 // headerSize is what comes before the data of a copy where there are n copies.
@@ -54,7 +60,7 @@ func (e Environment) check() error {
 	return checkLocations(e.Copies)
 }
 
-// Read reads the copies and returns the active environment. The error wraps fwu.ErrNoSelection if no copy is valid; the copies are returned all the same.
+// Read reads the copies and returns the active environment. The error wraps fwu.ErrNoSelection if no copy is valid, and not if one cannot be read; the copies are returned all the same.
 // It takes no lock.
 func (e Environment) Read() (*Env, []Copy, error) {
 	m, err := e.open(false)
@@ -62,10 +68,13 @@ func (e Environment) Read() (*Env, []Copy, error) {
 		return nil, nil, err
 	}
 	copies := m.read()
+	active, err := choose(copies)
+	if errors.Is(err, fwu.ErrNoSelection) {
+		err = m.explain(err)
+	}
 	if err := m.close(); err != nil {
 		return nil, nil, err
 	}
-	active, err := choose(copies)
 	if err != nil {
 		return nil, copies, err
 	}
@@ -73,7 +82,8 @@ func (e Environment) Read() (*Env, []Copy, error) {
 }
 
 // Update changes the environment by one write of one copy, the inactive or damaged one, and reads it back. It writes nothing if change changes nothing.
-// Where no copy is valid, base is changed and written, or the error wraps fwu.ErrNoSelection if base is nil. The caller holds the locks.
+// Where no copy is valid, base is changed and written if both places are blank or hold damaged copies of this geometry; else, and where base is nil, the error wraps
+// fwu.ErrNoSelection. A damaged copy beside a valid one is overwritten under the same condition. The caller holds the locks.
 func (e Environment) Update(base *Env, change func(*Env) error) error {
 	_, err := e.update(base, noCopy, change)
 	return err
@@ -99,8 +109,18 @@ func (e Environment) update(base *Env, suspect int, change func(*Env) error) (_ 
 	switch {
 	case err == nil:
 		target, flag, old = len(copies)-1-active, copies[active].Flag, copies[active].Env
-	case base == nil || !errors.Is(err, fwu.ErrNoSelection):
+	case !errors.Is(err, fwu.ErrNoSelection):
 		return suspect, err
+	case base == nil:
+		return suspect, m.explain(err)
+	}
+	for i, c := range copies {
+		if c.Valid || i == suspect {
+			continue
+		}
+		if err := m.replaceable(copies, i, active >= 0); err != nil {
+			return suspect, err
+		}
 	}
 	changed := old.Clone()
 	if err := change(changed); err != nil {
@@ -124,27 +144,30 @@ func (e Environment) Repair() (err error) {
 	defer func() { err = errors.Join(err, m.close()) }()
 	copies := m.read()
 	active, err := choose(copies)
-	if err != nil || len(copies) == 1 || copies[1-active].Valid || copies[1-active].Err != nil { // one that cannot be read may be the newer one
+	if err != nil || len(copies) == 1 || copies[1-active].Valid {
 		return nil
+	}
+	if err := m.replaceable(copies, 1-active, true); err != nil {
+		return err
 	}
 	return m.write(1-active, active, copies[active].Flag+1, copies[active].Env)
 }
 
-// choose returns the index of the active copy, -1 and an error if there is none.
+// choose returns the index of the active copy, -1 and an error if there is none, or if a copy cannot be read.
 func choose(copies []Copy) (int, error) {
+	var where []string
+	for _, c := range copies {
+		if c.Err != nil { // it may be the newer one
+			return -1, c.Err
+		}
+		where = append(where, c.Location.String())
+	}
 	for i, c := range copies {
 		if c.Active {
 			return i, nil
 		}
 	}
-	var where []string
-	for _, c := range copies {
-		if c.Err != nil {
-			return -1, c.Err
-		}
-		where = append(where, c.Location.String())
-	}
-	return -1, fmt.Errorf("%w: no copy of the U-Boot environment has a good checksum (%s): save one in U-Boot with saveenv, write one that mkenvimage made, or configure a full default environment",
+	return -1, fmt.Errorf("%w: no copy of the U-Boot environment has a good checksum (%s): save one in U-Boot with saveenv, or write one that mkenvimage made; a default-environment in the configuration fills blank places",
 		fwu.ErrNoSelection, strings.Join(where, ", "))
 }
 
@@ -169,13 +192,14 @@ func activate(copies []Copy) {
 type media struct {
 	locations []Location // offsets from the start
 	media     []Medium   // of each location; twice the same if both lie on one
+	free      func(Location) error
 }
 
 func (e Environment) open(write bool) (*media, error) {
 	if err := e.check(); err != nil {
 		return nil, err
 	}
-	m := &media{}
+	m := &media{free: e.Free}
 	for i, l := range e.Copies {
 		var medium Medium
 		if i == 1 && sameMedium(l.Path, e.Copies[0].Path) {
@@ -242,7 +266,7 @@ func (m *media) read() []Copy {
 		copies[i] = Copy{Location: l}
 		buf := make([]byte, l.Size)
 		err := fwu.ReadFull(m.media[i], buf, l.Offset)
-		if err != nil { // once more: without this copy the other one counts, and that may be older
+		if err != nil { // once more: without this copy nothing is known
 			err = fwu.ReadFull(m.media[i], buf, l.Offset)
 		}
 		if err != nil {
@@ -262,6 +286,11 @@ func (c *Copy) decode(buf []byte, n int) {
 	}
 	if c.Valid = crc32.ChecksumIEEE(data) == binary.LittleEndian.Uint32(buf); c.Valid {
 		c.Env = ParseEnv(data)
+		return
+	}
+	if c.contents = classify(buf, int(headerSize(n))); c.contents == headed {
+		name, _, _ := bytes.Cut(data, []byte{'='})
+		c.first = string(name)
 	}
 }
 

@@ -330,8 +330,8 @@ func TestFlawsOfTheMedium(t *testing.T) {
 		commit    error // nil: any error but ErrNoSelection
 		commitOK  bool
 	}{
-		"inactive copy unreadable":                {copies: [][]byte{a, stale}, flaws: flaws{readFails: map[int64]bool{second: true}}, commit: errDisk},
-		"active copy unreadable":                  {copies: [][]byte{stale, a}, flaws: flaws{readFails: map[int64]bool{first: true}}, commit: errDisk},
+		"inactive copy unreadable":                {copies: [][]byte{a, stale}, flaws: flaws{readFails: map[int64]bool{second: true}}, readFails: true, commit: errDisk},
+		"active copy unreadable":                  {copies: [][]byte{stale, a}, flaws: flaws{readFails: map[int64]bool{second: true}}, readFails: true, commit: errDisk},
 		"both unreadable is not lost":             {copies: [][]byte{a, stale}, flaws: flaws{readFails: map[int64]bool{first: true, second: true}}, readFails: true, commit: errDisk},
 		"one unreadable, one damaged is not lost": {copies: [][]byte{a, damaged(stale)}, flaws: flaws{readFails: map[int64]bool{first: true}}, readFails: true, commit: errDisk},
 		"no medium":                   {copies: [][]byte{a, stale}, flaws: flaws{openFails: true}, readFails: true, commit: errDisk},

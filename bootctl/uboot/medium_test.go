@@ -178,7 +178,7 @@ func TestBlockDevice(t *testing.T) {
 			"from the end, unaligned": {-2*testSize - 3, -testSize - 1},
 		} {
 			t.Run(fmt.Sprintf("blocks of %d, %s", block, name), func(t *testing.T) {
-				file := writeFile(t, bytes.Repeat([]byte{0xee}, 0x20000))
+				file := writeFile(t, bytes.Repeat([]byte{0xff}, 0x20000))
 				dev := loop(t, file, block)
 				c := Config{Scheme: OneShot, Default: ParseEnv([]byte("bootcmd=x\x00")), Locks: Locks{Root: t.TempDir()}}
 				c.Open, c.Copies = OpenMedium, []Location{{dev, offsets[0], testSize}, {dev, offsets[1], testSize}}
@@ -197,9 +197,9 @@ func TestBlockDevice(t *testing.T) {
 					if off < 0 {
 						off += int64(len(rest))
 					}
-					copy(rest[off:], bytes.Repeat([]byte{0xee}, testSize))
+					copy(rest[off:], bytes.Repeat([]byte{0xff}, testSize))
 				}
-				if !bytes.Equal(rest, bytes.Repeat([]byte{0xee}, len(rest))) {
+				if !bytes.Equal(rest, bytes.Repeat([]byte{0xff}, len(rest))) {
 					t.Error("something outside of the copies changed")
 				}
 			})

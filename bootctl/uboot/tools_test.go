@@ -68,7 +68,7 @@ func mkenvimage(t *testing.T, text string, args ...string) []byte {
 	t.Helper()
 	needTool(t, "mkenvimage")
 	out := filepath.Join(t.TempDir(), "image")
-	cmd := exec.Command("mkenvimage", append(args, "-s", fmt.Sprint(testSize), "-o", out, writeFile(t, []byte(text)))...)
+	cmd := exec.Command("mkenvimage", slices.Concat([]string{"-s", fmt.Sprint(testSize)}, args, []string{"-o", out, writeFile(t, []byte(text))})...)
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("mkenvimage: %v: %s", err, b)
 	}

@@ -19,6 +19,7 @@ import (
 type region struct {
 	what       string
 	id         string // of a slot
+	table      bool   // it is part of a partition table
 	medium     medium
 	start, end int64
 }
@@ -29,17 +30,20 @@ type medium struct {
 	a, b   uint64
 }
 
-// distinct makes sure that slots, store and copies of the environment share no byte: a slot that is the running image under another name would be overwritten.
+// distinct makes sure that slots, store, copies of the environment and partition tables share no byte: a slot that is the running image under another name would be overwritten.
 // What cannot be found is left out: whoever needs it says so.
 func (m *machine) distinct(ctx context.Context) error {
 	regions, err := m.regions(ctx)
 	errs := []error{err}
+	reported := map[[2]string]bool{}
 	for i, r := range regions {
 		for _, s := range regions[:i] {
 			switch {
+			case r.table && s.table:
 			case r.id != "" && r.id == s.id:
 				errs = append(errs, fmt.Errorf("%s and %s are the same: %s", s.what, r.what, r.id))
-			case r.medium == s.medium && r.start < s.end && s.start < r.end:
+			case r.medium == s.medium && r.start < s.end && s.start < r.end && !reported[[2]string{s.what, r.what}]:
+				reported[[2]string{s.what, r.what}] = true
 				errs = append(errs, fmt.Errorf("%s and %s overlap", s.what, r.what))
 			}
 		}
@@ -50,12 +54,20 @@ func (m *machine) distinct(ctx context.Context) error {
 func (m *machine) regions(ctx context.Context) ([]region, error) {
 	var out []region
 	var errs []error
+	known := map[string]bool{} // paths whose partition tables were added
 	add := func(what, id string, e partition.Extent) {
 		r, err := newRegion(what, id, e)
 		errs = append(errs, err)
-		if err == nil {
-			out = append(out, r)
+		if err != nil {
+			return
 		}
+		out = append(out, r)
+		if known[e.Path] {
+			return
+		}
+		known[e.Path] = true
+		tables, err := m.tables(ctx, e.Path)
+		out, errs = append(out, tables...), append(errs, err)
 	}
 	for _, c := range m.cfg.Components {
 		for i, spec := range c.Slots {
@@ -85,6 +97,24 @@ func (m *machine) regions(ctx context.Context) ([]region, error) {
 		add(fmt.Sprintf("copy %d of the boot environment (%s)", i, l), "", partition.Extent{Path: l.Path, Start: l.Offset, Size: l.Size})
 	}
 	return out, errors.Join(errs...)
+}
+
+// tables lists where the partition table lies on the disk of a device or file.
+func (m *machine) tables(ctx context.Context, path string) ([]region, error) {
+	places, err := m.finder.Reserved(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	var out []region
+	for _, e := range places {
+		r, err := newRegion("the partition table of "+e.Path, "", e)
+		if err != nil {
+			return nil, err
+		}
+		r.table = true
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 func newRegion(what, id string, e partition.Extent) (region, error) {

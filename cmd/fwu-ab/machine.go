@@ -255,7 +255,8 @@ func (m *machine) uboot(ctx context.Context) (selector, error) {
 		return nil, fmt.Errorf("boot environment: %w", err)
 	}
 	c := uboot.Config{
-		Environment:   uboot.Environment{Copies: locations, SingleCopy: u.SingleCopy, Open: uboot.OpenMedium},
+		Environment: uboot.Environment{Copies: locations, SingleCopy: u.SingleCopy, Open: uboot.OpenMedium,
+			Free: func(l uboot.Location) error { return m.free(context.WithoutCancel(ctx), l) }},
 		Scheme:        uboot.Scheme(u.Scheme),
 		BankVariables: u.BankVariables,
 		Locks:         uboot.Locks{Root: m.root, Wait: uboot.DefaultWait},
@@ -269,7 +270,14 @@ func (m *machine) uboot(ctx context.Context) (selector, error) {
 			return nil, fmt.Errorf("default environment %s: %w", u.DefaultEnvironment, err)
 		}
 	}
-	return uboot.New(c)
+	s, err := uboot.New(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.misplaced(ctx, locations); err != nil {
+		return unusable{s, err}, nil
+	}
+	return s, nil
 }
 
 // environment finds the copies of the boot environment.

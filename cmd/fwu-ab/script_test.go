@@ -187,10 +187,10 @@ func fillCmd(ts *testscript.TestScript, neg bool, args []string) {
 
 // wipe overwrites bytes of the disk: wipe BASE OFFSET SIZE
 func wipeCmd(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 3 {
-		ts.Fatalf("usage: wipe base offset size")
+	if neg || len(args) < 3 || len(args) > 4 {
+		ts.Fatalf("usage: wipe base offset size [byte]")
 	}
-	var n [3]int64
+	n := [4]int64{3: 0xa5}
 	for i, a := range args {
 		v, err := strconv.ParseInt(a, 10, 64)
 		ts.Check(err)
@@ -200,7 +200,7 @@ func wipeCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	b := make([]byte, n[2])
 	for i := range b {
-		b[i] = 0xa5
+		b[i] = byte(n[3])
 	}
 	_, err = f.WriteAt(b, n[0]+n[1])
 	ts.Check(err)

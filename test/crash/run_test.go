@@ -83,7 +83,7 @@ func (l loss) survivable(d device) bool {
 func (l loss) inflict(m *machine) {
 	switch l {
 	case environment:
-		m.media.Medium(mediumEnv).Fill(garbage(2 * envSize))
+		m.media.Medium(mediumEnv).Fill(nil)
 		m.envLost = true
 	case recordZeroed:
 		m.media.Medium(mediumStore).Fill(nil)
