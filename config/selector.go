@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 func (s *scope) selector() Selector {
@@ -32,6 +33,9 @@ func (s *scope) uboot() UBoot {
 	u.SingleCopy = s.boolean("single-copy", false)
 	u.DefaultEnvironment = s.file("default-environment")
 	u.BankVariables = s.bankVariables()
+	if s.child("names") != nil {
+		u.Names = s.perBank("names")
+	}
 	s.done()
 	s.judgeUBoot(u)
 	return u
@@ -48,6 +52,14 @@ func (s *scope) judgeUBoot(u UBoot) {
 		s.fail(s.child("copies").at, "%scopies has one: a power cut can lose it; single-copy = true permits that", s.path)
 	case len(u.Copies) == 2 && u.SingleCopy:
 		s.fail(s.child("single-copy").at, "%ssingle-copy is true, and copies has two", s.path)
+	}
+	if n := s.child("names"); n != nil && u.Scheme != "" && u.Scheme != BootOrder {
+		s.fail(n.at, "%snames are of the scheme %q only", s.path, BootOrder)
+	}
+	for i, name := range u.Names {
+		if strings.ContainsAny(name, " \t=#") {
+			s.fail(s.child("names").at, "%snames: the name %q of bank %s: want no blank, = or #", s.path, name, []string{"a", "b"}[i])
+		}
 	}
 	switch n := s.child("bank-variables"); {
 	case n != nil && u.Scheme != "" && u.Scheme != BootCount:

@@ -65,6 +65,8 @@ func (s bootCount) read(e *Env) (fwu.Selection, []string) {
 	return fwu.Selection{Default: part.Other()}, nil
 }
 
+func (bootCount) usable(*Env) error { return nil }
+
 func (s bootCount) write(e *Env, sel fwu.Selection) error {
 	part, rest := sel.Default, []setting{{VarUpgrade, "0"}, {VarCount, "0"}}
 	if sel.Trial != fwu.NoBank {

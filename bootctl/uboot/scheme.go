@@ -24,6 +24,8 @@ const (
 type scheme interface {
 	// read returns the selection, and what is odd about the variables, for people.
 	read(e *Env) (fwu.Selection, []string)
+	// usable says why the variables cannot be read or written by this scheme.
+	usable(e *Env) error
 	// write makes e hold s, of which Default is a bank. Where e holds s already in every variable of the scheme, e is left as it is.
 	write(e *Env, s fwu.Selection) error
 }
@@ -32,11 +34,14 @@ func (c Config) scheme() (scheme, error) {
 	if c.Scheme != BootCount && len(c.BankVariables) > 0 {
 		return nil, fmt.Errorf("U-Boot boot scheme %q has no bank variables", string(c.Scheme))
 	}
+	if c.Scheme != BootOrder && c.Names != ([2]string{}) {
+		return nil, fmt.Errorf("U-Boot boot scheme %q has no names of banks", string(c.Scheme))
+	}
 	switch c.Scheme {
 	case OneShot:
 		return oneShot{}, nil
 	case BootOrder:
-		return bootOrder{}, nil
+		return newBootOrder(c.Names)
 	case BootCount:
 		return newBootCount(c.BankVariables)
 	}
@@ -80,6 +85,8 @@ func (oneShot) read(e *Env) (fwu.Selection, []string) {
 	}
 	return s, notes
 }
+
+func (oneShot) usable(*Env) error { return nil }
 
 func (oneShot) write(e *Env, s fwu.Selection) error {
 	return set(e, setting{VarActive, string(s.Default)}, setting{VarTrial, string(s.Trial)})

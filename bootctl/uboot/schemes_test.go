@@ -61,11 +61,68 @@ func TestBootOrderRead(t *testing.T) {
 		"both twice is of nobody":                      {[]string{"BOOT_ORDER=B A A B", "BOOT_A_LEFT=3", "BOOT_B_LEFT=1"}, fwu.Selection{}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, notes := bootOrder{}.read(ParseEnv([]byte(strings.Join(tt.variables, "\x00"))))
+			got, notes := bootOrder{BankNames()}.read(ParseEnv([]byte(strings.Join(tt.variables, "\x00"))))
 			if got != tt.want || len(notes) != tt.notes {
 				t.Errorf("%+v, want %+v, %q", got, tt.want, notes)
 			}
 		})
+	}
+}
+
+// TestBootOrderOfOthers lists names that are not ours: what we wrote would start nothing.
+func TestBootOrderOfOthers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		order string
+		names [2]string
+		ok    bool
+	}{
+		"other names, not configured":      {"system1 system0 rescue", [2]string{}, false},
+		"small letters, not configured":    {"a b", [2]string{}, false},
+		"a rescue system alone":            {"R", [2]string{}, false},
+		"other names, configured":          {"system1 system0 rescue", [2]string{"system0", "system1"}, true},
+		"numbers":                          {"1 2", [2]string{"1", "2"}, true},
+		"a dot in the name":                {"rootfs.0 rootfs.1", [2]string{"rootfs.0", "rootfs.1"}, true},
+		"small letters, configured":        {"a b", [2]string{"a", "b"}, true},
+		"the other way round":              {"A B", [2]string{"B", "A"}, true},
+		"capital letters, small ones said": {"A B", [2]string{"a", "b"}, false},
+		"not set at all":                   {"", [2]string{"system0", "system1"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, d := onDisk(t, image(1, 0, board, "BOOT_ORDER="+tt.order), image(0, 0))
+			c := s.config
+			c.Scheme, c.Names = BootOrder, tt.names
+			s = mustNew(t, c)
+			_, readErr := s.Read()
+			err := s.Commit(fwu.Selection{Default: a, Trial: b})
+			if (err == nil) != tt.ok || (readErr == nil) != tt.ok {
+				t.Fatalf("read: %v, commit: %v", readErr, err)
+			}
+			if !tt.ok {
+				if d.writes() != 0 || !strings.Contains(err.Error(), "selector.uboot.names") {
+					t.Errorf("%v, %d writes", err, d.writes())
+				}
+				return
+			}
+			if sel, err := s.Read(); err != nil || sel != (fwu.Selection{Default: a, Trial: b}) {
+				t.Error(sel, err)
+			}
+			env, n := ours(t, s), tt.names
+			want := []string{"BOOT_" + n[0] + "_LEFT=3", "BOOT_" + n[1] + "_LEFT=1"}
+			for _, w := range want {
+				if !slices.Contains(env, w) {
+					t.Errorf("%s is missing in %q", w, env)
+				}
+			}
+			order, _ := find(env, VarOrder)
+			if !strings.HasPrefix(order, n[1]+" "+n[0]+" "+n[0]) || strings.Contains(tt.order, "rescue") != strings.HasSuffix(order, " rescue") {
+				t.Errorf("%s=%s", VarOrder, order)
+			}
+		})
+	}
+	for _, names := range [][2]string{{"x", "x"}, {"", "b"}, {"a b", "c"}, {"a=", "b"}} {
+		if _, err := New(Config{Environment: Environment{Copies: []Location{{"x", 0, 0x2000}}, SingleCopy: true, Open: OpenMedium}, Scheme: BootOrder, Names: names}); err == nil {
+			t.Errorf("names %q are taken", names)
+		}
 	}
 }
 

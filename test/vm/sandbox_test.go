@@ -26,7 +26,7 @@ func TestSandbox(t *testing.T) {
 		t.Run(string(scheme), func(t *testing.T) {
 			t.Parallel()
 			begin := time.Now()
-			d := newDuel(t, scheme)
+			d := newDuel(t, scheme, [2]string{})
 			states := d.everyState()
 			for i, state := range states {
 				for _, bootable := range []string{"ab", "a", "b", ""} {
@@ -49,10 +49,100 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
+// TestSandboxWithOtherNames is of boards whose script calls the banks otherwise: an armed trial starts, once.
+func TestSandboxWithOtherNames(t *testing.T) {
+	if os.Getenv("FWUAB_VM") == "" {
+		t.Skip("builds U-Boot from Debian's source: make vm sets FWUAB_VM")
+	}
+	d := newDuel(t, uboot.BootOrder, [2]string{"system0", "system1"})
+	for _, state := range d.everyState() {
+		for _, bootable := range []string{"ab", "a", "b"} {
+			d.fight(state, bootable, noDamage)
+		}
+	}
+	d.plainBoots()
+	for _, e := range []uboot.Environment{d.real, d.toy} {
+		d.commit(e, fwu.Selection{Default: fwu.BankA, Trial: fwu.BankB})
+	}
+	for i, want := range []fwu.Bank{fwu.BankB, fwu.BankA, fwu.BankA} {
+		if out := d.round("ab", fmt.Sprintf("boot %d of a trial", i)); out.Bank != want {
+			t.Errorf("boot %d starts bank %q, want %q", i, out.Bank, want)
+		}
+	}
+
+	// The same environment with names that are not those of the script.
+	before := d.bytes(d.real)
+	d.names = [2]string{}
+	s := d.selector(d.real)
+	if err := s.Commit(fwu.Selection{Default: fwu.BankA, Trial: fwu.BankB}); err == nil || !slices.Equal(before, d.bytes(d.real)) {
+		t.Errorf("commit with other names: %v", err)
+	}
+	t.Logf("%d boots of the real U-Boot", d.boots)
+}
+
+// TestSandboxWithAnotherGeometry configures the environment otherwise than U-Boot has it, with a default environment at hand. Nothing is written, and U-Boot goes on with what it had.
+func TestSandboxWithAnotherGeometry(t *testing.T) {
+	if os.Getenv("FWUAB_VM") == "" {
+		t.Skip("builds U-Boot from Debian's source: make vm sets FWUAB_VM")
+	}
+	d := newDuel(t, uboot.OneShot, [2]string{})
+	for range 2 {
+		check(t, d.real.Update(must(uboot.ParseDefault([]byte(sandboxEnvironment))), func(e *uboot.Env) error { return e.Set("ethaddr", fmt.Sprint("02:00:00:00:00:0", d.boots)) }))
+		d.boots++
+	}
+	d.commit(d.real, fwu.Selection{Default: fwu.BankB})
+	check(t, d.board.SetBootable("ab"))
+	disk, err := os.ReadFile(d.board.disk.Path)
+	check(t, err)
+	at := func(offset, size int64) uboot.Location {
+		return uboot.Location{Path: d.board.disk.Path, Offset: offset, Size: size}
+	}
+	for name, copies := range map[string][]uboot.Location{
+		"one copy":      {at(sandboxEnv, sandboxEnvSize)},
+		"a smaller one": {at(sandboxEnv, sandboxEnvSize/2)},
+		"a larger one":  {at(sandboxEnv, 2*sandboxEnvSize)},
+		"two small":     {at(sandboxEnv, sandboxEnvSize/2), at(sandboxEnv+sandboxEnvStep, sandboxEnvSize/2)},
+		"two large":     {at(sandboxEnv, 2*sandboxEnvSize), at(sandboxEnv+sandboxEnvStep, 2*sandboxEnvSize)},
+		"the second is in the kernel's file system": {at(sandboxEnv, sandboxEnvSize), at(d.board.disk.Extents["a"].Offset, sandboxEnvSize)},
+	} {
+		s, err := uboot.New(uboot.Config{Environment: uboot.Environment{Copies: copies, SingleCopy: len(copies) == 1, Open: uboot.OpenMedium}, Scheme: uboot.OneShot,
+			Default: must(uboot.ParseDefault([]byte(sandboxEnvironment))), Locks: uboot.Locks{Root: d.board.dir, Wait: uboot.DefaultWait}})
+		check(t, err)
+		for _, sel := range []fwu.Selection{{Default: fwu.BankA}, {Default: fwu.BankB, Trial: fwu.BankA}} {
+			if err := s.Commit(sel); err == nil {
+				t.Errorf("%s: committed", name)
+			}
+		}
+		after, err := os.ReadFile(d.board.disk.Path)
+		check(t, err)
+		if !slices.Equal(disk, after) {
+			t.Fatalf("%s: the disk was written to", name)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if line, _, err := d.board.Boot(ctx, 2); err != nil || !strings.Contains(line, "fwu.bank=b") {
+		t.Errorf("U-Boot starts %q: %v", line, err)
+	}
+	env, _, err := d.real.Read()
+	check(t, err)
+	if v, _ := env.Get("ethaddr"); v != "02:00:00:00:00:01" {
+		t.Errorf("ethaddr is %q", v)
+	}
+}
+
+func must(e *uboot.Env, err error) *uboot.Env {
+	if err != nil {
+		panic(err)
+	}
+	return e
+}
+
 // duel is model and reality with the same environment.
 type duel struct {
 	t                 *testing.T
 	scheme            uboot.Scheme
+	names             [2]string // of the banks in BOOT_ORDER
 	board             *Sandbox
 	real, toy         uboot.Environment // on the board's disk, and in a file for the model
 	loader            model.Bootloader
@@ -79,7 +169,7 @@ const resetsForEver = 6
 const testScripts = "../../bootctl/uboot/model/testdata/"
 
 // newDuel makes a board that was prepared for a scheme, with the scripts that the model is tested with, and ours.
-func newDuel(t *testing.T, scheme uboot.Scheme) *duel {
+func newDuel(t *testing.T, scheme uboot.Scheme, names [2]string) *duel {
 	t.Helper()
 	file := map[uboot.Scheme]string{uboot.OneShot: "../../share/uboot/fwu-ab.cmd", uboot.BootOrder: testScripts + "boot-order.cmd", uboot.BootCount: testScripts + "bootcount.cmd"}[scheme]
 	text, err := os.ReadFile(file)
@@ -87,8 +177,13 @@ func newDuel(t *testing.T, scheme uboot.Scheme) *duel {
 	// These two say what they start, and where from.
 	script := strings.NewReplacer("booti ${kernel_addr_r}", "run start").Replace(string(text))
 	variables := sandboxEnvironment
-	d := &duel{t: t, scheme: scheme}
-	d.loader.Scheme = scheme
+	d := &duel{t: t, scheme: scheme, names: names}
+	d.loader.Scheme, d.loader.Names = scheme, names
+	if names != ([2]string{}) {
+		a, b := names[0], names[1]
+		script = strings.NewReplacer("BOOT_A_LEFT", uboot.VarLeft(a), "BOOT_B_LEFT", uboot.VarLeft(b), "BOOT_ORDER A B", "BOOT_ORDER "+a+" "+b,
+			`"A"`, `"`+a+`"`, `"B"`, `"`+b+`"`, "chosen A", "chosen "+a, "chosen B", "chosen "+b).Replace(script)
+	}
 	if scheme == uboot.BootCount {
 		// Counting is U-Boot's own; the board's are two variables.
 		script = ""
@@ -118,10 +213,17 @@ func newDuel(t *testing.T, scheme uboot.Scheme) *duel {
 	return d
 }
 
+func (d *duel) bankNames() [2]string {
+	if d.names == ([2]string{}) {
+		return uboot.BankNames()
+	}
+	return d.names
+}
+
 func bankVariables() map[string][2]string { return map[string][2]string{"part": {"2", "3"}} }
 
 func (d *duel) selector(e uboot.Environment) *uboot.Selector {
-	c := uboot.Config{Environment: e, Scheme: d.scheme, Locks: uboot.Locks{Root: d.board.dir, Wait: uboot.DefaultWait}}
+	c := uboot.Config{Environment: e, Scheme: d.scheme, Names: d.names, Locks: uboot.Locks{Root: d.board.dir, Wait: uboot.DefaultWait}}
 	if d.scheme == uboot.BootCount {
 		c.BankVariables = bankVariables()
 	}
@@ -139,7 +241,7 @@ func (d *duel) variables(e uboot.Environment) string {
 	var out []string
 	for _, name := range map[uboot.Scheme][]string{
 		uboot.OneShot:   {uboot.VarActive, uboot.VarTrial},
-		uboot.BootOrder: {"BOOT_ORDER", "BOOT_A_LEFT", "BOOT_B_LEFT"},
+		uboot.BootOrder: {"BOOT_ORDER", uboot.VarLeft(d.bankNames()[0]), uboot.VarLeft(d.bankNames()[1])},
 		uboot.BootCount: {"upgrade_available", "bootcount", "bootlimit", "part"},
 	}[d.scheme] {
 		if value, ok := env.Get(name); ok {

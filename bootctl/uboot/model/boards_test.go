@@ -348,7 +348,7 @@ func TestModelDoesWhatABootOrderScriptDoes(t *testing.T) {
 						variables := map[string]string{"BOOT_ORDER": order, "BOOT_A_LEFT": leftA, "BOOT_B_LEFT": leftB}
 						u, f, _ := prepared(t, uboot.BootOrder, false, entries(variables)...)
 						f.broken = broken
-						same(t, u, u.bootOrder, func(b fwu.Bank) string { return " rauc.slot=" + slotName(b) }, "boot-order.cmd", "a", broken, kept, variables)
+						same(t, u, u.bootOrder, func(b fwu.Bank) string { return " rauc.slot=" + u.slotName(b) }, "boot-order.cmd", "a", broken, kept, variables)
 					})
 				}
 			}

@@ -26,6 +26,7 @@ type Bootloader struct {
 	Scheme      uboot.Scheme // empty: OneShot
 	// BankVariables of a board of the scheme BootCount, see uboot.Config.
 	BankVariables map[string][2]string
+	Names         [2]string // of the banks on a board of the scheme BootOrder, see uboot.Config
 }
 
 // Outcome is what a boot came to.
@@ -43,7 +44,7 @@ func (b Bootloader) Boot(bootable func(fwu.Bank) bool) (Outcome, error) {
 	attempt, commandLine := b.choose, func(bank fwu.Bank) string { return "fwu.bank=" + string(bank) }
 	switch b.Scheme {
 	case uboot.BootOrder:
-		attempt, commandLine = b.bootOrder, func(bank fwu.Bank) string { return "rauc.slot=" + slotName(bank) }
+		attempt, commandLine = b.bootOrder, func(bank fwu.Bank) string { return "rauc.slot=" + b.slotName(bank) }
 	case uboot.BootCount:
 		attempt, commandLine = b.bootCount, func(fwu.Bank) string { return "" }
 	}
