@@ -18,8 +18,8 @@ DEMO_PACKAGES = dbus-daemon e2fsprogs
 # gcc and libc6-dev: the race detector; libglib2.0-bin to shellcheck: the examples; the rest are the tools that tests compare with.
 TEST_PACKAGES = $(DEMO_PACKAGES) gcc libc6-dev binutils man-db groff mandoc bash-completion u-boot-tools libubootenv-tool gdisk openssl systemd util-linux mount dmsetup \
 	efibootmgr softhsm2 opensc zstd libglib2.0-bin polkitd libsystemd-dev pkg-config python3-jeepney shellcheck $(SEAL_PACKAGES) $(KIND_PACKAGES) $(C_PACKAGES)
-# Their images are those that a sealed slot has to hide.
-SEAL_PACKAGES = btrfs-progs cryptsetup-bin e2fsprogs f2fs-tools gfs2-utils nilfs-tools ntfs-3g
+# Their images are those that a sealed slot has to hide, and whose identity is read.
+SEAL_PACKAGES = btrfs-progs xfsprogs erofs-utils cryptsetup-bin e2fsprogs f2fs-tools gfs2-utils nilfs-tools ntfs-3g
 # What makes the files that are recognised by their first bytes.
 KIND_PACKAGES = squashfs-tools xz-utils cpio fdisk dosfstools device-tree-compiler bzip2 btrfs-progs
 # The C library is tried with two compilers, for three architectures, two of them emulated, and under valgrind.

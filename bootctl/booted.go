@@ -1,18 +1,20 @@
 // Package bootctl tells from which bank the running system was booted. The selectors themselves are in the packages below it.
 //
 // The booted bank is a matter of evidence, never of what a selector says: a fallback, a kexec or a person at the console starts what no selector names.
-// Each source of evidence says a, b, or nothing. The bank is known if at least one says something and none says otherwise.
+// Each source of evidence says a, b, nothing, or that it is neither. The bank is known if at least one says something and none says otherwise.
 //
 //   - the kernel command line (Documentation/admin-guide/kernel-parameters.txt): fwu.bank=a, as our boot scripts set it; rauc.slot=A, as boards prepared for RAUC set it;
-//     root=, where it names a slot by PARTUUID, PARTLABEL or device
-//   - the device of the mounted root file system (proc_pid_mountinfo(5)), through device-mapper and loop devices down to the partition (slaves and loop/backing_file in sysfs)
+//     root=, systemd.verity_root_data= and roothash=, where they name a slot by PARTUUID, PARTLABEL, UUID, LABEL, number or device; rauc.external, which says that it is no slot
+//   - the device of the mounted root file system (proc_pid_mountinfo(5)), through device-mapper and loop devices down to the partition (slaves in sysfs, LOOP_GET_STATUS64).
+//     A root that is seen to be on another device, or on a network, contradicts what the command line names. One in memory says nothing. Of an overlay, and of systemd's volatile
+//     root, the layer below counts.
 //   - what the caller knows besides, as BootCurrent of the UEFI firmware
 package bootctl
 
 import (
-	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,7 +46,8 @@ type Evidence struct {
 type Running struct {
 	Root  string              // directory below which /proc, /sys and /dev are; empty: /
 	Slots [2][]fwu.SlotInfo   // the slots of bank a and of bank b
-	Names map[string]fwu.Bank // what a rauc.slot= stands for, beside A, B, a and b: names of slots, bootnames
+	Table []Partition         // the partition table of the disk that has the slots, as far as it is known
+	Names map[string]fwu.Bank // what a rauc.slot= stands for; nil: A, B, a and b
 	More  []Evidence          // of the caller
 }
 
@@ -60,8 +63,9 @@ func (r Running) Boot() (fwu.Boot, error) {
 	if err != nil {
 		return fwu.Boot{}, fmt.Errorf("boot id in %s: %w", idFile, err)
 	}
-	found := append(r.commandLine(), r.rootDevice())
-	bank, why := judge(append(found, r.More...))
+	mounted := r.rootDevice()
+	found := r.commandLine(mounted.Bank != fwu.NoBank)
+	bank, why := judge(append(append(found, mounted), r.More...))
 	return fwu.Boot{ID: uuid.String(), Bank: bank, Why: why}, nil
 }
 
@@ -105,14 +109,15 @@ func (r Running) read(path string, limit int64) (string, error) {
 	return string(b), nil
 }
 
-// commandLine returns what the parameters say that are there.
-func (r Running) commandLine() []Evidence {
+// commandLine returns what the parameters say that are there. known: the mounted root is a slot; then a root= that names something else was
+// for an initrd.
+func (r Running) commandLine(known bool) []Evidence {
 	text, err := r.read("/proc/cmdline", 64<<10)
 	if err != nil {
 		return []Evidence{{Source: "kernel command line", Text: err.Error()}}
 	}
 	var found []Evidence
-	root := "" // the last one counts, as for the kernel
+	last := map[string]string{} // the last one counts, as for the kernel
 	for _, p := range parameters(text) {
 		switch key, value, _ := strings.Cut(p, "="); key {
 		case "fwu.bank":
@@ -123,12 +128,19 @@ func (r Running) commandLine() []Evidence {
 			found = append(found, named(p, b))
 		case "rauc.slot":
 			found = append(found, named(p, r.raucBank(value)))
-		case "root":
-			root = value
+		case "rauc.external":
+			found = append(found, Evidence{Source: "kernel command line", Text: "rauc.external: the system was started from outside of all slots", Foreign: true})
+		case "root", "systemd.verity_root_data", "roothash":
+			last[key] = value
 		}
 	}
-	if root != "" {
-		found = append(found, r.rootParameter(root))
+	for _, key := range slices.Sorted(maps.Keys(last)) {
+		if last[key] == "" {
+			continue
+		}
+		e := r.rootParameter(key, last[key])
+		e.Foreign = e.Foreign && (!known || e.Bank != fwu.NoBank)
+		found = append(found, e)
 	}
 	if len(found) == 0 {
 		found = []Evidence{{Source: "kernel command line", Text: "no fwu.bank=, rauc.slot= or root="}}
@@ -145,8 +157,8 @@ func named(parameter string, bank fwu.Bank) Evidence {
 }
 
 func (r Running) raucBank(value string) fwu.Bank {
-	if b, ok := r.Names[value]; ok {
-		return b
+	if r.Names != nil {
+		return r.Names[value]
 	}
 	switch value {
 	case "A", "a":
@@ -184,94 +196,4 @@ func parameters(text string) []string {
 	}
 	end()
 	return found
-}
-
-// rootParameter says which bank root= names.
-func (r Running) rootParameter(value string) Evidence {
-	e := Evidence{Source: "kernel command line", Text: "root=" + value}
-	var numbers map[string]bool
-	kind, name, _ := strings.Cut(value, "=")
-	switch {
-	case strings.EqualFold(kind, "PARTUUID"):
-		for i, slots := range r.Slots {
-			for _, s := range slots {
-				if strings.EqualFold(partUUID(s), name) {
-					e.Bank = fwu.BankOf(i)
-					return e
-				}
-			}
-		}
-		numbers = r.devices("/dev/disk/by-partuuid/" + strings.ToLower(name))
-	case strings.EqualFold(kind, "PARTLABEL"):
-		numbers = r.devices("/dev/disk/by-partlabel/" + name)
-	case strings.HasPrefix(value, "/dev/"):
-		numbers = r.devices(value)
-	}
-	return r.match(e, numbers)
-}
-
-// rootDevice says which bank the mounted root file system lies in.
-func (r Running) rootDevice() Evidence {
-	e := Evidence{Source: "root device"}
-	text, err := r.read("/proc/self/mountinfo", 8<<20)
-	if err != nil {
-		e.Text = err.Error()
-		return e
-	}
-	m, err := rootMount(text)
-	if err != nil {
-		e.Text = err.Error()
-		return e
-	}
-	e.Text = fmt.Sprintf("%s (%s, %s)", m.source, m.fstype, m.number)
-	var numbers map[string]bool
-	switch {
-	case !strings.HasPrefix(m.number, "0:"):
-		numbers = r.below(m.number)
-	case strings.HasPrefix(m.source, "/dev/"): // btrfs, for one, shows a number of its own
-		numbers = r.devices(m.source)
-	}
-	return r.match(e, numbers)
-}
-
-// match completes e with the bank whose slot is among the devices.
-func (r Running) match(e Evidence, numbers map[string]bool) Evidence {
-	var hit [2]bool
-	for i, slots := range r.Slots {
-		for _, s := range slots {
-			if n, err := r.slotNumber(s); err == nil && numbers[n] {
-				hit[i] = true
-			}
-		}
-	}
-	switch {
-	case hit[0] && hit[1]:
-		e.Foreign = true
-		e.Text += " lies in slots of both banks"
-	case hit[0]:
-		e.Bank = fwu.BankA
-	case hit[1]:
-		e.Bank = fwu.BankB
-	default:
-		e.Text += " is not found to be a slot of either bank"
-	}
-	return e
-}
-
-type mount struct{ number, fstype, source string }
-
-// rootMount finds the mount of "/" that is on top, the last one.
-func rootMount(mountinfo string) (mount, error) {
-	var m mount
-	for line := range strings.Lines(mountinfo) {
-		before, after, ok := strings.Cut(line, " - ")
-		left, right := strings.Fields(before), strings.Fields(after)
-		if ok && len(left) >= 6 && len(right) >= 2 && left[4] == "/" {
-			m = mount{left[2], right[0], right[1]}
-		}
-	}
-	if m.number == "" {
-		return m, errors.New("no mount of / in /proc/self/mountinfo")
-	}
-	return m, nil
 }

@@ -30,6 +30,8 @@ type machine struct {
 	cmdline, mountinfo string
 	devices            []device
 	links              map[string]string // below /dev
+	run                map[string]string // links below /run
+	gone               bool              // the slot of bank b cannot be found
 }
 
 func (m machine) build(t *testing.T) string {
@@ -68,7 +70,21 @@ func (m machine) build(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
+	for link, target := range m.run {
+		path := filepath.Join(root, "run", link)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, path); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return root
+}
+
+// table is the partition table with the slots.
+func table() []Partition {
+	return []Partition{{3, "first", uuidA, "/dev/mmcblk0p3"}, {5, "second", uuidB, "/dev/mmcblk0p5"}}
 }
 
 func partitions(more ...device) []device {
@@ -128,22 +144,51 @@ func TestBoot(t *testing.T) {
 		"root on a loop device on a file":                    {machine: machine{mountinfo: rootOn("7:0", "squashfs", "/dev/loop0"), devices: []device{{name: "loop0", number: "7:0", backing: "/data/dev/mmcblk0p4"}}}, why: "nothing tells"},
 		"root on btrfs, which has no number":                 {machine: machine{mountinfo: rootOn("0:27", "btrfs", "/dev/mmcblk0p3")}, want: "a"},
 		"root on a mirror of both banks":                     {machine: machine{mountinfo: rootOn("9:0", "ext4", "/dev/md0"), devices: []device{{name: "md0", number: "9:0", slaves: []string{"mmcblk0p3", "mmcblk0p5"}}}}, why: "lies in slots of both banks"},
-		"devices that lie on each other":                     {machine: machine{mountinfo: rootOn("254:0", "ext4", "/dev/dm-0"), devices: []device{{name: "dm-0", number: "254:0", slaves: []string{"dm-1"}}, {name: "dm-1", number: "254:1", slaves: []string{"dm-0"}}}}, why: "nothing tells"},
-		"root in memory":                                     {machine: machine{mountinfo: rootOn("0:2", "tmpfs", "tmpfs")}, why: "nothing tells the booted bank: kernel command line: no fwu.bank=, rauc.slot= or root=; root device: tmpfs (tmpfs, 0:2) is not found"},
+		"devices that lie on each other":                     {machine: machine{mountinfo: rootOn("254:0", "ext4", "/dev/dm-0"), devices: []device{{name: "dm-0", number: "254:0", slaves: []string{"dm-1"}}, {name: "dm-1", number: "254:1", slaves: []string{"dm-0"}}}}, why: "contradicts"},
+		"root in memory":                                     {machine: machine{mountinfo: rootOn("0:2", "tmpfs", "tmpfs")}, why: "nothing tells the booted bank: kernel command line: no fwu.bank=, rauc.slot= or root=; root device: tmpfs (tmpfs, 0:2), which tells nothing"},
 		"root on a rescue stick":                             {machine: machine{cmdline: "root=/dev/sda1", mountinfo: rootOn("8:1", "ext4", "/dev/sda1")}, why: "nothing tells"},
-		"no root mount":                                      {machine: machine{cmdline: "fwu.bank=a", mountinfo: "garbage\n1 2 3\n"}, want: "a"},
-		"the firmware says the same":                         {machine: machine{mountinfo: onA}, more: []Evidence{{"BootCurrent", "0005", "a", false}}, want: "a", why: "bank a, known from root device, BootCurrent"},
-		"the firmware says otherwise":                        {machine: machine{mountinfo: onA}, more: []Evidence{{"BootCurrent", "0006", "b", false}}, why: "BootCurrent: 0006"},
-		"the firmware started something else":                {machine: machine{mountinfo: onA}, more: []Evidence{{"BootCurrent", "0001, a foreign entry", "", true}}, why: "BootCurrent: 0001"},
-		"the firmware says nothing":                          {machine: machine{mountinfo: onA}, more: []Evidence{{"BootCurrent", "not there", "", false}}, want: "a"},
-		"a command line that is far too long":                {machine: machine{cmdline: "fwu.bank=b " + strings.Repeat("x", 1<<17), mountinfo: nowhere}, why: "longer than"},
-		"device node that leads out of the root":             {machine: machine{cmdline: "root=/dev/out", mountinfo: nowhere}, why: "nothing tells"},
+		"root on a clone, by name":                           {machine: machine{cmdline: "fwu.bank=b", mountinfo: rootOn("8:1", "ext4", "/dev/sda1"), devices: []device{{name: "sda1", number: "8:1"}}}, why: "fwu.bank=b; root device: /dev/sda1 (ext4, 8:1) is no slot"},
+		"root on a clone, by root=":                          {machine: machine{cmdline: "root=/dev/mmcblk0p5", mountinfo: rootOn("8:1", "ext4", "/dev/sda1"), devices: []device{{name: "sda1", number: "8:1"}}}, why: "is no slot of either bank"},
+		"root on verity on a clone":                          {machine: machine{cmdline: "fwu.bank=b", mountinfo: rootOn("254:0", "ext4", "/dev/dm-0"), devices: []device{{name: "dm-0", number: "254:0", slaves: []string{"sda1"}}, {name: "sda1", number: "8:1"}}}, why: "is no slot of either bank"},
+		"root on NFS":                                        {machine: machine{cmdline: "fwu.bank=b", mountinfo: rootOn("0:21", "nfs", "10.0.0.1:/export")}, why: "10.0.0.1:/export (nfs, 0:21) is no slot"},
+		"root=/dev/nfs, and an overlay":                      {machine: machine{cmdline: "fwu.bank=b root=/dev/nfs", mountinfo: nowhere}, why: "is on a network"},
+		"root of a container":                                {machine: machine{cmdline: "fwu.bank=b", mountinfo: rootOn("0:40", "9p", "share")}, why: "is no slot"},
+		"rauc.external":                                      {machine: machine{cmdline: "rauc.external root=/dev/mmcblk0p5", mountinfo: onB}, why: "rauc.external"},
+		"root in memory, and a name":                         {machine: machine{cmdline: "fwu.bank=b root=/dev/ram0", mountinfo: rootOn("1:0", "ext2", "/dev/ram0")}, want: "b"},
+		"root= was for the initrd":                           {machine: machine{cmdline: "fwu.bank=b root=/dev/sda1", mountinfo: onB, devices: []device{{name: "sda1", number: "8:1"}}}, want: "b"},
+		"a slot that cannot be found proves nothing":         {machine: machine{cmdline: "fwu.bank=b", mountinfo: rootOn("8:1", "ext4", "/dev/sda1"), devices: []device{{name: "sda1", number: "8:1"}}, gone: true}, want: "b"},
+		"overlay over a slot": {machine: machine{mountinfo: strings.Replace(nowhere, "overlay ro\n", "overlay ro,lowerdir=/run/lower/usr:/x,upperdir=/u\n", 1) +
+			"30 23 179:5 / /run/lower ro - squashfs /dev/mmcblk0p5 ro\n"}, want: "b"},
+		"overlay over a clone is neutral": {machine: machine{cmdline: "fwu.bank=b", mountinfo: strings.Replace(nowhere, "overlay ro\n", "overlay ro,lowerdir=/run/lower\n", 1) +
+			"30 23 8:1 / /run/lower ro - squashfs /dev/sda1 ro\n", devices: []device{{name: "sda1", number: "8:1"}}}, want: "b"},
+		"volatile root over a slot":                {machine: machine{mountinfo: nowhere, run: map[string]string{"systemd/volatile-root": "/dev/block/179:5"}}, want: "b"},
+		"volatile root over a clone":               {machine: machine{cmdline: "fwu.bank=b", mountinfo: nowhere, run: map[string]string{"systemd/volatile-root": "/dev/block/8:1"}, devices: []device{{name: "sda1", number: "8:1"}}}, why: "is no slot"},
+		"root= by number":                          {machine: machine{cmdline: "root=179:5", mountinfo: nowhere}, want: "b"},
+		"root= by hexadecimal number":              {machine: machine{cmdline: "root=b303", mountinfo: nowhere}, want: "a"},
+		"root= by PARTNROFF":                       {machine: machine{cmdline: "root=PARTUUID=" + uuidA + "/PARTNROFF=2", mountinfo: nowhere}, want: "b"},
+		"root= by PARTNROFF out of the table":      {machine: machine{cmdline: "root=PARTUUID=" + uuidA + "/PARTNROFF=7", mountinfo: nowhere}, why: "is not found in the partition table"},
+		"root= by a label that udev does not have": {machine: machine{cmdline: "root=PARTLABEL=second", mountinfo: nowhere}, want: "b"},
+		"root= by the UUID of a file system":       {machine: machine{cmdline: "root=UUID=0F3C0E1A-66F4-4f4b-9c67-111111111111", mountinfo: nowhere}, want: "b"},
+		"root= by the label of a file system":      {machine: machine{cmdline: "root=LABEL=system-b", mountinfo: nowhere}, want: "b"},
+		"systemd.verity_root_data=":                {machine: machine{cmdline: "systemd.verity_root_data=PARTUUID=" + uuidB, mountinfo: nowhere}, want: "b"},
+		"roothash=":                                {machine: machine{cmdline: "roothash=" + strings.ReplaceAll(uuidB, "-", "") + strings.Repeat("0", 32), mountinfo: nowhere}, want: "b"},
+		"no root mount":                            {machine: machine{cmdline: "fwu.bank=a", mountinfo: "garbage\n1 2 3\n"}, want: "a"},
+		"the firmware says the same":               {machine: machine{mountinfo: onA}, more: []Evidence{{"BootCurrent", "0005", "a", false}}, want: "a", why: "bank a, known from root device, BootCurrent"},
+		"the firmware says otherwise":              {machine: machine{mountinfo: onA}, more: []Evidence{{"BootCurrent", "0006", "b", false}}, why: "BootCurrent: 0006"},
+		"the firmware started something else":      {machine: machine{mountinfo: onA}, more: []Evidence{{"BootCurrent", "0001, a foreign entry", "", true}}, why: "BootCurrent: 0001"},
+		"the firmware says nothing":                {machine: machine{mountinfo: onA}, more: []Evidence{{"BootCurrent", "not there", "", false}}, want: "a"},
+		"a command line that is far too long":      {machine: machine{cmdline: "fwu.bank=b " + strings.Repeat("x", 1<<17), mountinfo: nowhere}, why: "longer than"},
+		"device node that leads out of the root":   {machine: machine{cmdline: "root=/dev/out", mountinfo: nowhere}, why: "nothing tells"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.machine.devices = partitions(tt.machine.devices...)
 			tt.machine.links = links()
 			tt.machine.links["out"] = "/proc/version"
-			r := Running{Root: tt.machine.build(t), Slots: slots(), Names: tt.names, More: tt.more}
+			if tt.machine.gone {
+				delete(tt.machine.links, "disk/by-partuuid/"+uuidB)
+			}
+			r := Running{Root: tt.machine.build(t), Slots: slots(), Table: table(), Names: tt.names, More: tt.more}
+			withFileSystem(t, r.Root, "0f3c0e1a-66f4-4f4b-9c67-111111111111", "system-b")
 			got, err := r.Boot()
 			if err != nil {
 				t.Fatal(err)
@@ -166,7 +211,7 @@ func TestSlotWithTheIDThatAFinderGivesIt(t *testing.T) {
 			t.Errorf("%s, by its device: %+v", id, got)
 		}
 		r.Root = t.TempDir() // nothing is known of devices
-		if got := r.rootParameter("PARTUUID=" + upper); got.Bank != fwu.BankB {
+		if got := r.rootParameter("root", "PARTUUID="+upper); got.Bank != fwu.BankB {
 			t.Errorf("%s, by root=PARTUUID=%s: %+v", id, upper, got)
 		}
 	}
@@ -204,6 +249,19 @@ func TestBootOfThisMachineHasTheIDOfTheKernel(t *testing.T) {
 	}
 }
 
+// withFileSystem makes the slot of the kernel of bank b one that has a file system, which is what is looked at.
+func withFileSystem(t *testing.T, root, uuid, label string) {
+	t.Helper()
+	need(t, exec.Command("mkfs.ext4", "-V").Run() == nil, "mkfs.ext4")
+	file := filepath.Join(root, "dev/mmcblk0p4")
+	if err := os.Truncate(file, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", "-U", uuid, "-L", label, file).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %s", out)
+	}
+}
+
 // need skips where the machine cannot do it, unless everything is to be run.
 func need(t *testing.T, ok bool, what string) {
 	t.Helper()
@@ -237,7 +295,7 @@ func TestLoopDeviceOnALoopDeviceIsFollowed(t *testing.T) {
 	upper := attach(lower)
 	r := Running{Slots: [2][]fwu.SlotInfo{{{ID: "x", Path: "/dev/nothing"}}, {{ID: lower, Path: lower}}}}
 	want := Evidence{Source: "kernel command line", Text: "root=" + upper, Bank: fwu.BankB}
-	if diff := cmp.Diff(want, r.rootParameter(upper)); diff != "" {
+	if diff := cmp.Diff(want, r.rootParameter("root", upper)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -259,12 +317,14 @@ func FuzzParameters(f *testing.F) {
 	})
 }
 
-func FuzzRootMount(f *testing.F) {
+func FuzzMounts(f *testing.F) {
 	f.Add(rootOn("179:3", "ext4", "/dev/root"))
 	f.Add("a b 1:2 d / f - g h\n - \n")
 	f.Fuzz(func(t *testing.T, text string) {
-		if m, err := rootMount(text); err == nil && (m.number == "" || strings.ContainsAny(m.number+m.source, " \n")) {
-			t.Errorf("%+v", m)
+		for _, m := range parseMounts(text) {
+			if m.number == "" || strings.ContainsAny(m.number+m.source, " \n") {
+				t.Errorf("%+v", m)
+			}
 		}
 	})
 }

@@ -197,7 +197,7 @@ func (m *machine) selection(ctx context.Context) (sel fwu.Selection, boot fwu.Bo
 	if components, err = m.components(ctx); err != nil {
 		return sel, boot, nil, err
 	}
-	if boot, err = m.boot(selector, components); err != nil {
+	if boot, err = m.boot(ctx, selector, components); err != nil {
 		return sel, boot, nil, err
 	}
 	if boot.Bank == fwu.NoBank {

@@ -84,7 +84,7 @@ func (d daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if cfg.Boot, err = m.boot(cfg.Selector, cfg.Components); err != nil {
+	if cfg.Boot, err = m.boot(ctx, cfg.Selector, cfg.Components); err != nil {
 		return err
 	}
 	store, err := m.store(ctx)

@@ -143,7 +143,7 @@ func (d *doctor) boot(ctx context.Context, m *machine, components []fwu.Componen
 	if err != nil { // told below
 		known = nil
 	}
-	b, err := m.boot(known, components)
+	b, err := m.boot(ctx, known, components)
 	switch {
 	case m.cfg.Selector.Type == config.NoSelector:
 	case err != nil:

@@ -259,6 +259,7 @@ func (m *machine) uboot(ctx context.Context) (selector, error) {
 			Free: func(l uboot.Location) error { return m.free(context.WithoutCancel(ctx), l) }},
 		Scheme:        uboot.Scheme(u.Scheme),
 		BankVariables: u.BankVariables,
+		Names:         u.Names,
 		Locks:         uboot.Locks{Root: m.root, Wait: uboot.DefaultWait},
 	}
 	if u.DefaultEnvironment != "" {
@@ -312,8 +313,8 @@ func (m *machine) environment(ctx context.Context, u config.UBoot) ([]uboot.Loca
 }
 
 // boot looks for the evidence of the booted bank. known may be nil; what the selector's firmware says of the boot is evidence too.
-func (m *machine) boot(known fwu.Selector, components []fwu.Component) (fwu.Boot, error) {
-	r := bootctl.Running{Root: m.root}
+func (m *machine) boot(ctx context.Context, known fwu.Selector, components []fwu.Component) (fwu.Boot, error) {
+	r := bootctl.Running{Root: m.root, Names: m.bankNames()}
 	for _, c := range components {
 		for i, s := range c.Slots {
 			if _, missing := s.(fwu.MissingSlot); !c.Live && s != nil && !missing {
@@ -321,10 +322,28 @@ func (m *machine) boot(known fwu.Selector, components []fwu.Component) (fwu.Boot
 			}
 		}
 	}
+	if parts, err := m.finder.Partitions(ctx); err == nil { // without a table there are the links of udev
+		for _, p := range parts {
+			r.Table = append(r.Table, bootctl.Partition{Number: p.Number, Label: p.Label, UUID: p.UUID, Path: p.Path})
+		}
+	}
 	if s, ok := known.(interface{ Booted() bootctl.Evidence }); ok {
 		r.More = append(r.More, s.Booted())
 	}
 	return r.Boot()
+}
+
+// bankNames are the names by which rauc.slot= tells the bank: those of BOOT_ORDER where the boot script goes by that; nil: A, B, a and b.
+func (m *machine) bankNames() map[string]fwu.Bank {
+	u := m.cfg.Selector.UBoot
+	if m.cfg.Selector.Type != config.UBootSelector || u.Scheme != config.BootOrder {
+		return nil
+	}
+	names := u.Names
+	if names == ([2]string{}) {
+		names = uboot.BankNames()
+	}
+	return map[string]fwu.Bank{names[0]: fwu.BankA, names[1]: fwu.BankB}
 }
 
 func (m *machine) store(ctx context.Context) (partition.Device, error) {

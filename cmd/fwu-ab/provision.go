@@ -64,7 +64,7 @@ func provision(ctx context.Context, root string, bank fwu.Bank, sizes map[string
 	if err != nil {
 		return err
 	}
-	if cfg.Boot.Bank, err = m.provisionBank(cfg, bank); err != nil {
+	if cfg.Boot.Bank, err = m.provisionBank(ctx, cfg, bank); err != nil {
 		return err
 	}
 	if cfg.Selector, err = m.atBuild(ctx, cfg.Selector); err != nil {
@@ -110,11 +110,11 @@ func (m *machine) atBuild(ctx context.Context, s fwu.Selector) (fwu.Selector, er
 
 // provisionBank is the bank that is running. The one that was given counts where that cannot be known, and must not be another: its slots would be taken for the
 // running system's, and those of the running one overwritten.
-func (m *machine) provisionBank(cfg fwu.Config, given fwu.Bank) (fwu.Bank, error) {
+func (m *machine) provisionBank(ctx context.Context, cfg fwu.Config, given fwu.Bank) (fwu.Bank, error) {
 	if cfg.Selector == nil {
 		return given, nil
 	}
-	boot, err := m.boot(cfg.Selector, cfg.Components)
+	boot, err := m.boot(ctx, cfg.Selector, cfg.Components)
 	if err == nil && boot.Bank == fwu.NoBank {
 		err = fmt.Errorf("which bank is running is not known: %s", boot.Why)
 	}
