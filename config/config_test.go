@@ -467,9 +467,11 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 			"read /usr/lib/fwu-ab/fwu-ab.toml: larger than 256 KiB"},
 		{"a directory", map[string]string{AdminFile + "/x": ""}, "read /etc/fwu-ab/fwu-ab.toml: not a regular file"},
 		{"a link out of the root directory", map[string]string{VendorFile: smallest, AdminFile: "-> /etc/passwd"},
-			"read /etc/fwu-ab/fwu-ab.toml: path escapes from parent"},
+			"read /etc/fwu-ab/fwu-ab.toml: a link to a file that does not exist"},
+		{"links in a circle", map[string]string{VendorFile: smallest, AdminFile: "-> fwu-ab.toml"},
+			"read /etc/fwu-ab/fwu-ab.toml: /etc/fwu-ab/fwu-ab.toml: too many symbolic links"},
 		{"a link to nothing", map[string]string{VendorFile: smallest, AdminFile + ".d/a.toml": "-> gone"},
-			"read /etc/fwu-ab/fwu-ab.toml.d/a.toml: no such file or directory"},
+			"read /etc/fwu-ab/fwu-ab.toml.d/a.toml: a link to a file that does not exist"},
 		{"too many drop-ins", many, "read /etc/fwu-ab/fwu-ab.toml.d: more than 256 files"},
 	}
 	for _, tt := range tests {
@@ -501,6 +503,25 @@ func TestAFIFOIsNotWaitedFor(t *testing.T) {
 	}
 	if _, err := Load(root); err == nil || !strings.HasSuffix(err.Error(), "not a regular file") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestLinksAreFollowedWithinTheTree has links as a root file system has them: absolute, relative, and with more ".." than there are directories.
+func TestLinksAreFollowedWithinTheTree(t *testing.T) {
+	for name, files := range map[string]map[string]string{
+		"an absolute link":      {"/data/real.toml": smallest, AdminFile: "-> /data/real.toml"},
+		"a relative link":       {"/etc/real.toml": smallest, AdminFile: "-> ../real.toml"},
+		"more .. than needed":   {"/etc/real.toml": smallest, AdminFile: "-> ../../../../../../etc/real.toml"},
+		"a directory is a link": {"/data/conf/fwu-ab.toml": smallest, "/etc/fwu-ab": "-> /data/conf"},
+		"a link to a link":      {"/data/real.toml": smallest, "/data/link": "-> real.toml", AdminFile: "-> /data/link"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			writeAll(t, root, files)
+			if _, err := Load(root); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

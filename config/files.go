@@ -27,28 +27,18 @@ const (
 	maxDropIns  = 256
 )
 
-// tree is the file system below a root directory.
-type tree struct {
-	root string
-	fs   fs.FS
-	done func() error
-}
+// tree is the file system below a root directory. Links are followed within it (InTree): not into the machine that builds an image.
+type tree struct{ root string }
 
-// openTree opens the file system below root. Below any other root than the machine's own, a link that leaves it is an error and
-// not followed into the machine that builds an image.
 func openTree(root string) (*tree, error) {
 	if root == "" {
 		root = "/"
 	}
 	root = filepath.Clean(root)
-	if root == "/" {
-		return &tree{root, os.DirFS("/"), func() error { return nil }}, nil
-	}
-	r, err := os.OpenRoot(root)
-	if err != nil {
+	if _, err := os.ReadDir(root); err != nil {
 		return nil, err
 	}
-	return &tree{root, r.FS(), r.Close}, nil
+	return &tree{root}, nil
 }
 
 // name is how people call the file.
@@ -56,11 +46,16 @@ func (t *tree) name(file string) string { return filepath.Join(t.root, file) }
 
 // masked tells whether the file is a link to /dev/null.
 func (t *tree) masked(file string) (bool, error) {
-	info, err := fs.Lstat(t.fs, file[1:])
+	dir, err := InTree(t.root, path.Dir(file))
+	if err != nil {
+		return false, err
+	}
+	link := filepath.Join(dir, path.Base(file))
+	info, err := os.Lstat(link)
 	if err != nil || info.Mode().Type() != fs.ModeSymlink {
 		return false, err
 	}
-	target, err := fs.ReadLink(t.fs, file[1:])
+	target, err := os.Readlink(link)
 	if err != nil {
 		return false, err
 	}
@@ -70,19 +65,35 @@ func (t *tree) masked(file string) (bool, error) {
 	return path.Clean(target) == os.DevNull, nil
 }
 
+func (t *tree) isLink(file string) bool {
+	dir, err := InTree(t.root, path.Dir(file))
+	if err != nil {
+		return false
+	}
+	info, err := os.Lstat(filepath.Join(dir, path.Base(file)))
+	return err == nil && info.Mode().Type() == fs.ModeSymlink
+}
+
 // read returns the content of a file: nil if it is masked, fs.ErrNotExist in the error if it is not there.
 func (t *tree) read(file string) ([]byte, error) {
 	if masked, err := t.masked(file); masked || err != nil {
 		return nil, t.explain(file, err)
 	}
-	info, err := fs.Stat(t.fs, file[1:])
+	real, err := InTree(t.root, file)
+	if err != nil {
+		return nil, t.explain(file, err)
+	}
+	info, err := os.Stat(real)
+	if errors.Is(err, fs.ErrNotExist) && t.isLink(file) { // somebody wanted a file there: it is not absent
+		return nil, fmt.Errorf("read %s: a link to a file that does not exist", t.name(file))
+	}
 	if err != nil {
 		return nil, t.explain(file, err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("read %s: not a regular file", t.name(file))
 	}
-	f, err := t.fs.Open(file[1:])
+	f, err := os.Open(real)
 	if err != nil {
 		return nil, t.explain(file, err)
 	}
@@ -156,7 +167,11 @@ func (t *tree) sources() ([]source, error) {
 func (t *tree) dropIns() ([]string, error) {
 	found := map[string]string{}
 	for _, dir := range []string{VendorFile + dropIns, AdminFile + dropIns} {
-		entries, err := fs.ReadDir(t.fs, dir[1:])
+		real, err := InTree(t.root, dir)
+		if err != nil {
+			return nil, t.explain(dir, err)
+		}
+		entries, err := os.ReadDir(real)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, t.explain(dir, err)
 		}

@@ -12,7 +12,6 @@ func Load(root string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer t.done()
 	sources, err := t.sources()
 	if err != nil {
 		return nil, err

@@ -22,7 +22,6 @@ func LoadRelease(root string) (fwu.ReleaseRecord, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer t.done()
 	data, err := t.read(ReleaseFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

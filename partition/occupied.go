@@ -76,6 +76,11 @@ func (h host) mountPoint(d devno) (string, error) {
 	return "", nil
 }
 
+// HasHeader tells whether a place begins with a file system or another header that a kernel or a bootloader knows.
+func HasHeader(e Extent) (bool, error) {
+	return target{path: e.Path, base: e.Start, size: e.Size}.hasHeader()
+}
+
 // hasHeader looks at the head of t.
 func (t target) hasHeader() (bool, error) {
 	f, err := os.Open(t.path)

@@ -38,7 +38,7 @@ func TestTrialOfASystemWhoseConfigurationIsOfNoUse(t *testing.T) {
 			}
 			for _, err := range []error{
 				d.Write("usr/lib/fwu-ab/release", "[rootfs]\nversion = \"1.0.0\"\nsequence = 1\n"),
-				provision(t.Context(), d.Root, "b", nil, false),
+				provision(t.Context(), d.Root, "", "b", nil, false),
 				d.Write("etc/fwu-ab/fwu-ab.toml.d/10-test.toml", c.config), d.Booted(1, c.cmdline),
 			} {
 				if err != nil {

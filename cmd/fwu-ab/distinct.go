@@ -87,6 +87,9 @@ func (m *machine) regions(ctx context.Context) ([]region, error) {
 	}
 	locations, _ := m.environment(ctx, m.cfg.Selector.UBoot)
 	for i, l := range locations {
+		if m.foreign(l.Path) {
+			continue
+		}
 		e, err := m.finder.Locate(ctx, l.Path)
 		if err != nil {
 			continue
@@ -125,7 +128,10 @@ func newRegion(what, id string, e partition.Extent) (region, error) {
 	}
 	r.medium = medium{false, uint64(st.Dev), st.Ino}
 	if t := st.Mode & unix.S_IFMT; t == unix.S_IFBLK || t == unix.S_IFCHR {
-		disk, start := wholeDisk("/sys", uint64(st.Rdev))
+		disk, start, err := wholeDisk("/sys", uint64(st.Rdev))
+		if err != nil {
+			return r, fmt.Errorf("%s: look up %s: %w", what, e.Path, err)
+		}
 		r.medium = medium{true, uint64(t), disk}
 		r.start += start
 	}
@@ -135,20 +141,26 @@ func newRegion(what, id string, e partition.Extent) (region, error) {
 
 // wholeDisk is the disk that has a partition, and where that begins on it, as sysfs says (Documentation/ABI/stable/sysfs-block of the kernel). What is no partition, or not known there,
 // is a disk of its own.
-func wholeDisk(sys string, dev uint64) (disk uint64, start int64) {
+func wholeDisk(sys string, dev uint64) (disk uint64, start int64, err error) {
 	dir := fmt.Sprintf("%s/dev/block/%d:%d/", sys, unix.Major(dev), unix.Minor(dev))
 	sectors, err := os.ReadFile(dir + "start")
+	if errors.Is(err, os.ErrNotExist) {
+		return dev, 0, nil
+	}
 	if err != nil {
-		return dev, 0
+		return dev, 0, err
 	}
 	number, err := os.ReadFile(dir + "../dev") // dir is a link: not to be cleaned
 	if err != nil {
-		return dev, 0
+		return dev, 0, err
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(string(sectors)), 10, 64)
-	var major, minor uint32
-	if _, scanErr := fmt.Sscanf(string(number), "%d:%d", &major, &minor); err != nil || scanErr != nil {
-		return dev, 0
+	if err != nil {
+		return dev, 0, err
 	}
-	return unix.Mkdev(major, minor), n * 512
+	var major, minor uint32
+	if _, err := fmt.Sscanf(string(number), "%d:%d", &major, &minor); err != nil {
+		return dev, 0, fmt.Errorf("%q is no device number: %w", number, err)
+	}
+	return unix.Mkdev(major, minor), n * 512, nil
 }

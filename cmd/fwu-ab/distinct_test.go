@@ -33,9 +33,9 @@ func TestTheDiskOfAPartition(t *testing.T) {
 		disk  uint32
 		start int64
 	}{{"a disk", 0, 0, 0}, {"a partition", 2, 0, 2048 * 512}, {"a device that is not known", 7, 7, 0}} {
-		disk, start := wholeDisk(sys, unix.Mkdev(179, c.minor))
-		if disk != unix.Mkdev(179, c.disk) || start != c.start {
-			t.Errorf("%s is on %d:%d at %d, want 179:%d at %d", c.name, unix.Major(disk), unix.Minor(disk), start, c.disk, c.start)
+		disk, start, err := wholeDisk(sys, unix.Mkdev(179, c.minor))
+		if err != nil || disk != unix.Mkdev(179, c.disk) || start != c.start {
+			t.Errorf("%s is on %d:%d at %d, want 179:%d at %d (%v)", c.name, unix.Major(disk), unix.Minor(disk), start, c.disk, c.start, err)
 		}
 	}
 }

@@ -31,6 +31,9 @@ func (m *machine) misplaced(ctx context.Context, locations []uboot.Location) err
 }
 
 func (m *machine) misplacedCopy(ctx context.Context, l uboot.Location) error {
+	if m.foreign(l.Path) {
+		return nil
+	}
 	info, err := os.Stat(l.Path)
 	if err != nil {
 		return nil // to open it fails too, and says so

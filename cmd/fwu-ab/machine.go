@@ -26,7 +26,9 @@ type machine struct {
 	root   string
 	cfg    *config.Config
 	finder partition.Finder
-	build  bool // an image is being built: no live component is put into use
+	build  bool // a device is provisioned, or an image built: no live component is put into use
+
+	deviceDisk string // in a build, the configuration's disk, which an image stands for
 }
 
 func loadMachine(root string) (*machine, error) {
@@ -46,8 +48,14 @@ func loadMachine(root string) (*machine, error) {
 	return &machine{root: root, cfg: cfg, finder: partition.Finder{Disk: cfg.Disk}}, nil
 }
 
-// path is where a file of the system lies.
-func (m *machine) path(name string) string { return filepath.Join(m.root, name) }
+// path is where a file of the system lies. Links are followed within the root directory.
+func (m *machine) path(name string) string {
+	path, err := config.InTree(m.root, name)
+	if err != nil { // to open it fails as well, and says so
+		return filepath.Join(m.root, name)
+	}
+	return path
+}
 
 // component finds the slots and reads the trust anchors of one component.
 func (m *machine) component(ctx context.Context, c config.Component) (fwu.Component, error) {
@@ -71,6 +79,9 @@ func (m *machine) component(ctx context.Context, c config.Component) (fwu.Compon
 			return out, fmt.Errorf("component %s, slot %s, %s: %w", c.Name, fwu.BankOf(i), slot.Info().Path, err)
 		}
 		out.Slots[i] = slot
+		if in, ok := strings.CutPrefix(spec, m.root+"/"); ok && m.build && m.builds() {
+			out.Slots[i] = builtSlot{slot, "/" + in}
+		}
 	}
 	keys, err := m.keys(c)
 	if err != nil {
@@ -292,10 +303,22 @@ func (m *machine) environment(ctx context.Context, u config.UBoot) ([]uboot.Loca
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", u.EnvConfig, err)
 		}
+		for i, l := range locations {
+			if m.deviceDisk != "" && l.Path == m.deviceDisk {
+				locations[i].Path = m.cfg.Disk
+			}
+		}
 		return locations, nil
 	}
 	var out []uboot.Location
 	for _, c := range u.Copies {
+		if m.deviceDisk != "" && c.Device == m.deviceDisk {
+			c.Device = m.cfg.Disk
+		}
+		if m.foreign(c.Device) {
+			out = append(out, uboot.Location{Path: c.Device, Offset: c.Offset, Size: c.Size})
+			continue
+		}
 		e, err := m.finder.Locate(ctx, c.Device)
 		if err != nil {
 			return nil, err
