@@ -26,6 +26,8 @@ import (
 type Config struct {
 	// Disk is where PARTLABEL= and PARTUUID= are looked for: a block device or a file; empty: the booted disk.
 	Disk string
+	// LiftForceRO permits to lift the write protection of eMMC boot partitions while they are written.
+	LiftForceRO bool
 	// Trial tells whether a new bank has to be accepted.
 	Trial bool
 	// MaxTrials is how many failed trials an image may have before it is refused.

@@ -49,7 +49,7 @@ f.toml:2:1: unknown key "Max-Trials" in the file; did you mean "max-trials"?
 f.toml:3:1: unknown key "trail" in the file; did you mean "trial"?
 f.toml:4:2: [store] lacks "device"
 f.toml:5:1: unknown key "devices" in [store]; did you mean "device"?
-f.toml:6:2: unknown key "zebra" in the file; known here: boot-check, component, disk, identity, max-trials, selector, store, trial, trust`},
+f.toml:6:2: unknown key "zebra" in the file; known here: boot-check, component, disk, identity, lift-force-ro, max-trials, selector, store, trial, trust`},
 		{"values of the wrong kind", "disk = 1\ntrial = \"yes\"\nmax-trials = 2.5\nstore = \"PARTLABEL=x\"\nselector = []\nidentity.vendor = 2026-11-23\ntrust.keys = \"/keys\"\ncomponent = 3\n",
 			`f.toml:1:8: disk is an integer, want a string
 f.toml:2:9: trial is a string, want true or false

@@ -63,6 +63,7 @@ const defaultMaxTrials = 3
 func (r *reader) config(n *node) *Config {
 	s := r.root(n)
 	c := &Config{Disk: s.file("disk"), Trial: s.boolean("trial", true), MaxTrials: defaultMaxTrials}
+	c.LiftForceRO = s.boolean("lift-force-ro", false)
 	v, at, ok := s.number("max-trials", 1, math.MaxUint8)
 	if ok {
 		c.MaxTrials = int(v)

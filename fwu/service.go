@@ -339,6 +339,8 @@ func (s *Service) slotError(c *component, slot int, err error) error {
 		return err
 	case errors.Is(err, ErrSlotBusy):
 		return &Error{Status: NotPermitted, Reason: ReasonSlotBusy, Text: fmt.Sprintf("slot %s of %s", BankOf(slot), c.Name), Components: []ID{c.ID}, Err: err}
+	case errors.Is(err, ErrReadOnly):
+		return &Error{Status: NotPermitted, Reason: ReasonSlotReadOnly, Text: fmt.Sprintf("slot %s of %s", BankOf(slot), c.Name), Components: []ID{c.ID}, Err: err}
 	}
 	return &Error{Status: StorageFailure, Reason: ReasonMedium, Text: fmt.Sprintf("slot %s of %s", BankOf(slot), c.Name), Components: []ID{c.ID}, Err: err}
 }

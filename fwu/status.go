@@ -165,6 +165,7 @@ const (
 	ReasonMixedInstall   Reason = "bank-and-live"
 	ReasonCarryOver      Reason = "carry-over"
 	ReasonSlotBusy       Reason = "slot-busy"
+	ReasonSlotReadOnly   Reason = "slot-read-only"
 	ReasonRebootRefused  Reason = "reboot-refused"
 	ReasonUnitRestart    Reason = "unit-restart"
 	ReasonMedium         Reason = "medium-error"

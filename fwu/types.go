@@ -134,6 +134,8 @@ var (
 	ErrNoSelection = constError("no valid boot selection")
 	// ErrSlotBusy: the slot is mounted, swapped on, held by another driver or process, or booted from; the text names by whom.
 	ErrSlotBusy = constError("slot is in use")
+	// ErrReadOnly: the slot cannot be written, and that is known before anything is: the text says why, and what to do.
+	ErrReadOnly = constError("slot is read-only")
 	// ErrReadBack: the medium returned something else than was written.
 	ErrReadBack = constError("medium returned other data than was written")
 )

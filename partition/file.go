@@ -23,6 +23,7 @@ type file struct {
 	base, size int64
 	block      bool
 	window     bool
+	protect    func() error // nil, or puts write protection back
 
 	direct atomic.Bool
 
@@ -48,11 +49,30 @@ func (h host) openTarget(ctx context.Context, t target, mode Mode) (Device, erro
 		if err := h.busy(t); err != nil {
 			return nil, err
 		}
+		if err := h.writable(t); err != nil {
+			return nil, err
+		}
 		flags = os.O_RDWR
 		if t.block && !t.window {
 			flags |= unix.O_EXCL // without O_CREAT: of a block device, refused while anybody else holds it so
 		}
 	}
+	protect := func() error { return nil }
+	if mode == Exclusive {
+		var err error
+		if protect, err = h.unprotect(t); err != nil {
+			return nil, err
+		}
+	}
+	d, err := openFile(t, flags, mode)
+	if err != nil {
+		return nil, errors.Join(err, protect())
+	}
+	d.protect = protect
+	return d, nil
+}
+
+func openFile(t target, flags int, mode Mode) (*file, error) {
 	f, err := os.OpenFile(t.path, flags, 0)
 	if errors.Is(err, unix.EBUSY) {
 		return nil, fmt.Errorf("another process or driver holds it: %w", fwu.ErrSlotBusy)
@@ -322,5 +342,11 @@ func (d *file) rangeCommand(request uintptr, off, n int64) error {
 	return nil
 }
 
-// Close gives the medium up, and its locks.
-func (d *file) Close() error { return cause(d.f.Close()) }
+// Close gives the medium up, and its locks. Write protection that was lifted is put back.
+func (d *file) Close() error {
+	err := cause(d.f.Close())
+	if d.protect != nil {
+		err = errors.Join(err, d.protect())
+	}
+	return err
+}

@@ -23,6 +23,8 @@ type Finder struct {
 	Disk string
 	// Root is where proc, sys and dev are, for what the kernel says of devices; empty for "/". A path in a spec and Disk are taken as they are.
 	Root string
+	// LiftForceRO lifts the write protection of an eMMC boot partition while it is open to be written.
+	LiftForceRO bool
 }
 
 // Partition is a partition of the disk.
@@ -43,7 +45,7 @@ func (f Finder) Find(ctx context.Context, spec string) (*Slot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	h := host{f.Root}
+	h := host{f.Root, f.LiftForceRO}
 	t, info, err := f.locate(spec)
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", spec, err)
@@ -60,6 +62,7 @@ func (f Finder) Find(ctx context.Context, spec string) (*Slot, error) {
 	}
 	s := NewSlot(info, open, func() error { return h.frozen(t) })
 	s.used = func() error { return h.busy(t) }
+	s.writable = func() error { return h.writable(t) }
 	return s, nil
 }
 
@@ -70,7 +73,7 @@ func (f Finder) OpenDevice(ctx context.Context, spec string) (Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", spec, err)
 	}
-	d, err := host{f.Root}.openTarget(ctx, t, Exclusive)
+	d, err := host{f.Root, f.LiftForceRO}.openTarget(ctx, t, Exclusive)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", t.path, err)
 	}
@@ -92,7 +95,7 @@ func (f Finder) Partitions(ctx context.Context) ([]Partition, error) {
 	}
 	var partitions []Partition
 	for _, e := range read.entries {
-		t, path, err := d.at(host{f.Root}, e)
+		t, path, err := d.at(host{f.Root, f.LiftForceRO}, e)
 		if err != nil {
 			return nil, err
 		}
@@ -121,7 +124,7 @@ func (f Finder) locate(spec string) (target, fwu.SlotInfo, error) {
 	if err != nil {
 		return target{}, fwu.SlotInfo{}, err
 	}
-	t, path, err := d.at(host{f.Root}, e)
+	t, path, err := d.at(host{f.Root, f.LiftForceRO}, e)
 	return t, fwu.SlotInfo{ID: "partuuid:" + e.uuid, Path: path, Size: e.size}, err
 }
 
@@ -135,7 +138,7 @@ func (f Finder) locatePath(path string) (target, fwu.SlotInfo, error) {
 	if !t.block {
 		return t, info, nil
 	}
-	uuid, err := host{f.Root}.partUUID(t.dev)
+	uuid, err := host{f.Root, f.LiftForceRO}.partUUID(t.dev)
 	if err == nil && uuid != "" {
 		info.ID = "partuuid:" + uuid
 	}
@@ -205,7 +208,7 @@ func (f Finder) disk() (disk, error) {
 		}
 		return disk{t}, nil
 	}
-	h := host{f.Root}
+	h := host{f.Root, f.LiftForceRO}
 	root, err := h.rootDevice()
 	if err != nil {
 		return disk{}, fmt.Errorf("the booted disk is not known: %w", err)

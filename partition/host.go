@@ -14,7 +14,10 @@ import (
 )
 
 // host is what the kernel says of mounts and block devices, in proc, sys and dev below root.
-type host struct{ root string }
+type host struct {
+	root string
+	lift bool // the write protection of eMMC boot partitions may be lifted
+}
 
 func (h host) path(elem ...string) string {
 	return filepath.Join(append([]string{"/", h.root}, elem...)...)

@@ -79,7 +79,7 @@ func fakeHost(t *testing.T, files map[string]string) host {
 		}
 		check(t, os.WriteFile(path, []byte(text), 0o644))
 	}
-	return host{root}
+	return host{root: root}
 }
 
 // encrypted is a system whose root lies on dm-0, on md0, on partition 2 of sda; sda3 is free.

@@ -37,7 +37,7 @@ func (f Finder) Reserved(ctx context.Context, path string) ([]Extent, error) {
 	}
 	d := disk{t}
 	if t.block {
-		h := host{f.Root}
+		h := host{f.Root, f.LiftForceRO}
 		number, err := h.diskOf(t.dev)
 		if err != nil {
 			return nil, err

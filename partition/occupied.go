@@ -29,7 +29,7 @@ func (f Finder) Occupant(ctx context.Context, e Extent) (Occupant, error) {
 	if err := ctx.Err(); err != nil {
 		return Occupant{}, err
 	}
-	h := host{f.Root}
+	h := host{f.Root, f.LiftForceRO}
 	t, err := wholeTarget(e.Path)
 	if err != nil {
 		return Occupant{}, fmt.Errorf("find %s: %w", e.Path, err)
@@ -105,7 +105,7 @@ func (f Finder) Holds(ctx context.Context, spec, path string) (bool, error) {
 	if err := ctx.Err(); err != nil || !t.block {
 		return false, err
 	}
-	h := host{f.Root}
+	h := host{f.Root, f.LiftForceRO}
 	dev, err := h.deviceOfFile(path)
 	if err != nil || dev == (devno{}) {
 		return false, err

@@ -24,6 +24,8 @@ type Slot struct {
 	frozen func() error
 	used   func() error
 
+	writable func() error
+
 	options  Options
 	distrust atomic.Bool // an image of it failed
 }
@@ -53,6 +55,14 @@ func (s *Slot) InUse() error {
 		return nil
 	}
 	return s.used()
+}
+
+// Writable returns an error that wraps fwu.ErrReadOnly if the kernel refuses writes to the slot, without opening it.
+func (s *Slot) Writable() error {
+	if s.writable == nil {
+		return nil
+	}
+	return s.writable()
 }
 
 // Open takes the slot exclusively, to be written. It fails with fwu.ErrSlotBusy if somebody else uses it in any way.

@@ -1,6 +1,7 @@
 package uboot
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fwu-ab/fwu-ab/emmc"
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
@@ -27,6 +29,31 @@ type Opener func(path string, write bool) (Medium, error)
 
 // mtdBlockMajor is the major number of mtdblock devices (Documentation/admin-guide/devices.txt of the kernel).
 const mtdBlockMajor = 31
+
+// OpenLifting is OpenMedium that lifts the write protection of an eMMC boot partition for the time in which it is open to be written.
+func OpenLifting(path string, write bool) (Medium, error) {
+	var st unix.Stat_t
+	if !write || unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return OpenMedium(path, write)
+	}
+	protect, err := emmc.Unprotect(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	m, err := OpenMedium(path, write)
+	if err != nil {
+		return nil, errors.Join(err, protect())
+	}
+	return lifted{m, protect}, nil
+}
+
+// lifted puts write protection back when it is closed.
+type lifted struct {
+	Medium
+	protect func() error
+}
+
+func (l lifted) Close() error { return errors.Join(l.Medium.Close(), l.protect()) }
 
 // OpenMedium is the Opener of the real system. A block device is read and written past the page cache (O_DIRECT) where the device allows it, in whole logical blocks;
 // what shares a block with a copy is read and written back unchanged. A file is flushed, and dropped from the page cache before it is read.

@@ -11,21 +11,49 @@ import (
 	"github.com/fwu-ab/fwu-ab/partition"
 )
 
-// unusable is a selector in a place that must not be used: it answers with the reason, and writes nothing.
-type unusable struct {
-	selector
-	why error
+// guarded is a selector whose places are looked at before each use. Where they must not or cannot be used, it answers with the reason, and writes nothing.
+type guarded struct {
+	*uboot.Selector
+	check func() error
 }
 
-func (u unusable) Read() (fwu.Selection, error) { return fwu.Selection{}, u.why }
-func (u unusable) Commit(fwu.Selection) error   { return u.why }
-func (u unusable) Doctor() []string             { return nil }
+// Read returns the selection, as fwu.Selector demands.
+func (g guarded) Read() (fwu.Selection, error) {
+	if err := g.check(); err != nil {
+		return fwu.Selection{}, err
+	}
+	return g.Selector.Read()
+}
 
-// misplaced says why the copies of the boot environment must not be where they are.
-func (m *machine) misplaced(ctx context.Context, locations []uboot.Location) error {
+// Commit makes s the selection, as fwu.Selector demands.
+func (g guarded) Commit(s fwu.Selection) error {
+	if err := g.check(); err != nil {
+		return err
+	}
+	return g.Selector.Commit(s)
+}
+
+// Repair brings a damaged copy back, as fwu.Repairer demands.
+func (g guarded) Repair() error {
+	if err := g.check(); err != nil {
+		return err
+	}
+	return g.Selector.Repair()
+}
+
+// environmentUsable says why the copies of the boot environment must not, or cannot, be written where they are. An update that cannot be armed is not begun.
+func (m *machine) environmentUsable(ctx context.Context, locations []uboot.Location) error {
 	var errs []error
 	for _, l := range locations {
-		errs = append(errs, m.misplacedCopy(ctx, l))
+		err := m.misplacedCopy(ctx, l)
+		if err == nil && !m.foreign(l.Path) {
+			if _, missing := os.Stat(l.Path); missing == nil {
+				if err = m.finder.Writable(ctx, l.Path); err != nil {
+					err = fmt.Errorf("boot environment in %s: %w", l, err)
+				}
+			}
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

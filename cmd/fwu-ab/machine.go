@@ -45,7 +45,7 @@ func loadMachine(root string) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &machine{root: root, cfg: cfg, finder: partition.Finder{Disk: cfg.Disk}}, nil
+	return &machine{root: root, cfg: cfg, finder: partition.Finder{Disk: cfg.Disk, LiftForceRO: cfg.LiftForceRO}}, nil
 }
 
 // path is where a file of the system lies. Links are followed within the root directory.
@@ -266,7 +266,7 @@ func (m *machine) uboot(ctx context.Context) (selector, error) {
 		return nil, fmt.Errorf("boot environment: %w", err)
 	}
 	c := uboot.Config{
-		Environment: uboot.Environment{Copies: locations, SingleCopy: u.SingleCopy, Open: uboot.OpenMedium,
+		Environment: uboot.Environment{Copies: locations, SingleCopy: u.SingleCopy, Open: m.openMedium(),
 			Free: func(l uboot.Location) error { return m.free(context.WithoutCancel(ctx), l) }},
 		Scheme:        uboot.Scheme(u.Scheme),
 		BankVariables: u.BankVariables,
@@ -286,10 +286,15 @@ func (m *machine) uboot(ctx context.Context) (selector, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.misplaced(ctx, locations); err != nil {
-		return unusable{s, err}, nil
+	ctx = context.WithoutCancel(ctx)
+	return guarded{s, func() error { return m.environmentUsable(ctx, locations) }}, nil
+}
+
+func (m *machine) openMedium() uboot.Opener {
+	if m.cfg.LiftForceRO {
+		return uboot.OpenLifting
 	}
-	return s, nil
+	return uboot.OpenMedium
 }
 
 // environment finds the copies of the boot environment.
