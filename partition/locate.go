@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 )
 
 // Extent is where something lies: Size bytes from Start on in the device or file at Path.
@@ -26,7 +28,7 @@ func (f Finder) Locate(ctx context.Context, spec string) (Extent, error) {
 }
 
 // Reserved lists the bytes that a partition table occupies on the disk that has the device at path, or in the file. It is empty where there is no table.
-// Where a table cannot be made out, the bytes count that it usually occupies.
+// Where a table is damaged, the bytes count that it usually occupies. Of a disk whose first sector the kernel cannot read nothing is known: whoever uses it meets the same error.
 func (f Finder) Reserved(ctx context.Context, path string) ([]Extent, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -47,7 +49,10 @@ func (f Finder) Reserved(ctx context.Context, path string) ([]Extent, error) {
 		}
 	}
 	read, err := d.table()
+	var errno unix.Errno
 	switch {
+	case errors.As(err, &errno):
+		return nil, nil
 	case errors.Is(err, errNoTable) && !errors.Is(err, errStrayGPT):
 		return nil, nil
 	case err != nil:
@@ -58,4 +63,17 @@ func (f Finder) Reserved(ctx context.Context, path string) ([]Extent, error) {
 		read.places[i].Path = d.path
 	}
 	return read.places, nil
+}
+
+// TableNotes lists what is wrong with the partition table of the disk although it can be read, for people.
+func (f Finder) TableNotes(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d, err := f.disk()
+	if err != nil {
+		return nil, err
+	}
+	t, err := d.table()
+	return t.notes, err
 }

@@ -46,7 +46,7 @@ func (g *globals) flags() map[string]completer {
 		"compression": words("zstd"), "digest": words("sha256", "sha384", "sha512"), "level": words("fastest", "default", "better", "best"), "type": words("ed25519", "p256", "p384", "p521"),
 		"directory": directories, "root": directories,
 	}
-	for _, name := range []string{"chain", "image", "key", "manifest", "output", "signature"} {
+	for _, name := range []string{"chain", "disk", "image", "key", "manifest", "output", "signature"} {
 		m[name] = completeFiles
 	}
 	for _, name := range []string{"at", "class", "class-name", "error", "idle", "offset", "sequence", "text", "vendor", "vendor-name", "version"} {
