@@ -96,7 +96,10 @@ func placed(err error) error {
 	}
 	if e := (*toml.DecodeError)(nil); errors.As(err, &e) {
 		row, column := e.Position()
-		return fmt.Errorf(":%d:%d: %w", row, column, err)
+		if strings.Contains(e.Error(), "cannot decode") || strings.Contains(e.Error(), "cannot convert") || strings.Contains(e.Error(), "cannot store") { // which names types of this program
+			return fmt.Errorf(":%d:%d: %s: a value of another kind is expected, as in the example of fwu-ab bundle create --help", row, column, strings.Join(e.Key(), "."))
+		}
+		return fmt.Errorf(":%d:%d: %s", row, column, strings.TrimPrefix(e.Error(), "toml: "))
 	}
 	return fmt.Errorf(": %w", err)
 }

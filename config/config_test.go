@@ -577,7 +577,7 @@ func TestRelease(t *testing.T) {
 				"rootfs": {Version: fwu.Version{Major: 1, Minor: 2}, Sequence: 7},
 				"boot":   {Version: fwu.Version{Major: 255, Minor: 255, Patch: 65535, Build: 4294967295}, Sequence: 1<<63 - 1},
 			}},
-		{name: "mistakes", text: "[rootfs]\nversion = \"1.256\"\nsequence = -1\nbuild = 3\n[boot]\n[\"b/c\"]\n[x]\nversion = 1\nsequence = \"1\"\n", err: `/usr/lib/fwu-ab/release:2:11: rootfs.version: version "1.256": minor "256" is not a number of 8 bits
+		{name: "mistakes", text: "[rootfs]\nversion = \"1.256\"\nsequence = -1\nbuild = 3\n[boot]\n[\"b/c\"]\n[x]\nversion = 1\nsequence = \"1\"\n", err: `/usr/lib/fwu-ab/release:2:11: rootfs.version: version "1.256": minor "256" is not a number from 0 to 255
 /usr/lib/fwu-ab/release:3:12: rootfs.sequence is -1, want 0 to 9223372036854775807
 /usr/lib/fwu-ab/release:4:1: unknown key "build" in [rootfs]; known here: sequence, version
 /usr/lib/fwu-ab/release:5:2: [boot] lacks "version"

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -105,6 +106,7 @@ func (t *tree) read(file string) ([]byte, error) {
 	if len(data) > maxFileSize {
 		return nil, fmt.Errorf("read %s: larger than %d KiB", t.name(file), maxFileSize>>10)
 	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // the byte order mark that some editors put before a text
 	if len(data) == 0 {
 		return nil, nil
 	}
@@ -156,6 +158,9 @@ func (t *tree) sources() ([]source, error) {
 		if data != nil {
 			list = append(list, source{t.name(f), data})
 		}
+	}
+	if masked, maskErr := t.masked(main); list == nil && err == nil && !masked && maskErr == nil {
+		return nil, fmt.Errorf("no configuration: %s is empty", t.name(main))
 	}
 	if list == nil {
 		return nil, fmt.Errorf("no configuration: neither %s nor %s: %w", t.name(AdminFile), t.name(VendorFile), fs.ErrNotExist)

@@ -19,6 +19,9 @@ import (
 // ReasonUnreachable is what System of a Client reports as Degraded when the service does not answer.
 const ReasonUnreachable fwu.Reason = "service-unreachable"
 
+// ReasonDenied: the caller may not do what it asked for.
+const ReasonDenied fwu.Reason = "access-denied"
+
 var _ Firmware = (*Client)(nil)
 
 // Client is the update service at the other end of a bus. Its errors have a *fwu.Error in their chain, with the status, the reason and the

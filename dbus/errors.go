@@ -44,6 +44,7 @@ func encodeError(err error) (name string, body []any) {
 	return errorPrefix + fwu.StatusOf(err).DBusName(), []any{clean(err.Error()), map[string]godbus.Variant{
 		"reason":     godbus.MakeVariant(clean(string(fwu.ReasonOf(err)))),
 		"components": godbus.MakeVariant(components),
+		"cause":      godbus.MakeVariant(clean(string(fwu.CauseOf(err)))),
 	}}
 }
 
@@ -74,12 +75,12 @@ func decodeError(ctx context.Context, call string, err error) error {
 	}
 	switch strings.TrimPrefix(remote.Name, busErrorPrefix) {
 	case "AccessDenied", "AuthFailed", "InteractiveAuthorizationRequired":
-		return &fwu.Error{Status: fwu.NotPermitted, Text: call + ": access denied: " + text}
+		return &fwu.Error{Status: fwu.NotPermitted, Reason: ReasonDenied, Text: call + ": access denied: " + text}
 	case "InvalidArgs", "UnknownMethod", "UnknownObject", "UnknownInterface":
 		return &fwu.Error{Status: fwu.NotSupported, Text: call + ": the service does not know this call (is it of another version?): " + text}
 	case "ServiceUnknown", "NameHasNoOwner", "Spawn.ServiceNotFound", "Spawn.ChildExited", "Spawn.Failed", "Spawn.ExecFailed", "Spawn.ChildSignaled", "Spawn.ServiceNotValid", "Spawn.FileInvalid":
 		return &fwu.Error{Status: fwu.CommunicationFailure, Text: call + ": the update service does not run and could not be started (" + text +
-			"): see systemctl status fwu-ab.service, or start fwu-ab on this bus"}
+			")", Reason: ReasonUnreachable}
 	case "NoReply", "Disconnected", "TimedOut", "Timeout":
 		return &fwu.Error{Status: fwu.CommunicationFailure, Text: call + ": the update service went away: " + text}
 	}
@@ -100,6 +101,8 @@ func withDetails(e *fwu.Error, body []any) *fwu.Error {
 	details, _ := body[1].(map[string]godbus.Variant)
 	reason, _ := details["reason"].Value().(string)
 	e.Reason = fwu.Reason(reason)
+	cause, _ := details["cause"].Value().(string)
+	e.Cause = fwu.Cause(cause)
 	components, _ := details["components"].Value().([]byte)
 	for _, id := range components {
 		e.Components = append(e.Components, fwu.ID(id))

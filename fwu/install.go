@@ -162,7 +162,7 @@ func (s *Service) findCandidates() (*installation, error) {
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
 		if cr.State.bound() {
-			err := refuse(BadState, ReasonState, "%s is %s", c.Name, cr.State)
+			err := refuse(BadState, ReasonState, "%s is %s, and waits for %s", c.Name, cr.State, cr.State.waitsFor())
 			err.Components = []ID{c.ID}
 			return nil, err
 		}

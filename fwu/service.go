@@ -604,7 +604,7 @@ func (s *Service) admitCall(c *component, e event) (*componentRecord, error) {
 	r := s.record()
 	cr := r.Components[c.Name]
 	if _, _, err := s.variant(c.Component).next(cr.State, e); err != nil {
-		err := refuse(BadState, ReasonState, "%s: %s is %s", e, c.Name, cr.State)
+		err := refuse(BadState, ReasonState, "%s: %s is %s, and waits for %s", e, c.Name, cr.State, cr.State.waitsFor())
 		err.Components = []ID{c.ID}
 		return nil, err
 	}

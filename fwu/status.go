@@ -199,6 +199,7 @@ type Error struct {
 	Reason     Reason
 	Text       string
 	Components []ID  // those that stand in the way
+	Cause      Cause // of an error that came from a service; CauseOf finds it in others
 	Err        error // cause, may be nil
 }
 

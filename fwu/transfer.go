@@ -402,7 +402,7 @@ func (s *Service) ended(ctx context.Context, err error) error {
 	case errors.Is(cause, errClosed):
 		return &Error{Status: CommunicationFailure, Text: "the service is closing; the transfer continues at what was written", Err: cause}
 	default:
-		return &Error{Status: CommunicationFailure, Text: "the caller ended the transfer", Err: cause}
+		return &Error{Status: CommunicationFailure, Text: "the transfer was ended; it can be continued at what was written", Err: cause}
 	}
 }
 
@@ -808,7 +808,7 @@ func (s *Service) Cancel(ctx context.Context, id ID) error {
 		return err
 	}
 	if st := s.record().Components[c.Name].State; st != Writing && st != Candidate {
-		err := refuse(BadState, ReasonState, "cancel: %s is %s", c.Name, st)
+		err := refuse(BadState, ReasonState, "cancel: %s is %s, and waits for %s", c.Name, st, st.waitsFor())
 		err.Components = []ID{id}
 		return err
 	}

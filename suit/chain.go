@@ -168,7 +168,7 @@ func (s *sign1) verifyChain(message []byte, keys VerifyKeys, at time.Time) (sign
 		return k.CA == nil && s.alg.uses(k.Public) && sameKey(leaf.PublicKey, k.Public)
 	}) {
 		if err := verifyCertificates(s.chain, keys, at); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrSignature, err)
+			return nil, &signatureError{errors.Join(ErrCertificate, err), err.Error()}
 		}
 		signer = leaf
 	}

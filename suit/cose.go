@@ -226,15 +226,15 @@ func (s *sign1) verifyKey(message []byte, keys VerifyKeys) error {
 	case tried > 0:
 		return fmt.Errorf("%w: made by none of %d matching keys, or the content was changed", ErrSignature, tried)
 	case s.kid != nil:
-		return fmt.Errorf("%w: no trust anchor of %d has the key identifier %x and the type for %s", ErrSignature, len(keys), s.kid, s.alg.name)
+		return &signatureError{ErrUnknownSigner, fmt.Sprintf("no trust anchor of %d has the key identifier %x and the type for %s", len(keys), s.kid, s.alg.name)}
 	}
-	return fmt.Errorf("%w: no trust anchor of %d has the type for %s", ErrSignature, len(keys), s.alg.name)
+	return &signatureError{ErrUnknownSigner, fmt.Sprintf("no trust anchor of %d has the type for %s", len(keys), s.alg.name)}
 }
 
 // verify returns nil if one of the signatures is by one of the keys, or by one that they vouch for, and since when the certificate of the latter is valid.
 func (a authentication) verify(keys VerifyKeys, at time.Time) (notBefore time.Time, err error) {
 	if len(a.signatures) == 0 {
-		return notBefore, fmt.Errorf("%w: the manifest is not signed", ErrSignature)
+		return notBefore, &signatureError{ErrUnsigned, ErrUnsigned.Error()}
 	}
 	var errs []error
 	for _, s := range a.signatures {

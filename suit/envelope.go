@@ -371,7 +371,7 @@ func NewBundle(r io.Reader) (*Bundle, error) {
 		case !errors.Is(err, ErrShort):
 			return nil, err
 		case rerr == io.EOF:
-			return nil, malformed("envelope ends early, after %d bytes", len(buf))
+			return nil, ended("envelope", int64(len(buf)))
 		case rerr != nil:
 			return nil, rerr
 		}
@@ -460,7 +460,7 @@ func (b *Bundle) ended(err error) error {
 		}
 		at = end - b.start
 	}
-	return malformed("bundle ends early, after %d bytes", at)
+	return ended("bundle", at)
 }
 
 // raw is the stream.

@@ -57,6 +57,33 @@ const (
 	ErrShort = constError("header is not complete")
 )
 
+// ErrEnded: a stream ended before the envelope did. It is an ErrMalformed.
+const ErrEnded = constError("ends early")
+
+func ended(what string, at int64) error {
+	return fmt.Errorf("%w: %s %w, after %d bytes", ErrMalformed, what, ErrEnded, at)
+}
+
+// Why a signature is not valid. Each is an ErrSignature.
+const (
+	// ErrUnsigned: nobody signed the manifest.
+	ErrUnsigned = constError("the manifest is not signed")
+	// ErrUnknownSigner: no trust anchor has the key.
+	ErrUnknownSigner = constError("signed by nobody who is trusted")
+	// ErrCertificate: a certificate of the signer is refused: it is not valid at the time, for another use, or of an authority that is not trusted.
+	ErrCertificate = constError("certificate of the signer refused")
+)
+
+// signatureError is an ErrSignature with its cause, which the text says in more words.
+type signatureError struct {
+	cause error
+	text  string
+}
+
+func (e *signatureError) Error() string { return ErrSignature.Error() + ": " + e.text }
+
+func (e *signatureError) Unwrap() []error { return []error{ErrSignature, e.cause} }
+
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrMalformed}, args...)...)
 }

@@ -51,7 +51,7 @@ func ParseVersion(s string) (Version, error) {
 	for i, p := range parts {
 		n, err := strconv.ParseUint(p, 10, bits[i])
 		if err != nil {
-			return Version{}, fmt.Errorf("version %q: %s %q is not a number of %d bits", s, names[i], p, bits[i])
+			return Version{}, fmt.Errorf("version %q: %s %q is not a number from 0 to %d", s, names[i], p, uint64(1)<<bits[i]-1)
 		}
 		fields[i] = n
 	}

@@ -241,6 +241,9 @@ func (b *beginning) explain(err error) error {
 	if b.err != nil || !errors.Is(err, suit.ErrMalformed) {
 		return err
 	}
+	if errors.Is(err, suit.ErrEnded) && len(b.head) > 0 && kind.Of(b.head).Name == "" {
+		return endedEarly(err)
+	}
 	if in, ok := b.r.(*files.Input); ok && in.Seekable() {
 		return bundle.NotBundle(in, in.Size(), err)
 	}
@@ -442,7 +445,7 @@ func (src Source) streamed(d suit.Demand) iter.Seq2[image, error] {
 				break
 			}
 			if err != nil {
-				yield(image{}, err)
+				yield(image{}, endedEarly(err))
 				return
 			}
 			i, ok := expected[p.Key]
@@ -463,6 +466,14 @@ func (src Source) streamed(d suit.Demand) iter.Seq2[image, error] {
 			return
 		}
 	}
+}
+
+// endedEarly says of a stream that stopped in its middle that the sender may be at fault, and not who made the bundle.
+func endedEarly(err error) error {
+	if errors.Is(err, suit.ErrEnded) {
+		return fmt.Errorf("the stream stopped before the bundle was complete: was its sender interrupted? (%w)", err)
+	}
+	return err
 }
 
 // open opens what a component expects at an offset, and says how much follows: the bundle, or the image.

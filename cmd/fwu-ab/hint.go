@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -27,7 +28,33 @@ func hint(err error) string {
 	if errors.As(err, &h) {
 		return h.hint
 	}
+	if h := causeHint(fwu.CauseOf(err), fwu.ReasonOf(err)); h != "" {
+		return h
+	}
 	return reasonHint(fwu.ReasonOf(err))
+}
+
+// causeHint says what to do about the root of an error, where that is known.
+func causeHint(c fwu.Cause, r fwu.Reason) string {
+	switch c {
+	case fwu.CauseUnsigned:
+		return "fwu-ab manifest sign signs it, with a key that the device trusts"
+	case fwu.CauseUnknownSigner:
+		return "it is signed with a key that this device does not trust: fwu-ab manifest show names the key, fwu-ab doctor the trust anchors"
+	case fwu.CauseCertificate:
+		return "the signer's certificate is refused, not the key: compare its dates with the clock of the device (date), and its issuer with the trust anchors (fwu-ab doctor)"
+	case fwu.CauseNoSpace:
+		return "a file system is full: df shows which"
+	case fwu.CauseReadOnly:
+		return "it is read-only: findmnt shows mounts, lsblk -o NAME,RO devices"
+	case fwu.CauseGone:
+		return "the device has gone: lsblk shows what is there"
+	case fwu.CausePermission:
+		if r == "" {
+			return "this user may not do that: run it as root, or change the permissions of the file"
+		}
+	}
+	return ""
 }
 
 func reasonHint(r fwu.Reason) string {
@@ -35,9 +62,9 @@ func reasonHint(r fwu.Reason) string {
 	case fwu.ReasonManifestMissing:
 		return "give the manifest with --manifest, or use fwu-ab update MANIFEST IMAGE"
 	case fwu.ReasonManifestUnexpected:
-		return "leave the manifest away: it is part of what is written"
+		return "omit --manifest: the manifest is part of what is written"
 	case fwu.ReasonManifestSignature:
-		return "was it signed with a key whose public half the device trusts? fwu-ab manifest show, fwu-ab doctor"
+		return "fwu-ab manifest show says who signed it, fwu-ab doctor whom this device trusts"
 	case fwu.ReasonSequenceRollback:
 		return "an update needs a sequence number that is not lower than what was accepted; fwu-ab status shows it"
 	case fwu.ReasonFailedBefore:
@@ -68,10 +95,29 @@ func reasonHint(r fwu.Reason) string {
 		return "the service's log says what could not be mended; a restart of the service tries again"
 	case update.ReasonOtherClient:
 		return "fwu-ab monitor follows it; --take-over cancels what it prepares"
+	case dbus.ReasonBusy:
+		return "without --no-wait the command waits for its turn"
+	case fwu.ReasonVendorMismatch, fwu.ReasonClassMismatch, fwu.ReasonDeviceMismatch:
+		return "it was made for another device: fwu-ab manifest show says for which, fwu-ab config what this one is"
+	case fwu.ReasonComponentMismatch:
+		return "fwu-ab manifest show lists the components of the manifest, fwu-ab status those of this device"
+	case fwu.ReasonImageTooLarge:
+		return "fwu-ab query COMPONENT shows max_size"
+	case fwu.ReasonDependency:
+		return "put the components that are named into the same update, or update them first"
+	case fwu.ReasonState:
+		return "fwu-ab status shows the next step"
+	case fwu.ReasonCancelled:
+		return "fwu-ab clean COMPONENT makes it ready for the next update"
+	case dbus.ReasonDenied:
+		return "run it as root, or allow it by polkit: docs/agents.md lists the actions"
 	case dbus.ReasonUnreachable:
-		return "systemctl status fwu-ab.service"
+		if os.Geteuid() != 0 {
+			return "only root can start it by hand, or see why it does not start: sudo systemctl status fwu-ab.service; FWU_AB_BUS and --bus name another bus"
+		}
+		return "systemctl status fwu-ab.service says why; FWU_AB_BUS and --bus name another bus"
 	case fwu.ReasonMedium:
-		return "the kernel log tells what the medium reported: dmesg"
+		return "dmesg shows what the kernel reported about the device"
 	}
 	return ""
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,11 @@ func loadMachine(root string) (*machine, error) {
 		if root, err = filepath.Abs(root); err != nil {
 			return nil, err
 		}
+	}
+	if info, err := os.Stat(cmp.Or(root, "/")); err != nil {
+		return nil, usageError{fmt.Errorf("--root: %w", err)}
+	} else if !info.IsDir() {
+		return nil, usageError{fmt.Errorf("--root %s: not a directory", root)}
 	}
 	cfg, err := config.Load(root)
 	if errors.Is(err, os.ErrNotExist) {

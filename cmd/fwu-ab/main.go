@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -137,7 +138,46 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 veri
 	add("creator", newKeyCommand(), newManifestCommand(), newBundleCommand())
 	addGenerate(root)
 	g.complete(root)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return explainFlag(cmd, err) })
+	explainArguments(root)
 	return root
+}
+
+// explainFlag says what is wrong with a flag in the words of the command line.
+func explainFlag(cmd *cobra.Command, err error) error {
+	text, number, found := strings.Cut(err.Error(), ": strconv.")
+	switch {
+	case found && strings.Contains(number, "out of range"):
+		text += ": the number is too large"
+	case found:
+		text += ": want a number"
+	}
+	return fmt.Errorf("%s; see %s --help", text, cmd.CommandPath())
+}
+
+// explainArguments has every command say which arguments it takes, where it is given others.
+func explainArguments(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		explainArguments(sub)
+	}
+	check := cmd.Args
+	if check == nil {
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		err := check(cmd, args)
+		if err == nil || !strings.HasPrefix(err.Error(), "accepts ") && !strings.HasPrefix(err.Error(), "requires ") && !strings.HasPrefix(err.Error(), "unknown command") {
+			return err
+		}
+		_, wanted, _ := strings.Cut(cmd.Use, " ")
+		if wanted == "" {
+			wanted = "no arguments"
+			if cmd.HasSubCommands() {
+				wanted = "one of its commands"
+			}
+		}
+		return fmt.Errorf("%s takes %s, and was given %d arguments; see %s --help", cmd.CommandPath(), wanted, len(args), cmd.CommandPath())
+	}
 }
 
 func busAddress(getenv func(string) string) string {

@@ -96,7 +96,7 @@ func (s seen) String() string {
 	case s.Finished:
 		line += fmt.Sprintf(" %s ended with %v", s.Operation, fwu.Status(s.Status))
 	case s.Operation != "" && s.Total > 0:
-		line += fmt.Sprintf(" %s %d %% of %s", s.Operation, 100*s.Done/s.Total, size(s.Total))
+		line += fmt.Sprintf(" %s %d %% of %s", s.Operation, percent(s.Done, s.Total), size(s.Total))
 	case s.Operation != "":
 		line += fmt.Sprintf(" %s %s", s.Operation, size(s.Done))
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -128,13 +129,17 @@ const cell = 26
 // draw shows banks as columns and components as rows.
 func draw(st systemStatus) string {
 	var b strings.Builder
-	edge := "+" + strings.Repeat("-", cell) + "+"
-	fmt.Fprintf(&b, "%-12s %s %s\n", "", center(bankTitle(st, fwu.BankA), cell+2), center(bankTitle(st, fwu.BankB), cell+2))
+	name := 12 // columns for the longest name
 	for _, c := range st.Components {
-		fmt.Fprintf(&b, "%-12s %s %s\n", "", edge, edge)
-		fmt.Fprintf(&b, "%-12s |%s| |%s|  %s\n", c.Name, center(slotText(c, fwu.BankA), cell), center(slotText(c, fwu.BankB), cell), c.State)
+		name = max(name, utf8.RuneCountInString(c.Name))
 	}
-	fmt.Fprintf(&b, "%-12s %s %s\n", "", edge, edge)
+	edge := "+" + strings.Repeat("-", cell) + "+"
+	fmt.Fprintf(&b, "%-*s %s %s\n", name, "", center(bankTitle(st, fwu.BankA), cell+2), center(bankTitle(st, fwu.BankB), cell+2))
+	for _, c := range st.Components {
+		fmt.Fprintf(&b, "%-*s %s %s\n", name, "", edge, edge)
+		fmt.Fprintf(&b, "%-*s |%s| |%s|  %s\n", name, c.Name, center(slotText(c, fwu.BankA), cell), center(slotText(c, fwu.BankB), cell), c.State)
+	}
+	fmt.Fprintf(&b, "%-*s %s %s\n", name, "", edge, edge)
 	for _, r := range st.Degraded {
 		fmt.Fprintf(&b, "! queries only, %s: %s\n", r, reasonHint(r))
 	}
@@ -184,7 +189,10 @@ func bankTitle(st systemStatus, bank fwu.Bank) string {
 }
 
 func center(s string, width int) string {
-	left := max(0, (width-len(s))/2)
+	if r := []rune(s); len(r) > width {
+		s = string(r[:width])
+	}
+	left := max(0, (width-utf8.RuneCountInString(s))/2)
 	return fmt.Sprintf("%-*s", width, strings.Repeat(" ", left)+s)
 }
 
