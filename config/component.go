@@ -1,10 +1,10 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -31,7 +31,7 @@ func (s *scope) components(d defaults, trial bool, devices places) []Component {
 		c := sub.component(name, d, trial, devices, ids)
 		list = append(list, c)
 	}
-	slices.SortFunc(list, func(a, b Component) int { return cmp.Compare(a.ID, b.ID) })
+	sort.Slice(list, func(i, j int) bool { return list[i].ID < list[j].ID })
 	return list
 }
 

@@ -264,7 +264,7 @@ func TestDialWithoutService(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := Dial(t.Context(), s.address)
-		if !errors.Is(err, fwu.CommunicationFailure) || !strings.Contains(err.Error(), "systemctl") {
+		if !errors.Is(err, fwu.CommunicationFailure) || fwu.ReasonOf(err) != ReasonUnreachable {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -91,7 +91,7 @@ func TestNoStateIsADeadEndWithUBoot(t *testing.T) {
 				files := b.withUBoot(t, scheme)
 				if tt.lost {
 					for _, f := range files {
-						if err := os.WriteFile(f, randomImage(1, environmentSize), 0o600); err != nil {
+						if err := os.WriteFile(f, make([]byte, environmentSize), 0o600); err != nil {
 							t.Fatal(err)
 						}
 					}

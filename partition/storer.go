@@ -1,11 +1,10 @@
 package partition
 
 import (
-	"cmp"
 	"fmt"
 	"hash/maphash"
 	"math"
-	"slices"
+	"sort"
 	"sync/atomic"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -140,7 +139,7 @@ func (s *storer) flush() error {
 			return err
 		}
 	}
-	slices.SortFunc(s.written, func(a, b extent) int { return cmp.Compare(a.off, b.off) })
+	sort.Slice(s.written, func(i, j int) bool { return s.written[i].off < s.written[j].off })
 	s.flushed = append(append(s.flushed[:0], s.flushed[s.checked:]...), s.written...)
 	s.checked, s.written, s.skipped = 0, s.written[:0], false
 	if s.options.NoReadBack {

@@ -5,7 +5,7 @@ import (
 	"crypto/sha1"
 	"fmt"
 	"slices"
-	"strings"
+	"sort"
 )
 
 // Spec is what a manifest shall say.
@@ -57,7 +57,9 @@ func (d Demand) equal(e Demand) bool {
 }
 
 func sorted(d []Dependency) []Dependency {
-	return slices.SortedFunc(slices.Values(d), func(a, b Dependency) int { return strings.Compare(a.String(), b.String()) })
+	d = slices.Clone(d)
+	sort.Slice(d, func(i, j int) bool { return d[i].String() < d[j].String() })
+	return d
 }
 
 func (i Image) equal(j Image) bool {

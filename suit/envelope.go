@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -512,12 +513,7 @@ func WriteBundle(w io.Writer, envelope []byte, payloads []PayloadSource) error {
 		return err
 	}
 	sorted := slices.Clone(payloads)
-	slices.SortFunc(sorted, func(a, b PayloadSource) int {
-		if payloadsInOrder(a.Key, b.Key) {
-			return -1
-		}
-		return 1
-	})
+	sort.Slice(sorted, func(i, j int) bool { return payloadsInOrder(sorted[i].Key, sorted[j].Key) })
 	f.payloads, f.payload, f.size = len(sorted), sorted[0].Key, sorted[0].Size
 	head := appendEnvelope(nil, f)
 	if _, err := ReadHeader(head); err != nil {

@@ -2,12 +2,12 @@ package efi
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -128,7 +128,7 @@ func (st state) ours(bank fwu.Bank, wanted LoadOption) []entry {
 		}
 		return 3
 	}
-	slices.SortStableFunc(out, func(a, b entry) int { return cmp.Compare(rank(a), rank(b)) })
+	sort.SliceStable(out, func(i, j int) bool { return rank(out[i]) < rank(out[j]) })
 	return out
 }
 
