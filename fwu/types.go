@@ -212,7 +212,7 @@ type HeadState uint8
 const (
 	HeadUnknown HeadState = iota // it could not be read, or nobody looked: it may be any of the others
 	HeadOther                    // neither of the others: destroyed, or never written
-	HeadMasked                   // every sector masked
+	HeadMasked                   // every sector masked, and each second header that a format has outside of the head
 	HeadMixed                    // some masked, some plain: an unmasking that was cut
 	HeadPlain                    // every sector plain
 )

@@ -137,6 +137,20 @@ func (m *image) maskPlaces(masked bool) error {
 	}, func(_ []byte, err error) error { return err })
 }
 
+// anyPlacePlain tells whether the slot could be opened by a second header.
+func (m *image) anyPlacePlain() (bool, error) {
+	for _, p := range m.places {
+		block, off := fwu.Buffer(blockSize), roundDown(p.off)
+		if err := readFull(m.dev, m.name, block, off); err != nil {
+			return false, err
+		}
+		if p.isPlain(block[p.off-off:][:fwu.SectorSize]) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // destroyPlaces overwrites each second header with zeroes, and each block that cannot be read.
 func (m *image) destroyPlaces() error {
 	return m.changePlaces(func(_ place, sector []byte) { clear(sector) }, func(block []byte, _ error) error {

@@ -68,7 +68,8 @@ func (m *image) seal(ctx context.Context, h fwu.Head, verb string, masked bool) 
 }
 
 // HeadState tells what the head on the medium is, whatever is still buffered. A head of no sectors, that of an
-// empty image, is plain. A head that cannot be read is HeadUnknown, with the error: it is never HeadOther.
+// empty image, is plain. A head that cannot be read is HeadUnknown, with the error: it is never HeadOther. The slot
+// is HeadMasked only if each second header is masked, too.
 func (m *image) HeadState(ctx context.Context, h fwu.Head) (fwu.HeadState, error) {
 	if err := ctx.Err(); err != nil {
 		return fwu.HeadUnknown, err
@@ -81,10 +82,18 @@ func (m *image) HeadState(ctx context.Context, h fwu.Head) (fwu.HeadState, error
 		return fwu.HeadOther, nil
 	case masked == 0:
 		return fwu.HeadPlain, nil
-	case masked == h.Sectors:
-		return fwu.HeadMasked, nil
+	case masked < h.Sectors:
+		return fwu.HeadMixed, nil
 	}
-	return fwu.HeadMixed, nil
+	// A cut unmasking begins with the second headers, a cut sealing ends with them.
+	plain, err := m.anyPlacePlain()
+	switch {
+	case err != nil:
+		return fwu.HeadUnknown, fmt.Errorf("look at the second headers: %w", err)
+	case plain:
+		return fwu.HeadMixed, nil
+	}
+	return fwu.HeadMasked, nil
 }
 
 // plainHead reads the head, inverts each sector that is masked according to h, and counts those.
