@@ -194,6 +194,8 @@ func one(n int) int {
 	switch {
 	case whole():
 		return 1
+	case os.Getenv("FWUAB_CRASH") == "deep": // six times a sample
+		return max(1, n/2)
 	case raced, testing.Short(): // everything is ten times as slow, and something else is looked for
 		return 40 * n
 	}

@@ -11,6 +11,6 @@
 //
 // The second suite lets every read, write and flush of the stories fail once, in every way that a medium has.
 //
-// go test runs a sample that takes seconds. FWUAB_CRASH=full runs everything, which takes minutes (give it -timeout 30m; with -v it prints the number of cuts of each
+// go test runs a sample that takes seconds. FWUAB_CRASH=deep runs six times as many cases, FWUAB_CRASH=full runs everything, which takes minutes (give it -timeout 30m; with -v it prints the number of cuts of each
 // story). FWUAB_CRASH_SEED replays one case: a failing one prints its seed.
 package crash
