@@ -187,7 +187,11 @@ func TestSecondHeaderAcrossACut(t *testing.T) {
 			for _, o := range writes[:2*n] {
 				copy(dev.medium[o.off:], o.data)
 			}
-			wantState(t, m, h, map[bool]fwu.HeadState{true: fwu.HeadMasked, false: fwu.HeadPlain}[name == "unseal" || n > 0])
+			want := fwu.HeadMixed
+			if n == 0 {
+				want = map[string]fwu.HeadState{"unseal": fwu.HeadMasked, "seal": fwu.HeadPlain}[name]
+			}
+			wantState(t, m, h, want)
 			check(t, tt.do())
 			sameBytes(t, fmt.Sprint(name, " after ", n, " writes"), dev.medium, tt.after)
 			other := map[string]string{"seal": "unseal", "unseal": "seal"}[name]
