@@ -43,7 +43,7 @@ STORIES = grep --line-buffered -vE '^ *=== (RUN|PAUSE|CONT|NAME)'
 # Ours that is hot: what moves the bytes of an image.
 HOT = $(addprefix github.com/fwu-ab/fwu-ab/,zstdframe)
 GCFLAGS = -gcflags=all=-l $(addprefix -gcflags=,$(addsuffix =,$(HOT) github.com/klauspost/compress/... crypto/internal/fips140/sha256))
-BUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" $(GCFLAGS)
+BUILD = CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags "$(LDFLAGS)" $(GCFLAGS)
 MAXSIZE = 8388608
 
 # Where make install puts things: below DESTDIR, as they will be found at PREFIX.
