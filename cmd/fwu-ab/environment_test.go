@@ -70,7 +70,7 @@ func environmentIn(t *testing.T, dev string, d *lab.Device, config string) *mach
 // TestEnvironmentWhereItMustNotBe has places of the boot environment that are somebody else's. Each is refused, and no byte of the disk changes.
 func TestEnvironmentWhereItMustNotBe(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		missing(t, "root")
 	}
 	needTools(t, "mkfs.ext4")
 	const mib = 1 << 20

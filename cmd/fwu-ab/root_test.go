@@ -16,7 +16,7 @@ import (
 // below an overlay. The kernel command line alone is put in place.
 func TestRootFileSystemOfThisKernel(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		missing(t, "root")
 	}
 	needTools(t, "unshare", "mkfs.ext4")
 	const mib = 1 << 20

@@ -15,7 +15,7 @@ import (
 // TestWhatTheKernelDoesNotLetWrite plants devices and file systems that are read-only. What cannot be written is refused before anything is transferred.
 func TestWhatTheKernelDoesNotLetWrite(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		missing(t, "root")
 	}
 	const mib = 1 << 20
 	d, err := lab.New(t.TempDir(), 16*mib, mib, "detached")

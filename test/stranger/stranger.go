@@ -15,13 +15,19 @@ const UID = 65534
 type TB interface {
 	Helper()
 	Skip(args ...any)
+	Fatal(args ...any)
 }
 
-// Need skips a test that does not run as root: nobody else can become a stranger.
+// Need skips a test that does not run as root, or fails it where every test has to run: nobody else
+// can become a stranger.
 func Need(t TB) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to act as another user")
+	switch {
+	case os.Geteuid() == 0:
+	case os.Getenv("FWUAB_TEST_ALL") == "":
+		t.Skip("missing: root, to act as another user")
+	default:
+		t.Fatal("missing: root, to act as another user")
 	}
 }
 
