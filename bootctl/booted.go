@@ -1,7 +1,8 @@
 // Package bootctl tells from which bank the running system was booted. The selectors themselves are in the packages below it.
 //
-// The booted bank is a matter of evidence, never of what a selector says: a fallback, a kexec or a person at the console starts what no selector names.
-// Each source of evidence says a, b, nothing, or that it is neither. The bank is known if at least one says something and none says otherwise.
+// The booted bank is a matter of evidence, never of what a selector says: a fallback, a kexec or a
+// person at the console starts what no selector names. Each source of evidence says a, b, nothing,
+// or that it is neither. The bank is known if at least one says something and none says otherwise.
 //
 //   - the kernel command line (Documentation/admin-guide/kernel-parameters.txt): fwu.bank=a, as our boot scripts set it; rauc.slot=A, as boards prepared for RAUC set it;
 //     root=, systemd.verity_root_data= and roothash=, where they name a slot by PARTUUID, PARTLABEL, UUID, LABEL, number or device; rauc.external, which says that it is no slot
@@ -109,8 +110,8 @@ func (r Running) read(path string, limit int64) (string, error) {
 	return string(b), nil
 }
 
-// commandLine returns what the parameters say that are there. known: the mounted root is a slot; then a root= that names something else was
-// for an initrd.
+// commandLine returns what the parameters say that are there. known: the mounted root is a slot;
+// then a root= that names something else was for an initrd.
 func (r Running) commandLine(known bool) []Evidence {
 	text, err := r.read("/proc/cmdline", 64<<10)
 	if err != nil {

@@ -23,7 +23,8 @@ type stack struct {
 	complete bool
 }
 
-// slotNumber is the device number of a slot, from its path, else from its PARTUUID. That of a regular file is empty.
+// slotNumber is the device number of a slot, from its path, else from its PARTUUID. That of a
+// regular file is empty.
 func (r Running) slotNumber(s fwu.SlotInfo) (string, error) {
 	if info, err := os.Stat(r.path(s.Path)); err == nil && info.Mode().IsRegular() && !strings.HasPrefix(s.Path, "/dev/") {
 		return "", nil
@@ -51,7 +52,8 @@ func (r Running) resolve(path string) (string, error) {
 	return real, nil
 }
 
-// number is the number "major:minor" of the block device at path: that of the node, or, where it is none, what sysfs says of a device of that name.
+// number is the number "major:minor" of the block device at path: that of the node, or, where it is
+// none, what sysfs says of a device of that name.
 func (r Running) number(path string) (string, error) {
 	real, err := r.resolve(path)
 	if os.IsNotExist(err) && filepath.Dir(path) == "/dev" {
@@ -86,7 +88,8 @@ func (r Running) devices(path string) stack {
 	return r.below(n)
 }
 
-// below returns the device with a number and all that it lies on. A device that sysfs does not have is not known.
+// below returns the device with a number and all that it lies on. A device that sysfs does not have
+// is not known.
 func (r Running) below(number string) stack {
 	s := stack{numbers: map[string]bool{number: true}, files: map[string]bool{}, complete: true}
 	queue := []string{number}
@@ -110,7 +113,8 @@ func (r Running) below(number string) stack {
 	return s
 }
 
-// parts returns the devices that a device-mapper or md device is made of, or what a loop device is on.
+// parts returns the devices that a device-mapper or md device is made of, or what a loop device is
+// on.
 func (r Running) parts(number string) stack {
 	dir := "/sys/dev/block/" + number
 	s := stack{numbers: map[string]bool{}, files: map[string]bool{}, complete: true}
@@ -141,8 +145,9 @@ func (r Running) parts(number string) stack {
 	return s
 }
 
-// loopOn is the device that a loop device is on: that of the file system of its file, whatever name the file had when the loop device was made, in an initrd perhaps. known is false
-// if that cannot be told.
+// loopOn is the device that a loop device is on: that of the file system of its file, whatever name
+// the file had when the loop device was made, in an initrd perhaps. known is false if that cannot
+// be told.
 func (r Running) loopOn(number, file string) (below string, known bool) {
 	if node, err := r.node(number); err == nil {
 		if info, err := loopStatus(node); err == nil {

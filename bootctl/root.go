@@ -22,7 +22,8 @@ type Partition struct {
 	Path   string // its node
 }
 
-// rootParameter says which bank a parameter names, in one of the forms of root= (block/early-lookup.c of the kernel, systemd's fstab names).
+// rootParameter says which bank a parameter names, in one of the forms of root=
+// (block/early-lookup.c of the kernel, systemd's fstab names).
 func (r Running) rootParameter(key, value string) Evidence {
 	e := Evidence{Source: "kernel command line", Text: key + "=" + value}
 	if key == "roothash" { // systemd-veritysetup-generator(8): its first half is the PARTUUID of the data
@@ -95,7 +96,8 @@ func (r Running) partUUIDParameter(e Evidence, name string) Evidence {
 	return r.match(e, r.devices("/dev/disk/by-partuuid/"+uuid))
 }
 
-// byLabel is what lies below the partition with a label: on the disk of the slots, else where udev has a link to.
+// byLabel is what lies below the partition with a label: on the disk of the slots, else where udev
+// has a link to.
 func (r Running) byLabel(label string) stack {
 	var found []Partition
 	for _, p := range r.Table {
@@ -109,7 +111,8 @@ func (r Running) byLabel(label string) stack {
 	return r.devices("/dev/disk/by-partlabel/" + label)
 }
 
-// filesystemParameter looks for the file system in the slots. Slots of both banks have the same one where both were filled with one image.
+// filesystemParameter looks for the file system in the slots. Slots of both banks have the same one
+// where both were filled with one image.
 func (r Running) filesystemParameter(e Evidence, link string, is func(superblock.Superblock) bool) Evidence {
 	var hit [2]bool
 	for i, slots := range r.Slots {
@@ -160,7 +163,8 @@ func deviceNumber(value string) (string, bool) {
 	return fmt.Sprintf("%d:%d", n>>8&0xfff, n&0xff|n>>12&0xfff00), err == nil // new_decode_dev in linux/kdev_t.h
 }
 
-// volatileRoot is the link to the device that was the root before systemd-volatile-root(8) put a file system in memory in its place.
+// volatileRoot is the link to the device that was the root before systemd-volatile-root(8) put a
+// file system in memory in its place.
 const volatileRoot = "/run/systemd/volatile-root"
 
 // rootDevice says which bank the mounted root file system lies in.
@@ -201,7 +205,8 @@ func (r Running) inMemory(number string) bool {
 	return strings.HasPrefix(number, "1:") || err == nil && strings.HasPrefix(filepath.Base(target), "zram")
 }
 
-// lowerRoot looks at what is below a root in memory: the device that systemd keeps a link to, and the read-only layers of an overlay where they are mounted.
+// lowerRoot looks at what is below a root in memory: the device that systemd keeps a link to, and
+// the read-only layers of an overlay where they are mounted.
 func (r Running) lowerRoot(e Evidence, m mount, mounts []mount) Evidence {
 	if target, err := os.Readlink(r.path(volatileRoot)); err == nil {
 		e.Text += " over " + target
@@ -236,7 +241,8 @@ func lastIndex(mounts []mount, is func(mount) bool) int {
 	return -1
 }
 
-// match completes e with the bank whose slot is among the devices. Devices that are known down to the last, and none of which is a slot, contradict.
+// match completes e with the bank whose slot is among the devices. Devices that are known down to
+// the last, and none of which is a slot, contradict.
 func (r Running) match(e Evidence, s stack) Evidence {
 	var hit [2]bool
 	known := s.complete
@@ -273,7 +279,8 @@ type mount struct {
 // onDevice tells whether the file system has the number of a block device.
 func (m mount) onDevice() bool { return !strings.HasPrefix(m.number, "0:") }
 
-// parseMounts reads mountinfo in its order: the last of several mounts of a directory is on top. Lines that are none are left out.
+// parseMounts reads mountinfo in its order: the last of several mounts of a directory is on top.
+// Lines that are none are left out.
 func parseMounts(mountinfo string) []mount {
 	var mounts []mount
 	for line := range strings.Lines(mountinfo) {

@@ -20,9 +20,9 @@ type File struct {
 	file     *files.Input
 }
 
-// Open reads the envelope, and where its payloads are. The file has to end where the envelope does. Errors wrap those of
-// package suit. Of a file that is no envelope at all, the error says what it is instead, where that is known. A pipe is
-// read to its end first. ctx ends every read.
+// Open reads the envelope, and where its payloads are. The file has to end where the envelope does.
+// Errors wrap those of package suit. Of a file that is no envelope at all, the error says what it
+// is instead, where that is known. A pipe is read to its end first. ctx ends every read.
 func Open(ctx context.Context, path string) (*File, error) {
 	f, err := files.OpenSeekable(ctx, path)
 	if err != nil {
@@ -35,7 +35,8 @@ func Open(ctx context.Context, path string) (*File, error) {
 	return out, nil
 }
 
-// NotBundle is the error of reading an envelope from a file that is none: with the kind of the file, if that is known.
+// NotBundle is the error of reading an envelope from a file that is none: with the kind of the
+// file, if that is known.
 func NotBundle(r io.ReaderAt, size int64, err error) error {
 	if !errors.Is(err, suit.ErrMalformed) {
 		return err
@@ -47,7 +48,8 @@ func NotBundle(r io.ReaderAt, size int64, err error) error {
 	return Instead(k, err)
 }
 
-// Instead is the error of reading an envelope from what is of a kind. Where no kind is known it is err.
+// Instead is the error of reading an envelope from what is of a kind. Where no kind is known it is
+// err.
 func Instead(k kind.Kind, err error) error {
 	if k.Name == "" {
 		return err
@@ -119,8 +121,8 @@ func (f *File) Sources() []suit.PayloadSource {
 	return all
 }
 
-// Change writes a copy of the bundle or manifest in file in to out, with the envelope that change makes of the one there.
-// out may be in itself. inputs are the files that change reads.
+// Change writes a copy of the bundle or manifest in file in to out, with the envelope that change
+// makes of the one there. out may be in itself. inputs are the files that change reads.
 func Change(ctx context.Context, in, out string, inputs []string, change func(envelope []byte) ([]byte, error)) error {
 	f, err := Open(ctx, in)
 	if err != nil {

@@ -26,7 +26,8 @@ import (
 type Config struct {
 	// Disk is where PARTLABEL= and PARTUUID= are looked for: a block device or a file; empty: the booted disk.
 	Disk string
-	// LiftForceRO permits to lift the write protection of eMMC boot partitions while they are written.
+	// LiftForceRO permits to lift the write protection of eMMC boot partitions while they are
+	// written.
 	LiftForceRO bool
 	// Trial tells whether a new bank has to be accepted.
 	Trial bool
@@ -83,7 +84,8 @@ type UBoot struct {
 	DefaultEnvironment string
 	// BankVariables are the variables that stand for the bank, with their values for the banks a and b; nil unless Scheme is BootCount.
 	BankVariables map[string][2]string
-	// Names are what the boot script calls the banks a and b; empty unless Scheme is BootOrder and they are configured.
+	// Names are what the boot script calls the banks a and b; empty unless Scheme is BootOrder and
+	// they are configured.
 	Names [2]string
 }
 

@@ -506,7 +506,8 @@ func TestAFIFOIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// TestLinksAreFollowedWithinTheTree has links as a root file system has them: absolute, relative, and with more ".." than there are directories.
+// TestLinksAreFollowedWithinTheTree has links as a root file system has them: absolute, relative,
+// and with more ".." than there are directories.
 func TestLinksAreFollowedWithinTheTree(t *testing.T) {
 	for name, files := range map[string]map[string]string{
 		"an absolute link":      {"/data/real.toml": smallest, AdminFile: "-> /data/real.toml"},

@@ -28,7 +28,8 @@ const (
 	maxDropIns  = 256
 )
 
-// tree is the file system below a root directory. Links are followed within it (InTree): not into the machine that builds an image.
+// tree is the file system below a root directory. Links are followed within it (InTree): not into
+// the machine that builds an image.
 type tree struct{ root string }
 
 func openTree(root string) (*tree, error) {

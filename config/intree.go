@@ -12,7 +12,8 @@ import (
 // maxLinks is how many symbolic links a path may go through, as for the kernel.
 const maxLinks = 40
 
-// InTree is where the file at the absolute path name of the system in the directory root lies: links are followed as if root were "/", absolute ones too, and none leads out of it. What does
+// InTree is where the file at the absolute path name of the system in the directory root lies:
+// links are followed as if root were "/", absolute ones too, and none leads out of it. What does
 // not exist is where it would be. The tree must not change meanwhile.
 func InTree(root, name string) (string, error) {
 	if root = filepath.Clean(root); root == "/" || root == "." {

@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// CheckOwners returns an error for each of the paths that others than root can change: the file, or the folder that it lies in. The user and the group that this program runs as count as
-// root, for a demonstration. A path that does not exist is right.
+// CheckOwners returns an error for each of the paths that others than root can change: the file, or
+// the folder that it lies in. The user and the group that this program runs as count as root, for a
+// demonstration. A path that does not exist is right.
 func CheckOwners(paths ...string) error {
 	var errs []error
 	seen := map[string]bool{}

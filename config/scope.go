@@ -264,7 +264,8 @@ func checkDevice(v string) (name, why string) {
 	return v, "want an absolute path, PARTLABEL=name or PARTUUID=uuid"
 }
 
-// isMBRPartition tells whether id is the PARTUUID of a partition of an MBR, as Linux makes it: signature of the disk and number of the partition.
+// isMBRPartition tells whether id is the PARTUUID of a partition of an MBR, as Linux makes it:
+// signature of the disk and number of the partition.
 func isMBRPartition(id string) bool {
 	signature, number, ok := strings.Cut(id, "-")
 	isHex := func(s string, digits int) bool {

@@ -11,8 +11,9 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// Admission is by user: however many connections a user opens, they share one account. Root, and the user that the service runs as, take nothing from the others' limits and the
-// others nothing from theirs, so root always has room.
+// Admission is by user: however many connections a user opens, they share one account. Root, and
+// the user that the service runs as, take nothing from the others' limits and the others nothing
+// from theirs, so root always has room.
 
 // pool is what a call takes room in, one at a time.
 type pool int
@@ -33,10 +34,12 @@ func (t tally) minus(o tally) tally { return tally{t.calls - o.calls, t.bytes - 
 
 func (t tally) within(limit tally) bool { return t.calls <= limit.calls && t.bytes <= limit.bytes }
 
-// maxCallsOfPeer bounds the calls of one connection of root: one client of root that runs away must not shut out the others.
+// maxCallsOfPeer bounds the calls of one connection of root: one client of root that runs away must
+// not shut out the others.
 const maxCallsOfPeer = 128
 
-// limitsOfRoot, of a user, and of all users but root. Whoever is not authorised holds two blocks at most.
+// limitsOfRoot, of a user, and of all users but root. Whoever is not authorised holds two blocks at
+// most.
 func limitsOfRoot() [pools]tally {
 	return [pools]tally{queries: {1024, 1 << 20}, working: {1024, 16 * maxBody}}
 }
@@ -49,8 +52,10 @@ func limitsOfUsers() [pools]tally {
 	return [pools]tally{queries: {512, 512 << 10}, asking: {128, 8 * maxBody}, working: {256, 16 * maxBody}}
 }
 
-// Answers that a caller does not read stay in the bus, which at 127 MiB stops reading from the service. So the answers to a user, and to all users but root, are bounded in bytes:
-// burst at once, rate in a second. Who is beyond that is refused; who goes on gets no answer, and the bus itself lets nobody have more than 128 calls without an answer.
+// Answers that a caller does not read stay in the bus, which at 127 MiB stops reading from the
+// service. So the answers to a user, and to all users but root, are bounded in bytes: burst at
+// once, rate in a second. Who is beyond that is refused; who goes on gets no answer, and the bus
+// itself lets nobody have more than 128 calls without an answer.
 func answersOfUser() allowance  { return allowance{burst: 2 << 20, rate: 256 << 10} }
 func answersOfUsers() allowance { return allowance{burst: 8 << 20, rate: 1 << 20} }
 
@@ -102,7 +107,8 @@ func newAccounts() accounts {
 	return accounts{byUser: map[uint32]*account{}, limits: limitsOfUsers(), answers: answersOfUsers()}
 }
 
-// of returns the account of a user. Accounts in which nothing is left are forgotten when a new one is made, so their number is that of the users that called lately.
+// of returns the account of a user. Accounts in which nothing is left are forgotten when a new one
+// is made, so their number is that of the users that called lately.
 func (a *accounts) of(uid uint32, now time.Time) *account {
 	if found := a.byUser[uid]; found != nil {
 		return found
@@ -159,13 +165,15 @@ func (a *accounts) spend(user *account, size int64, now time.Time) {
 	}
 }
 
-// What may wait until the bus has said whose it is. When there is more, reading stops until the bus has answered: nobody is refused.
+// What may wait until the bus has said whose it is. When there is more, reading stops until the bus
+// has answered: nobody is refused.
 const (
 	maxParkedCalls = 1024
 	maxParkedBytes = 8 * maxBody
 )
 
-// peer is what is known of a connection to the bus as long as it lasts. session.mu guards all but the contexts.
+// peer is what is known of a connection to the bus as long as it lasts. session.mu guards all but
+// the contexts.
 type peer struct {
 	bulk    context.Context // of its WriteFile
 	vanish  context.CancelCauseFunc
@@ -178,8 +186,9 @@ type peer struct {
 // errNobody is of a call whose caller has gone.
 var errNobody = errors.New("caller has gone")
 
-// caller returns the peer that sent a message, if its user is known. Else the message is parked, and the bus is asked: once for each peer, as a unique name is never given twice, and
-// about all peers at once.
+// caller returns the peer that sent a message, if its user is known. Else the message is parked,
+// and the bus is asked: once for each peer, as a unique name is never given twice, and about all
+// peers at once.
 func (s *session) caller(m *message) (*peer, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,8 +11,9 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// aside is a second connection to the bus, for questions of the service itself: who a caller is, and whether polkit lets it. The connection that serves cannot ask while it reads. There is
-// one, however many questions are open: the bus allows a user a limited number of connections.
+// aside is a second connection to the bus, for questions of the service itself: who a caller is,
+// and whether polkit lets it. The connection that serves cannot ask while it reads. There is one,
+// however many questions are open: the bus allows a user a limited number of connections.
 type aside struct {
 	address   string
 	questions atomic.Uint64 // that were asked
@@ -49,7 +50,8 @@ func (a *aside) close() {
 	}
 }
 
-// uid asks the bus for the user of a connection. The error is errNobody if there is no such connection any more.
+// uid asks the bus for the user of a connection. The error is errNobody if there is no such
+// connection any more.
 func (a *aside) uid(ctx context.Context, name string) (uint32, error) {
 	bus, err := a.bus(ctx)
 	if err != nil {

@@ -23,9 +23,10 @@ type Caller struct {
 // password holds up nobody else. ctx ends when the caller has gone, and when the service stops.
 type Authorize func(ctx context.Context, caller Caller, action string) error
 
-// ByRule is the rule of a Server that has no other: everybody may query; root and the user whom the service runs as may do the rest; anybody
-// else if polkit says so, where the identifiers of the actions are the bus name, a dot, and the action. Where polkit does not answer in time, they
-// may not.
+// ByRule is the rule of a Server that has no other: everybody may query; root and the user whom the
+// service runs as may do the rest; anybody else if polkit says so, where the identifiers of the
+// actions are the bus name, a dot, and the action. Where polkit does not answer in time, they may
+// not.
 func (s *Server) ByRule(ctx context.Context, caller Caller, action string) error {
 	if action == ActionQuery || caller.User == 0 || uint64(caller.User) == uint64(os.Geteuid()) {
 		return nil
@@ -46,9 +47,11 @@ const (
 	polkitPath         = "/org/freedesktop/PolicyKit1/Authority"
 	polkitAuthority    = polkitName + ".Authority"
 	polkitAllowsPrompt = 1 // AllowUserInteraction
-	// maxQuestions bounds the questions that polkit is asked at once: those that wait for a person, and those that do not.
+	// maxQuestions bounds the questions that polkit is asked at once: those that wait for a person,
+	// and those that do not.
 	maxQuestions = 16
-	// polkitTimeout bounds a question that involves no person, personTimeout one that does. Waiting until it can be asked is part of it.
+	// polkitTimeout bounds a question that involves no person, personTimeout one that does. Waiting
+	// until it can be asked is part of it.
 	polkitTimeout = 30 * time.Second
 	personTimeout = 2 * time.Minute
 )
@@ -62,7 +65,8 @@ type subject struct {
 // errPolkitLate is why a question ended that polkit did not answer.
 var errPolkitLate = errors.New("no answer in time")
 
-// askPolkit asks polkit, for each user one question at a time. It lets go of the question when ctx ends, as a person's answer would come to nobody.
+// askPolkit asks polkit, for each user one question at a time. It lets go of the question when ctx
+// ends, as a person's answer would come to nobody.
 func (s *session) askPolkit(ctx context.Context, caller Caller, action string) error {
 	limit, flags, open := polkitTimeout, uint32(0), s.questions
 	if caller.Interactive {

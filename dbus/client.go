@@ -28,7 +28,8 @@ var _ Firmware = (*Client)(nil)
 // components that the service named. Calls have no time limit but their context's; the end of a context ends the waiting, not the operation.
 // Safe for concurrent use.
 type Client struct {
-	// NoWait: a call that would have to wait for one of another client fails with ReasonBusy. Set it before the first call.
+	// NoWait: a call that would have to wait for one of another client fails with ReasonBusy. Set
+	// it before the first call.
 	NoWait bool
 
 	conn       *godbus.Conn
@@ -214,7 +215,8 @@ func progressPair(v any) (done, total int64) {
 	return int64(d), int64(t)
 }
 
-// Check asks whether Start would take a manifest. A service that does not know the question answers NotSupported.
+// Check asks whether Start would take a manifest. A service that does not know the question answers
+// NotSupported.
 func (c *Client) Check(ctx context.Context, id fwu.ID, manifest []byte) error {
 	return c.component(ctx, id, "Check", []any{append([]byte{}, manifest...), c.options()})
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// arrive takes a call from the socket. It runs in the goroutine that reads, so it neither waits nor works.
+// arrive takes a call from the socket. It runs in the goroutine that reads, so it neither waits nor
+// works.
 func (s *session) arrive(m *message) {
 	if p, known := s.caller(m); known {
 		s.take(p, m)
@@ -103,7 +104,8 @@ func (s *session) serve(r *request, authTurn <-chan struct{}, leaveAuth func()) 
 	return r.method.call(ctx, r)
 }
 
-// waitItsTurn returns when the calls before it on the same object are done. leaveAuth is called when it has its place.
+// waitItsTurn returns when the calls before it on the same object are done. leaveAuth is called
+// when it has its place.
 func (s *session) waitItsTurn(r *request, leaveAuth func()) (leave func(), err error) {
 	if r.mustNotWait() {
 		leave, ok := s.order.enterAlone(r.path)

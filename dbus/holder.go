@@ -14,8 +14,9 @@ import (
 // ReasonBusy: the call was not to wait, and would have to.
 const ReasonBusy fwu.Reason = "busy"
 
-// holders are the clients that prepare components: for each component the last one that called something for it that changes
-// it, as long as that client is connected. Two clients that update the same component find each other by it.
+// holders are the clients that prepare components: for each component the last one that called
+// something for it that changes it, as long as that client is connected. Two clients that update
+// the same component find each other by it.
 type holders struct {
 	mu  sync.Mutex
 	all map[fwu.ID]holder
@@ -98,7 +99,8 @@ func (s *session) describe(sender string) fwu.Client {
 	return c
 }
 
-// readProc reads a file of a process; it is empty where the process has gone or may not be looked at.
+// readProc reads a file of a process; it is empty where the process has gone or may not be looked
+// at.
 func readProc(pid uint32, name string) string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
 	if err != nil {
@@ -107,7 +109,8 @@ func readProc(pid uint32, name string) string {
 	return clean(string(b))
 }
 
-// unitOf is the service in the control group of a process (/proc/PID/cgroup), empty if it is none: what a person started.
+// unitOf is the service in the control group of a process (/proc/PID/cgroup), empty if it is none:
+// what a person started.
 func unitOf(cgroup string) string {
 	for line := range strings.Lines(cgroup) {
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)

@@ -12,7 +12,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// TestCallOfACallerThatHasGoneIsNotServed: who interrupts a call that waits does not find it executed later.
+// TestCallOfACallerThatHasGoneIsNotServed: who interrupts a call that waits does not find it
+// executed later.
 func TestCallOfACallerThatHasGoneIsNotServed(t *testing.T) {
 	s := serve(t, Options{})
 	release := s.hold()
@@ -51,7 +52,8 @@ func TestCallOfACallerThatHasGoneIsNotServed(t *testing.T) {
 	}
 }
 
-// TestQueryNamesTheOtherClient: who prepares a component is known to everybody else, as long as that client is there.
+// TestQueryNamesTheOtherClient: who prepares a component is known to everybody else, as long as
+// that client is there.
 func TestQueryNamesTheOtherClient(t *testing.T) {
 	s := serve(t, Options{})
 	mine, other := s.client(t), s.client(t)

@@ -18,12 +18,14 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/stranger"
 )
 
-// The mute is a program of an unprivileged user: this test program again. polkit registers an agent only for a process of the caller's own user.
+// The mute is a program of an unprivileged user: this test program again. polkit registers an agent
+// only for a process of the caller's own user.
 
 // muteVariable has the address of the bus, in the environment of the mute.
 const muteVariable = "FWUAB_TEST_MUTE"
 
-// The mute sends as many calls as the bus lets it, which is 128 that wait for an answer on each connection.
+// The mute sends as many calls as the bus lets it, which is 128 that wait for an answer on each
+// connection.
 const (
 	muteConnections = 8
 	muteCalls       = 127
@@ -81,7 +83,8 @@ func (m muteAgent) BeginAuthentication(action, _, _ string, _ map[string]string,
 
 func (muteAgent) CancelAuthentication(string) *godbus.Error { return nil }
 
-// muteMain is the mute. It says when it is asked first, how many of its calls were refused whenever another one was, and in the end, when nothing more can come, how often it was asked.
+// muteMain is the mute. It says when it is asked first, how many of its calls were refused whenever
+// another one was, and in the end, when nothing more can come, how often it was asked.
 func muteMain(address string) error {
 	asked := make(chan string, muteConnections*muteCalls)
 	done := make(chan *godbus.Call, muteConnections*muteCalls)

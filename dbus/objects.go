@@ -61,7 +61,9 @@ const doctype = `<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introsp
  "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
 `
 
-// describe is the introspection data of one object (D-Bus Specification, "Introspection Data Format"): of its interfaces what the contract says, without its comments: whoever wants them has the file.
+// describe is the introspection data of one object (D-Bus Specification, "Introspection Data
+// Format"): of its interfaces what the contract says, without its comments: whoever wants them has
+// the file.
 func (o *object) describe() string {
 	var text strings.Builder
 	text.WriteString(doctype + "<node>\n")

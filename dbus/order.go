@@ -15,7 +15,8 @@ func (o *order) enter(key any) (turn <-chan struct{}, leave func()) {
 	return o.join(key)
 }
 
-// enterAlone is enter where nobody is in the queue of key, so that it is the caller's turn at once. ok is false if somebody is.
+// enterAlone is enter where nobody is in the queue of key, so that it is the caller's turn at once.
+// ok is false if somebody is.
 func (o *order) enterAlone(key any) (leave func(), ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -59,13 +59,16 @@ var (
 	errLost     = errors.New("the connection to the bus was lost")
 )
 
-// Serve connects to the bus at address ("system", "session", or an address as in the D-Bus Specification), takes the name, and serves f
-// until ctx ends or the service is idle (nil), or there is no bus any more. One Serve runs at a time.
+// Serve connects to the bus at address ("system", "session", or an address as in the D-Bus
+// Specification), takes the name, and serves f until ctx ends or the service is idle (nil), or
+// there is no bus any more. One Serve runs at a time.
 //
-// When it has been idle for long enough it gives up the name first and then serves what had still come in. When ctx ends, it refuses new
-// calls that are not queries, ends every WriteFile, which can be continued, and waits for every other operation; it keeps the name until
-// then, so that no second service is started while this one works. When the connection is lost, or the bus takes nothing from it for
-// writeTimeout, it does the same and connects again. No goroutine is left behind.
+// When it has been idle for long enough it gives up the name first and then serves what had still
+// come in. When ctx ends, it refuses new calls that are not queries, ends every WriteFile, which
+// can be continued, and waits for every other operation; it keeps the name until then, so that no
+// second service is started while this one works. When the connection is lost, or the bus takes
+// nothing from it for writeTimeout, it does the same and connects again. No goroutine is left
+// behind.
 func (s *Server) Serve(ctx context.Context, address string, f Firmware) error {
 	ready := sync.OnceFunc(func() {
 		if s.options.Ready != nil {
@@ -83,7 +86,8 @@ func (s *Server) Serve(ctx context.Context, address string, f Firmware) error {
 	return err
 }
 
-// pause keeps a bus that throws us out at once from being asked without end. It returns false if ctx ends.
+// pause keeps a bus that throws us out at once from being asked without end. It returns false if
+// ctx ends.
 func pause(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():

@@ -105,7 +105,8 @@ func TestCallerVanishes(t *testing.T) {
 	}
 	defer w.Close()
 	defer r.Close()
-	// One transfer that runs, one that waits behind it and never begins, and an operation of the same caller that is nobody's business but the device's.
+	// One transfer that runs, one that waits behind it and never begins, and an operation of the
+	// same caller that is nobody's business but the device's.
 	done := make(chan *godbus.Call, 10)
 	file := godbus.UnixFD(r.Fd())
 	gone.Object(Name, componentFolder+"/0").Go(ComponentInterface+".WriteFile", 0, done, uint64(0), file, uint64(0), options())

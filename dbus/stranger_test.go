@@ -21,7 +21,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/stranger"
 )
 
-// The tests in this file run as an unprivileged user against the real bus, with the limits of a system bus, our policy, and the real polkit. The service is in this process.
+// The tests in this file run as an unprivileged user against the real bus, with the limits of a
+// system bus, our policy, and the real polkit. The service is in this process.
 
 const (
 	policies = "../share/dbus-1/system.d"
@@ -93,7 +94,8 @@ func (s *service) rootIsServed(t *testing.T) {
 	}
 }
 
-// Whoever answers no question of polkit fills no more than his own small pool, and nobody else is refused on his account.
+// Whoever answers no question of polkit fills no more than his own small pool, and nobody else is
+// refused on his account.
 func TestRootIsServedWhileAStrangerAnswersNoQuestion(t *testing.T) {
 	s, _ := serveStrangers(t)
 	p := startMute(t, s.address)
@@ -109,7 +111,8 @@ func TestRootIsServedWhileAStrangerAnswersNoQuestion(t *testing.T) {
 	}
 }
 
-// Where polkit is busy, questions take up neither the connections that the bus lets root have, nor the room that root's calls need.
+// Where polkit is busy, questions take up neither the connections that the bus lets root have, nor
+// the room that root's calls need.
 func TestQuestionsThatPolkitDoesNotAnswer(t *testing.T) {
 	s, polkit := serveStrangers(t)
 	root := s.known(t)
@@ -222,7 +225,8 @@ func (d *deaf) call(destination, path, method string) error {
 
 const introspectMethod = "org.freedesktop.DBus.Introspectable.Introspect"
 
-// A user who asks and asks, and reads no answer, is refused after a while, and then not answered any more: else the bus would fill up, and stop reading from the service.
+// A user who asks and asks, and reads no answer, is refused after a while, and then not answered
+// any more: else the bus would fill up, and stop reading from the service.
 func TestStrangersThatNeverRead(t *testing.T) {
 	s, _ := serveStrangers(t)
 	var all []*deaf
@@ -273,8 +277,9 @@ func (s *service) query(t *testing.T, limit time.Duration) error {
 	return errors.Join(err, c.Close())
 }
 
-// When the bus takes nothing from the service any more, the service connects again, and is there for everybody else. Callers that never read do that to a bus: these are root's own,
-// as to nobody else's the service would answer so much, and the bus is one that holds less than others.
+// When the bus takes nothing from the service any more, the service connects again, and is there
+// for everybody else. Callers that never read do that to a bus: these are root's own, as to nobody
+// else's the service would answer so much, and the bus is one that holds less than others.
 func TestServiceConnectsAgain(t *testing.T) {
 	dir := t.TempDir()
 	if err := errors.Join(os.Chmod(dir, 0o755), os.CopyFS(dir, os.DirFS(policies)), os.WriteFile(dir+"/limits.conf", []byte(`<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -314,7 +319,8 @@ func TestIntrospectionHasNoComments(t *testing.T) {
 	}
 }
 
-// polkit knows every action that the service asks about, and a rule for prepare is one for cancel, too.
+// polkit knows every action that the service asks about, and a rule for prepare is one for cancel,
+// too.
 func TestActionsOfPolkit(t *testing.T) {
 	stranger.Need(t)
 	rules, err := os.MkdirTemp("", "rules") // polkit is another user

@@ -82,11 +82,13 @@ func newTransport(conn *net.UnixConn, deliver func(*message)) *transport {
 	return &transport{UnixConn: conn, deliver: deliver, ended: make(chan struct{}), oob: make([]byte, unix.CmsgSpace(253*4))}
 }
 
-// writeTimeout is how long the bus may take nothing from us. It stops reading from a sender when callers leave too much unread.
+// writeTimeout is how long the bus may take nothing from us. It stops reading from a sender when
+// callers leave too much unread.
 const writeTimeout = 5 * time.Second
 
-// Write passes on what the library writes. A message that was sent in part ends the connection. The library negotiates descriptors only with its own transport, so it is done here, where its
-// last line of the authentication passes.
+// Write passes on what the library writes. A message that was sent in part ends the connection. The
+// library negotiates descriptors only with its own transport, so it is done here, where its last
+// line of the authentication passes.
 func (t *transport) Write(p []byte) (int, error) {
 	if !t.begun && string(p) == "BEGIN\r\n" {
 		if err := t.negotiate(); err != nil {

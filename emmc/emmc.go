@@ -1,6 +1,9 @@
-// Package emmc lifts the write protection that Linux puts on the boot partitions of an eMMC, /dev/mmcblk0boot0 and boot1, and puts it back.
+// Package emmc lifts the write protection that Linux puts on the boot partitions of an eMMC,
+// /dev/mmcblk0boot0 and boot1, and puts it back.
 //
-// The kernel shows it as the file force_ro of the disk in sysfs (Documentation/driver-api/mmc/mmc-dev-attrs.rst): 1 refuses all writes, 0 takes them. RAUC and libubootenv do the same.
+// The kernel shows it as the file force_ro of the disk in sysfs
+// (Documentation/driver-api/mmc/mmc-dev-attrs.rst): 1 refuses all writes, 0 takes them. RAUC and
+// libubootenv do the same.
 package emmc
 
 import (
@@ -12,7 +15,8 @@ import (
 	"strings"
 )
 
-// Protected tells whether the disk with this directory in sysfs has force_ro set. A disk that has no such file is not protected.
+// Protected tells whether the disk with this directory in sysfs has force_ro set. A disk that has
+// no such file is not protected.
 func Protected(dir string) (bool, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "force_ro"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -24,7 +28,8 @@ func Protected(dir string) (bool, error) {
 	return strings.TrimSpace(string(b)) != "0", nil
 }
 
-// Unprotect lifts the protection, if there is one. protect puts back what was there; it does nothing if there was none.
+// Unprotect lifts the protection, if there is one. protect puts back what was there; it does
+// nothing if there was none.
 func Unprotect(dir string) (protect func() error, err error) {
 	set, err := Protected(dir)
 	if err != nil || !set {

@@ -16,7 +16,8 @@ import (
 // pollInterval is how soon the end of a context is noticed by who waits for a pipe or a terminal.
 const pollInterval = 50 * time.Millisecond
 
-// Input is a file to read from. Read fails when its context has ended or its deadline has passed, even while it waits.
+// Input is a file to read from. Read fails when its context has ended or its deadline has passed,
+// even while it waits.
 type Input struct {
 	*os.File
 	ctx     context.Context
@@ -28,7 +29,8 @@ type Input struct {
 	deadline time.Time
 }
 
-// Open opens a file for reading; "-" is standard input. It does not wait for the writer of a FIFO: Read does.
+// Open opens a file for reading; "-" is standard input. It does not wait for the writer of a FIFO:
+// Read does.
 func Open(ctx context.Context, path string) (*Input, error) {
 	if path == Standard {
 		return newInput(ctx, os.Stdin, "standard input")
@@ -67,7 +69,8 @@ func newInput(ctx context.Context, f *os.File, name string) (*Input, error) {
 // Name is for people: the path, or "standard input".
 func (in *Input) Name() string { return in.name }
 
-// Seekable tells whether any part can be read, and more than once: of a regular file or a block device.
+// Seekable tells whether any part can be read, and more than once: of a regular file or a block
+// device.
 func (in *Input) Seekable() bool { return in.regular }
 
 // Size is that of a file that is seekable.
@@ -81,7 +84,8 @@ func (in *Input) Close() error {
 	return in.File.Close()
 }
 
-// SetReadDeadline makes a Read that waits, and every later one, fail with os.ErrDeadlineExceeded from t on; never if t is zero.
+// SetReadDeadline makes a Read that waits, and every later one, fail with os.ErrDeadlineExceeded
+// from t on; never if t is zero.
 func (in *Input) SetReadDeadline(t time.Time) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -155,8 +159,8 @@ func (in *Input) wait() error {
 	}
 }
 
-// OpenSeekable is Open for what is read more than once. What cannot be, as a pipe, is read to its end first, into a file
-// without a name in the directory for temporary files.
+// OpenSeekable is Open for what is read more than once. What cannot be, as a pipe, is read to its
+// end first, into a file without a name in the directory for temporary files.
 func OpenSeekable(ctx context.Context, path string) (*Input, error) {
 	in, err := Open(ctx, path)
 	if err != nil || in.Seekable() {

@@ -1,8 +1,8 @@
 // Package files opens the files that a command line names.
 //
-// An input never waits where its context cannot reach it: not in open(2) of a FIFO, and not in read(2) of a pipe or a
-// terminal. An output replaces a regular file when all of it is written and durable, and it replaces nothing that its
-// caller did not mean: see [Create].
+// An input never waits where its context cannot reach it: not in open(2) of a FIFO, and not in
+// read(2) of a pipe or a terminal. An output replaces a regular file when all of it is written and
+// durable, and it replaces nothing that its caller did not mean: see [Create].
 package files
 
 import (
@@ -27,19 +27,22 @@ const Standard = "-"
 // Target is where an output goes, and what must not be lost by it.
 type Target struct {
 	Path string // "-" is standard output
-	// Inputs are files that the output is made from. An output that is one of them is refused. Empty names are ignored.
+	// Inputs are files that the output is made from. An output that is one of them is refused.
+	// Empty names are ignored.
 	Inputs []string
-	// InPlace is an input that the output may replace, as long as it is a regular file. Empty: there is none.
+	// InPlace is an input that the output may replace, as long as it is a regular file. Empty:
+	// there is none.
 	InPlace string
-	// Replace says whether a regular file that is not empty may be replaced. It gets the first bytes and the size of
-	// the file. nil: any file but a private key may.
+	// Replace says whether a regular file that is not empty may be replaced. It gets the first
+	// bytes and the size of the file. nil: any file but a private key may.
 	Replace func(head []byte, size int64) bool
-	// Chosen: somebody other than the user chose the name. Then only a regular file is replaced, and no link is followed.
+	// Chosen: somebody other than the user chose the name. Then only a regular file is replaced,
+	// and no link is followed.
 	Chosen bool
 }
 
-// Output is a file that is being written. Nothing is seen of it at its path before Commit, if the path is that of a
-// regular file or of none.
+// Output is a file that is being written. Nothing is seen of it at its path before Commit, if the
+// path is that of a regular file or of none.
 type Output struct {
 	ctx  context.Context
 	file *os.File
@@ -50,8 +53,9 @@ type Output struct {
 
 // Create checks a target and begins to write to it.
 //
-// Links are followed. A regular file keeps its mode; a new one gets the mode that the umask asks for. Whatever is not a
-// regular file, such as a pipe, a terminal or a device, is written directly. A block device that is in use is refused.
+// Links are followed. A regular file keeps its mode; a new one gets the mode that the umask asks
+// for. Whatever is not a regular file, such as a pipe, a terminal or a device, is written directly.
+// A block device that is in use is refused.
 func Create(ctx context.Context, t Target) (*Output, error) {
 	if t.Path == Standard {
 		return &Output{ctx: ctx, file: os.Stdout, dir: os.TempDir()}, nil
@@ -95,8 +99,8 @@ func Create(ctx context.Context, t Target) (*Output, error) {
 	return &Output{ctx: ctx, file: f, path: path, dir: filepath.Dir(path)}, nil
 }
 
-// resolve follows the links of the path to the file that is meant, which need not exist. descriptor is that of this
-// process if the path is a name of one, such as /dev/stdout; else it is -1.
+// resolve follows the links of the path to the file that is meant, which need not exist. descriptor
+// is that of this process if the path is a name of one, such as /dev/stdout; else it is -1.
 func (t Target) resolve() (path string, descriptor int, err error) {
 	path = t.Path
 	for range 40 { // as the kernel does
@@ -123,15 +127,16 @@ func (t Target) resolve() (path string, descriptor int, err error) {
 	return "", -1, fmt.Errorf("write %s: %w", t.Path, unix.ELOOP)
 }
 
-// ownDescriptor is the number in /proc/PID/fd/N, if PID is this process. path has no links but the last.
+// ownDescriptor is the number in /proc/PID/fd/N, if PID is this process. path has no links but the
+// last.
 func ownDescriptor(path string) (int, bool) {
 	number, ok := strings.CutPrefix(path, fmt.Sprintf("/proc/%d/fd/", os.Getpid()))
 	n, err := strconv.ParseUint(number, 10, 31)
 	return int(n), ok && err == nil
 }
 
-// permit refuses to write to a file that is there, if that would lose something. opened: the process has it open already,
-// so that whoever opened it decided what happens to its content.
+// permit refuses to write to a file that is there, if that would lose something. opened: the
+// process has it open already, so that whoever opened it decided what happens to its content.
 func (t Target) permit(info fs.FileInfo, opened bool) error {
 	for _, in := range t.Inputs {
 		if is(in, info) {
@@ -226,7 +231,8 @@ func createBeside(path string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 }
 
-// Dir is a directory for files that are needed until Commit: that of the output, if it is a regular file.
+// Dir is a directory for files that are needed until Commit: that of the output, if it is a regular
+// file.
 func (o *Output) Dir() string { return o.dir }
 
 // Write writes. It fails when the context has ended.
@@ -298,7 +304,8 @@ func (o *Output) Close() error {
 	return errors.Join(o.file.Close(), os.Remove(o.file.Name()))
 }
 
-// Write creates a target and commits what write wrote to it. If write fails, nothing is left of a regular file.
+// Write creates a target and commits what write wrote to it. If write fails, nothing is left of a
+// regular file.
 func Write(ctx context.Context, t Target, write func(*Output) error) (err error) {
 	o, err := Create(ctx, t)
 	if err != nil {

@@ -219,8 +219,8 @@ func idleRules() []rule {
 		{finding{state: idle, runs: oldBank, def: defaultOther, other: notGone, asked: rebootPending | rebootUsed},
 			[]step{keepRunning}, serve},
 
-		// The boot variables are lost, and the bootloader took a bank that is not the accepted one. That
-		// is armed for one start. It becomes the default when it runs.
+		// The boot variables are lost, and the bootloader took a bank that is not the accepted one.
+		// That is armed for one start. It becomes the default when it runs.
 		{finding{state: idle, runs: newBank, def: defaultNone, other: otherStartable, asked: rebootUnused | rebootPending},
 			[]step{recordReturn, armOther}, returnOnce},
 		{finding{state: idle, runs: newBank, def: defaultNone, other: otherStartable, asked: rebootUsed},

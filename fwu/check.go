@@ -5,9 +5,10 @@ import (
 	"fmt"
 )
 
-// Check tells whether Start would take a manifest for a component, and Install what the component needs of others. It waits
-// for nothing and changes nothing. The manifest of a component that takes bundles is the bundle's envelope without its
-// payloads. A component whose client is trusted takes any.
+// Check tells whether Start would take a manifest for a component, and Install what the component
+// needs of others. It waits for nothing and changes nothing. The manifest of a component that takes
+// bundles is the bundle's envelope without its payloads. A component whose client is trusted takes
+// any.
 func (s *Service) Check(_ context.Context, id ID, manifest []byte) error {
 	c := s.component(id)
 	if c == nil {

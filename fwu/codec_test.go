@@ -10,7 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// filler sets every exported field below a value, each to another value, but for the states and banks that a record may have.
+// filler sets every exported field below a value, each to another value, but for the states and
+// banks that a record may have.
 type filler struct {
 	n    int64
 	seen []string // paths of the fields that were set
@@ -74,7 +75,8 @@ func (f *filler) fill(path string, v reflect.Value) {
 	}
 }
 
-// What a record has comes back from the store, and what was cleared does not come back: a field that the codec does not know is kept as one of a newer version, for ever.
+// What a record has comes back from the store, and what was cleared does not come back: a field
+// that the codec does not know is kept as one of a newer version, for ever.
 func TestEveryFieldOfTheRecordIsStoredAndCleared(t *testing.T) {
 	options := cmp.Options{cmpopts.IgnoreUnexported(record{}, trialRecord{}, componentRecord{}, slotRecord{}, imageRecord{}), cmpopts.EquateEmpty()}
 	full := &record{}

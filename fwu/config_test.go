@@ -151,7 +151,8 @@ func TestSlotThatTheRecordDoesNotHaveIsNotTouched(t *testing.T) {
 	}
 }
 
-// An older version recorded the path of a partition in an MBR, which has an identity of its own now. The path of another disk is another slot.
+// An older version recorded the path of a partition in an MBR, which has an identity of its own
+// now. The path of another disk is another slot.
 func TestSlotThatWasRecordedByItsPath(t *testing.T) {
 	d := newDevice(t, true, bank("rootfs")...)
 	d.do(d.Stop())

@@ -42,7 +42,8 @@ type destroy struct {
 // disarm makes bank the default and no trial armed, unless that is so: then it does not even ask for the selector's lock.
 type disarm struct{ bank Bank }
 
-// claim fails unless bank is the default and no trial is armed, and commits that again: what is read may not be durable yet, if a commit of it failed before.
+// claim fails unless bank is the default and no trial is armed, and commits that again: what is
+// read may not be durable yet, if a commit of it failed before.
 type claim struct{ bank Bank }
 
 // seal masks the head of a prepared image, unseal makes it plain. A lenient seal that fails is reported and does not stop the plan.
@@ -68,7 +69,8 @@ type link struct {
 // expire destroys what a reboot left of images in volatile staging (section 4.2.1: the second image is cleaned). Erasing the rest is left to the next update's clean.
 type expire struct{}
 
-// stamp records the boot, if the record does not have it yet, or if a copy of it has to be repaired.
+// stamp records the boot, if the record does not have it yet, or if a copy of it has to be
+// repaired.
 type stamp struct{}
 
 // confirm reads the selection back, and fails unless it is the one that a reboot is to obey.

@@ -2,7 +2,8 @@ package fwu
 
 import "encoding/json"
 
-// EditRecord changes the record in a store, as JSON. A test makes the records with it that only a cut leaves.
+// EditRecord changes the record in a store, as JSON. A test makes the records with it that only a
+// cut leaves.
 func EditRecord(m Medium, edit func(map[string]any)) error {
 	store, err := OpenStore(m)
 	if err != nil {

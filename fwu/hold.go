@@ -8,10 +8,11 @@ import (
 	"github.com/fwu-ab/fwu-ab/suit"
 )
 
-// A bank that is STAGED lies plain in its slots until the reboot: anybody could mount and change it,
-// and the bootloader would start the change. So install keeps the slots open, and the service stays
-// until the reboot or a reject. A service that was away meanwhile (it crashed, or was replaced) takes
-// the slots again and compares them with the digests, as anybody may have been there.
+// A bank that is STAGED lies plain in its slots until the reboot: anybody could mount and change
+// it, and the bootloader would start the change. So install keeps the slots open, and the service
+// stays until the reboot or a reject. A service that was away meanwhile (it crashed, or was
+// replaced) takes the slots again and compares them with the digests, as anybody may have been
+// there.
 
 // Holder is an Image that knows how well its slot is held. Without it, nobody else can write to the
 // slot or mount it while the Image is open.
@@ -41,7 +42,8 @@ func (s *Service) armed() bool {
 		s.sel == Selection{Default: s.cfg.Boot.Bank, Trial: r.Trial.Bank}
 }
 
-// stagedMembers are the members of the bank that an install made, those that were carried over included.
+// stagedMembers are the members of the bank that an install made, those that were carried over
+// included.
 func (s *Service) stagedMembers(r *record) []*component {
 	var out []*component
 	for _, c := range s.components {
@@ -52,7 +54,8 @@ func (s *Service) stagedMembers(r *record) []*component {
 	return out
 }
 
-// giveUpStaged gives up the slots of a bank that was staged. The holder of the op of all members calls it.
+// giveUpStaged gives up the slots of a bank that was staged. The holder of the op of all members
+// calls it.
 func (s *Service) giveUpStaged(members []*component) {
 	for _, c := range members {
 		if err := s.release(c); err != nil {
@@ -62,8 +65,9 @@ func (s *Service) giveUpStaged(members []*component) {
 }
 
 // holdAgain takes the slots of an armed bank, and verifies them. What it cannot take or verify it
-// disarms; it returns the problem that it could not even do that. It reads in a goroutine of its own
-// if cfg.Background is set: until that ends it has s.install, so that nothing else is done to the bank.
+// disarms; it returns the problem that it could not even do that. It reads in a goroutine of its
+// own if cfg.Background is set: until that ends it has s.install, so that nothing else is done to
+// the bank.
 func (s *Service) holdAgain() *problem {
 	s.mu.Lock()
 	armed := s.armed()
@@ -180,8 +184,8 @@ func (s *Service) digestOf(ctx context.Context, src Source, d suit.Digest, size 
 	return h.Sum(nil), nil
 }
 
-// disarmed takes an armed bank back. One that is not what was installed is FAILED. One that cannot be
-// looked at is a candidate again: install verifies it once more.
+// disarmed takes an armed bank back. One that is not what was installed is FAILED. One that cannot
+// be looked at is a candidate again: install verifies it once more.
 func (s *Service) disarmed(why error) plan {
 	r := s.record()
 	p := plan{do: []effect{disarm{s.cfg.Boot.Bank}}}

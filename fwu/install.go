@@ -52,7 +52,8 @@ func (s *Service) Install(ctx context.Context) (Status, error) {
 	return status, nil
 }
 
-// giveUp ends an install. The slots that were carried over are held on if the bank is STAGED now. What is WRITING was in the way, and goes on.
+// giveUp ends an install. The slots that were carried over are held on if the bank is STAGED now.
+// What is WRITING was in the way, and goes on.
 func (s *Service) giveUp(inst *installation) {
 	for _, c := range inst.carried {
 		if c.transfer != nil || s.record().Trial != nil {
@@ -456,7 +457,9 @@ func (s *Service) staged(inst *installation) ([]ID, map[ID]*componentRecord) {
 	return ids, after
 }
 
-// unstage takes STAGED back: the candidates are candidates again, and what was carried over is nothing again. bypassed tells that the system was started without the bootloader while they were armed.
+// unstage takes STAGED back: the candidates are candidates again, and what was carried over is
+// nothing again. bypassed tells that the system was started without the bootloader while they were
+// armed.
 func (s *Service) unstage(r *record, bypassed bool) {
 	if r.Trial == nil { // it was never recorded
 		return
@@ -561,9 +564,10 @@ func (s *Service) inStateOf(r *record, st State) []*component {
 	return out
 }
 
-// Accept is psa_fwu_accept (section 5.6.3). The commit of the selector is what makes the new bank the default.
-// Where the service answers queries only because of the bank that does not run, it keeps the running bank: that becomes the default, the other one is given
-// up, and what was rejected is FAILED.
+// Accept is psa_fwu_accept (section 5.6.3). The commit of the selector is what makes the new bank
+// the default. Where the service answers queries only because of the bank that does not run, it
+// keeps the running bank: that becomes the default, the other one is given up, and what was
+// rejected is FAILED.
 func (s *Service) Accept(ctx context.Context) error {
 	if err := s.healthy(ctx); err != nil {
 		if s.bankStuck() {
@@ -657,8 +661,9 @@ func (j Rejection) complete() (Rejection, error) {
 	return j, nil
 }
 
-// Reject is psa_fwu_reject (section 5.6.3). The reason is what Query tells of the components in REJECTED and FAILED, in the previous system too.
-// Where the previous bank cannot be started, a bank in trial stays, and is FAILED: the answer is Success, as there is nothing to reboot into.
+// Reject is psa_fwu_reject (section 5.6.3). The reason is what Query tells of the components in
+// REJECTED and FAILED, in the previous system too. Where the previous bank cannot be started, a
+// bank in trial stays, and is FAILED: the answer is Success, as there is nothing to reboot into.
 func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 	why, err := why.complete()
 	if err != nil {
@@ -721,7 +726,8 @@ func (s *Service) rejection(rejected []*component, why Rejection) plan {
 	return s.rejectTrial(why)
 }
 
-// rejectStaged records the reject before the bank is disarmed: a cut in between would make the image one that was armed and did not come up, which counts as a failed trial.
+// rejectStaged records the reject before the bank is disarmed: a cut in between would make the
+// image one that was armed and did not come up, which counts as a failed trial.
 func (s *Service) rejectStaged(why Rejection) plan {
 	p := plan{
 		do: []effect{save{"REJECTING", func(r *record) {
@@ -760,7 +766,8 @@ func (s *Service) rejectTrial(why Rejection) plan {
 	}
 }
 
-// rejectKept rejects a bank in trial that there is no way back from: the old bank cannot be started, so that the running one stays.
+// rejectKept rejects a bank in trial that there is no way back from: the old bank cannot be
+// started, so that the running one stays.
 func (s *Service) rejectKept(why Rejection) plan {
 	p := s.rejectTrial(why)
 	return plan{

@@ -8,9 +8,10 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// TestPreparedIsAShareOfTheImage: whatever a stream is, and however it arrives, Prepared says how much of the image is there. It grows with the
-// stream, is never more than what was sent stands for, and is all of the image when the stream is complete: 49 % sent is not
-// shown as 6 %, and a complete image not as 33 %.
+// TestPreparedIsAShareOfTheImage: whatever a stream is, and however it arrives, Prepared says how
+// much of the image is there. It grows with the stream, is never more than what was sent stands
+// for, and is all of the image when the stream is complete: 49 % sent is not shown as 6 %, and a
+// complete image not as 33 %.
 func TestPreparedIsAShareOfTheImage(t *testing.T) {
 	for seed := range uint64(24) {
 		r := rand.New(rand.NewPCG(seed, 1))

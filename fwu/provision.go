@@ -87,7 +87,8 @@ func provisionComponent(ctx context.Context, c Component, cr *componentRecord, s
 	return nil
 }
 
-// ForgetFailures makes a store forget which images failed their trials, and how many reboots bypassed the bootloader, so that they can be started again. No service may have the store open.
+// ForgetFailures makes a store forget which images failed their trials, and how many reboots
+// bypassed the bootloader, so that they can be started again. No service may have the store open.
 func ForgetFailures(m Medium) error {
 	store, err := OpenStore(m)
 	if err != nil {
@@ -114,7 +115,8 @@ type StoreReport struct {
 	record *record // that counts, nil if there is none
 }
 
-// ReadOnly says why the service would not write to c: its configuration differs from the record. reason is empty if it would. selector is the kind of the configured selector.
+// ReadOnly says why the service would not write to c: its configuration differs from the record.
+// reason is empty if it would. selector is the kind of the configured selector.
 func (r StoreReport) ReadOnly(c Component, selector string) (reason Reason, text string) {
 	if r.record == nil {
 		return "", ""

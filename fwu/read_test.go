@@ -44,7 +44,8 @@ func TestReadFull(t *testing.T) {
 	}
 }
 
-// A stream that was cut, as one of a compressed image is, was taken for a whole image where no manifest has its size.
+// A stream that was cut, as one of a compressed image is, was taken for a whole image where no
+// manifest has its size.
 func TestStreamThatWasCutIsNoImage(t *testing.T) {
 	components := bank("rootfs")
 	components[0].Manifest = fwu.None

@@ -16,7 +16,8 @@ type situation struct {
 	settled bool      // the selection was committed in this boot
 }
 
-// start reads the store and reconciles. It never fails: it returns a problem if queries are all that can be answered.
+// start reads the store and reconciles. It never fails: it returns a problem if queries are all
+// that can be answered.
 func (s *Service) start(ctx context.Context) *problem {
 	rec, err := s.store.load()
 	if err != nil && !errors.Is(err, errNoRecord) && !errors.Is(err, errRecordUnreadable) {
@@ -120,7 +121,8 @@ func answerOf(b bool) answer {
 	return isNo
 }
 
-// settle looks at what a rule needs to be chosen, and carries it out. lost is why there was no record before.
+// settle looks at what a rule needs to be chosen, and carries it out. lost is why there was no
+// record before.
 func (s *Service) settle(ctx context.Context, sit situation, lost error) error {
 	if s.cfg.Selector == nil {
 		return s.run(ctx, plan{do: append(s.withoutBank(sit, lost), stamp{})})
@@ -176,8 +178,9 @@ func (s *Service) planned(found rule, sit situation, lost error) []effect {
 	return out
 }
 
-// giveUpOther takes the bank that does not run for one that cannot be started, because a client says so: what the heads cannot prove keeps the service from
-// doing it by itself. The running bank becomes the default, and the other one can be written.
+// giveUpOther takes the bank that does not run for one that cannot be started, because a client
+// says so: what the heads cannot prove keeps the service from doing it by itself. The running bank
+// becomes the default, and the other one can be written.
 func (s *Service) giveUpOther(ctx context.Context) error {
 	defer s.inhibit(ctx, "the running bank is being kept")()
 	var failed error
@@ -207,7 +210,8 @@ func (s *Service) keepRunningBank(ctx context.Context) error {
 	return s.carryOut(ctx, sit, nil)
 }
 
-// bankStuck tells that the service answers queries only because of the other bank, which a client can give up.
+// bankStuck tells that the service answers queries only because of the other bank, which a client
+// can give up.
 func (s *Service) bankStuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -302,7 +306,8 @@ func (s *Service) keeping(r *record) {
 	r.Trial.Keeping = true
 }
 
-// kept ends the trial of a bank that was given up and goes on running, as there is no other one. The floors do not move: its images were not accepted.
+// kept ends the trial of a bank that was given up and goes on running, as there is no other one.
+// The floors do not move: its images were not accepted.
 func (s *Service) kept(r *record) {
 	defer r.endTrial(r.Trial.Bank)
 	for _, c := range s.cfg.Components {
@@ -366,8 +371,9 @@ func (s *Service) stampRecord(r *record) {
 	}
 }
 
-// commitOnce makes bank the default and disarms. Once per boot it does so even if that is so: the boot may have used up what a commit gives, as attempts that
-// the bootloader counts, and nothing may be written to the other bank's slots before it is out of reach of the bootloader.
+// commitOnce makes bank the default and disarms. Once per boot it does so even if that is so: the
+// boot may have used up what a commit gives, as attempts that the bootloader counts, and nothing
+// may be written to the other bank's slots before it is out of reach of the bootloader.
 func commitOnce(sit situation, bank Bank) []effect {
 	switch want := (Selection{Default: bank}); {
 	case sit.sel != want:
@@ -503,8 +509,9 @@ func (s *Service) lookAtOther(ctx context.Context, r *record) otherBank {
 	return seen
 }
 
-// lookAt looks at the head of a member in the other bank. What is STAGED, or was carried over, has a head on record. A head that is neither masked nor plain is
-// that of a system that was started: it changes its superblock.
+// lookAt looks at the head of a member in the other bank. What is STAGED, or was carried over, has
+// a head on record. A head that is neither masked nor plain is that of a system that was started:
+// it changes its superblock.
 func (s *Service) lookAt(ctx context.Context, r *record, c *component, other Bank) otherBank {
 	cr := r.Components[c.Name]
 	img := imageIn(cr, other)
@@ -526,7 +533,8 @@ func (s *Service) lookAt(ctx context.Context, r *record, c *component, other Ban
 		}
 		return otherStartable
 	}
-	// A member that is new in this bank has nothing in the other one. Where the record knows nothing of the other bank at all, each slot is looked at.
+	// A member that is new in this bank has nothing in the other one. Where the record knows
+	// nothing of the other bank at all, each slot is looked at.
 	known := slices.ContainsFunc(s.components, func(c *component) bool { return !c.Live && holds(r, c, other) })
 	if known && !holds(r, c, other) {
 		return otherStartable
@@ -538,7 +546,8 @@ func (s *Service) lookAt(ctx context.Context, r *record, c *component, other Ban
 	case ok:
 		return otherStartable
 	}
-	// Nothing that is known begins so. That is no proof where the image on record does, as one of zeroes.
+	// Nothing that is known begins so. That is no proof where the image on record does, as one of
+	// zeroes.
 	switch whole, err := isRecorded(ctx, c.Slots[other.Index()], img); {
 	case err != nil:
 		s.log.Warn("slot not read", "component", c.Name, "slot", string(other), "err", err)
@@ -588,7 +597,8 @@ func (s *Service) begun(ctx context.Context, sel Selection, lost error) error {
 	return s.settle(ctx, sit, lost)
 }
 
-// first is the first record, or the first one after the last was lost. With trial, the running bank is not the default.
+// first is the first record, or the first one after the last was lost. With trial, the running bank
+// is not the default.
 func (s *Service) first(lost error, trial bool) save {
 	return save{"first record", func(r *record) {
 		s.stampRecord(r)
@@ -692,7 +702,8 @@ func (s *Service) checkConfig(r *record) {
 	}
 }
 
-// differing says why nothing may be written to c: a slot is missing, or its configuration differs from the record. nil if it may.
+// differing says why nothing may be written to c: a slot is missing, or its configuration differs
+// from the record. nil if it may.
 func differing(r *record, c Component, selector string) *problem {
 	for i, slot := range c.Slots {
 		if m, ok := slot.(MissingSlot); ok {

@@ -114,7 +114,8 @@ const maxFailedImages = 16
 
 type extra map[string]json.RawMessage
 
-// decode reads the fields of v, a pointer to a struct without methods, and returns the others. Which fields v has is read from its struct tags, and kept nowhere else.
+// decode reads the fields of v, a pointer to a struct without methods, and returns the others.
+// Which fields v has is read from its struct tags, and kept nowhere else.
 func decode(b []byte, v any) (extra, error) {
 	if err := json.Unmarshal(b, v); err != nil {
 		return nil, err
@@ -279,7 +280,8 @@ func (r *record) clone() *record {
 	return &n
 }
 
-// is tells whether the record is that of a slot. Older versions recorded the path of a slot that has an identity of its own by now, and of a slot that was missing nothing.
+// is tells whether the record is that of a slot. Older versions recorded the path of a slot that
+// has an identity of its own by now, and of a slot that was missing nothing.
 func (r slotRecord) is(s SlotInfo) bool {
 	return r.ID == s.ID || r.ID == "" || strings.HasPrefix(r.ID, "/") && r.ID == s.Path
 }
@@ -339,7 +341,8 @@ func (c *componentRecord) remember(digest string) { c.Failed = count(c.Failed, d
 
 func (c *componentRecord) failedTrials(digest string) int { return counted(c.Failed, digest) }
 
-// count adds one to the count of the image with this digest. It returns maxFailedImages images at most, the last one that was counted at the end.
+// count adds one to the count of the image with this digest. It returns maxFailedImages images at
+// most, the last one that was counted at the end.
 func count(list []failedImage, digest string) []failedImage {
 	if digest == "" {
 		return list

@@ -9,17 +9,23 @@ import (
 // Repair is something that the service does not do by itself, because it gives something up.
 type Repair string
 
-// The repairs. In the two of the record, a copy of the record cannot be read (ReasonRecordUnreadable) and does not become readable by itself. The repair takes that copy for lost and overwrites it, which
-// makes most media readable again. If the record can be read, nothing is changed.
+// The repairs. In the two of the record, a copy of the record cannot be read
+// (ReasonRecordUnreadable) and does not become readable by itself. The repair takes that copy for
+// lost and overwrites it, which makes most media readable again. If the record can be read, nothing
+// is changed.
 const (
-	// RepairRecord goes on with the copy that is good. The last change of the record may be lost; it is made up for as far as the running system, the boot selector and the heads of the slots
+	// RepairRecord goes on with the copy that is good. The last change of the record may be lost;
+	// it is made up for as far as the running system, the boot selector and the heads of the slots
 	// tell of it. It is refused if no copy is good.
 	RepairRecord Repair = "record"
-	// RepairNewRecord goes on without a record if no copy is good, as RepairRecord does if one is. Every rollback floor and every failed trial is forgotten, but for the floors of the running image's
-	// release record.
+	// RepairNewRecord goes on without a record if no copy is good, as RepairRecord does if one is.
+	// Every rollback floor and every failed trial is forgotten, but for the floors of the running
+	// image's release record.
 	RepairNewRecord Repair = "new-record"
-	// RepairSlots records the sizes that slots have now (ReasonSlotResized). Floors, versions and failed trials stay. An image in preparation on such a component is given up: it is FAILED. It is refused
-	// if a slot became smaller than the image in it, and while the component is STAGED, TRIAL or REJECTED.
+	// RepairSlots records the sizes that slots have now (ReasonSlotResized). Floors, versions and
+	// failed trials stay. An image in preparation on such a component is given up: it is FAILED. It
+	// is refused if a slot became smaller than the image in it, and while the component is STAGED,
+	// TRIAL or REJECTED.
 	RepairSlots Repair = "slots"
 )
 
@@ -65,7 +71,8 @@ func (s *Service) repairRecord(ctx context.Context, what Repair) error {
 	return p.refusal("repair the record")
 }
 
-// repairSlots records the sizes of all slots that have others than the record says. Either all components are repaired, or none.
+// repairSlots records the sizes of all slots that have others than the record says. Either all
+// components are repaired, or none.
 func (s *Service) repairSlots(ctx context.Context) error {
 	if err := s.healthy(ctx); err != nil {
 		return err
@@ -107,7 +114,8 @@ func (s *Service) repairSlots(ctx context.Context) error {
 	return s.run(ctx, p)
 }
 
-// resizable refuses to record the sizes of c's slots where that would change something under an image.
+// resizable refuses to record the sizes of c's slots where that would change something under an
+// image.
 func (s *Service) resizable(c *component) error {
 	r := s.record()
 	cr := r.Components[c.Name]
@@ -134,7 +142,8 @@ func (s *Service) resize(r *record, resized []*component) {
 	}
 }
 
-// catchUp makes up for a change that a stale record does not have, where something else tells of it.
+// catchUp makes up for a change that a stale record does not have, where something else tells of
+// it.
 func (s *Service) catchUp(ctx context.Context, r *record) error {
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
@@ -158,8 +167,9 @@ func (s *Service) catchUp(ctx context.Context, r *record) error {
 	return nil
 }
 
-// catchUpLive finds the active slot of a live component whose install, or rejection, may be missing in the record. An install makes the head plain before it is recorded, a rejection destroys the head
-// after it was recorded.
+// catchUpLive finds the active slot of a live component whose install, or rejection, may be missing
+// in the record. An install makes the head plain before it is recorded, a rejection destroys the
+// head after it was recorded.
 func (s *Service) catchUpLive(ctx context.Context, r *record, c *component, cr *componentRecord) error {
 	switch cr.State {
 	case Candidate:
@@ -191,7 +201,9 @@ func (s *Service) catchUpLive(ctx context.Context, r *record, c *component, cr *
 	return nil
 }
 
-// catchUpStaged finds a trial that began although the record does not have its install: bank runs, it is not the default, and the record has verified images for it that only an install makes bootable.
+// catchUpStaged finds a trial that began although the record does not have its install: bank runs,
+// it is not the default, and the record has verified images for it that only an install makes
+// bootable.
 func (s *Service) catchUpStaged(r *record, bank Bank) {
 	candidates := 0
 	for _, c := range s.components {

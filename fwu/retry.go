@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// A service that a medium kept from reconciling tries again: at the next call that changes something, and by itself after firstRetry, then at intervals that double up to lastRetry.
+// A service that a medium kept from reconciling tries again: at the next call that changes
+// something, and by itself after firstRetry, then at intervals that double up to lastRetry.
 const (
 	firstRetry = time.Second
 	lastRetry  = time.Minute
@@ -31,7 +32,8 @@ func (s *Service) keepTrying(ctx context.Context) {
 	}
 }
 
-// tryAgain reconciles again, as a start of the service does, if a medium kept it from that. An error means that ctx ended.
+// tryAgain reconciles again, as a start of the service does, if a medium kept it from that. An
+// error means that ctx ended.
 func (s *Service) tryAgain(ctx context.Context) error {
 	return s.reopen(ctx, func(ctx context.Context, p *problem) *problem {
 		if p == nil || !p.medium {
@@ -41,7 +43,8 @@ func (s *Service) tryAgain(ctx context.Context) error {
 	})
 }
 
-// reopen replaces the service's problem by the one that f returns, while nobody else reconciles. No operation runs meanwhile: a problem lets none begin.
+// reopen replaces the service's problem by the one that f returns, while nobody else reconciles. No
+// operation runs meanwhile: a problem lets none begin.
 func (s *Service) reopen(ctx context.Context, f func(context.Context, *problem) *problem) error {
 	if err := s.opening.take(ctx); err != nil {
 		return err

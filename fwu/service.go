@@ -17,7 +17,8 @@ type Config struct {
 	Components []Component
 	Trial      bool // a new bank runs on trial until it is accepted
 	MaxTrials  int  // failed trials after which an image is refused; 0 means 3
-	// Checkpoint is how many bytes of an image are written between two checkpoints. 0 means CheckpointInterval.
+	// Checkpoint is how many bytes of an image are written between two checkpoints. 0 means
+	// CheckpointInterval.
 	Checkpoint int64
 	Store      Medium
 	Selector   Selector // nil if every component is live
@@ -30,7 +31,8 @@ type Config struct {
 	// Time is the latest time that is known to have come: the clock, or when this system was built if the clock is behind that. It is asked when a manifest comes with certificates. May be
 	// nil: then no certificate is taken before one was.
 	Time func() time.Time
-	// Background lets Open return before it has read a bank again that was armed when the service was away last.
+	// Background lets Open return before it has read a bank again that was armed when the service
+	// was away last.
 	Background bool
 	// Changed is called, with no lock held, after anything changed that Query reports. It must not block. May be nil.
 	Changed func(ID)
@@ -47,7 +49,8 @@ type Service struct {
 	stop       context.CancelFunc
 	tasks      sync.WaitGroup // goroutines that end with life
 
-	// The locks, in the order in which they are taken. Who holds one takes none that stands before it.
+	// The locks, in the order in which they are taken. Who holds one takes none that stands before
+	// it.
 	opening lock // held while the service reconciles
 	install lock // held by install, accept, reject, the repair of slots, and while a bank that is STAGED is verified again
 	// component.op stands here. Only the holder of install holds more than one.
@@ -130,9 +133,11 @@ func (p problem) refusal(format string, args ...any) *Error {
 	return refuse(NotPermitted, p.reason, "%s: %s", fmt.Sprintf(format, args...), p.text)
 }
 
-// Open starts the service: it reads the store, looks at the boot and the selector, and brings the three into agreement (reconciles). What it cannot
-// mend makes the service degraded: it answers Query, and refuses the rest. If a medium was at fault it reconciles again at the next call, and from time to time by itself. An error means that
-// there is no service at all. ctx is that of the start alone; Close ends the service.
+// Open starts the service: it reads the store, looks at the boot and the selector, and brings the
+// three into agreement (reconciles). What it cannot mend makes the service degraded: it answers
+// Query, and refuses the rest. If a medium was at fault it reconciles again at the next call, and
+// from time to time by itself. An error means that there is no service at all. ctx is that of the
+// start alone; Close ends the service.
 func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -450,7 +455,8 @@ func (s *Service) RequestReboot(ctx context.Context) error {
 	return nil
 }
 
-// healthy refuses a call that changes something while the service is degraded. If a medium was at fault, it tries again first.
+// healthy refuses a call that changes something while the service is degraded. If a medium was at
+// fault, it tries again first.
 func (s *Service) healthy(ctx context.Context) error {
 	p, err := s.condition()
 	if err == nil && p != nil && p.medium {
@@ -618,8 +624,8 @@ func (s *Service) admitCall(c *component, e event) (*componentRecord, error) {
 	return cr, nil
 }
 
-// claimSecondBank commits the running bank as the default, so that the bootloader does not start the second bank while it is being changed. It fails where the
-// second bank is not ours as a whole.
+// claimSecondBank commits the running bank as the default, so that the bootloader does not start
+// the second bank while it is being changed. It fails where the second bank is not ours as a whole.
 func (s *Service) claimSecondBank(ctx context.Context, c *component) error {
 	if c.Live {
 		return nil

@@ -9,7 +9,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu/fwutest"
 )
 
-// loses makes a slot of component i one that cannot be found. The function that it returns brings it back.
+// loses makes a slot of component i one that cannot be found. The function that it returns brings
+// it back.
 func (d *device) loses(i, slot int) (back func()) {
 	c := &d.Config.Components[i]
 	there := c.Slots[slot]
@@ -32,7 +33,8 @@ func withTones(t *testing.T) *device {
 	return newDevice(t, true, comps...)
 }
 
-// A slot that was missing meant that there was no service: no update of anything else, and no accept of a trial.
+// A slot that was missing meant that there was no service: no update of anything else, and no
+// accept of a trial.
 func TestMissingSlotMakesItsComponentReadOnly(t *testing.T) {
 	t.Run("of a live component", func(t *testing.T) {
 		for slot := range 2 {

@@ -73,15 +73,17 @@ type storeCopy struct {
 	payload      []byte
 }
 
-// A copy that holds no record is one of three. They are never taken for each other: a copy that is blank or damaged was read, and lost nothing that counts; one that is
-// unreadable may hold the newest record.
+// A copy that holds no record is one of three. They are never taken for each other: a copy that is
+// blank or damaged was read, and lost nothing that counts; one that is unreadable may hold the
+// newest record.
 var (
 	errBlank      = constError("never written")
 	errDamaged    = constError("damaged")
 	errUnreadable = constError("unreadable")
 )
 
-// readCopy returns copy i, or an error that wraps errBlank, errDamaged or errUnreadable. It reads no more than the record, so that an unreadable block behind it does no harm. Of an unreadable
+// readCopy returns copy i, or an error that wraps errBlank, errDamaged or errUnreadable. It reads
+// no more than the record, so that an unreadable block behind it does no harm. Of an unreadable
 // copy it returns the generation, if at least the header was read, else 0.
 func (s *Store) readCopy(i int) (storeCopy, error) {
 	buf := make([]byte, storeCopySize)
@@ -156,8 +158,10 @@ func copySum(header, payload []byte) [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// load returns the record that counts: errNoRecord if the store was never written, errRecordLost if it was and nothing is left, errRecordVersion if a version of the service wrote it that is
-// too new to be understood, errRecordUnreadable if a copy cannot be read that may be the newest one. After that error nothing may be saved.
+// load returns the record that counts: errNoRecord if the store was never written, errRecordLost if
+// it was and nothing is left, errRecordVersion if a version of the service wrote it that is too new
+// to be understood, errRecordUnreadable if a copy cannot be read that may be the newest one. After
+// that error nothing may be saved.
 func (s *Store) load() (*record, error) {
 	c, unreadable, err := s.readCopies()
 	if unreadable != nil {
@@ -169,8 +173,9 @@ func (s *Store) load() (*record, error) {
 	return decodeCopy(c)
 }
 
-// salvage returns the newest record that can be read, and takes a copy that cannot be read for lost: the next save overwrites it. stale tells that this copy may have held a newer record. Where load
-// would succeed, it is the same.
+// salvage returns the newest record that can be read, and takes a copy that cannot be read for
+// lost: the next save overwrites it. stale tells that this copy may have held a newer record. Where
+// load would succeed, it is the same.
 func (s *Store) salvage() (r *record, stale bool, err error) {
 	c, unreadable, err := s.readCopies()
 	if unreadable != nil {
@@ -183,7 +188,8 @@ func (s *Store) salvage() (r *record, stale bool, err error) {
 	return r, stale, err
 }
 
-// readCopies reads both copies and returns the one that counts. unreadable is the error of a copy that cannot be read and is not proved to be the older one: the good copy is newer than the
+// readCopies reads both copies and returns the one that counts. unreadable is the error of a copy
+// that cannot be read and is not proved to be the older one: the good copy is newer than the
 // generation in its header, which lies in one sector and so is whole. err says why no copy counts.
 func (s *Store) readCopies() (c storeCopy, unreadable, err error) {
 	var copies [2]storeCopy

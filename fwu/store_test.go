@@ -177,7 +177,8 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// A copy that cannot be read may be the one that counts, unless its header can be read and is the older one's.
+// A copy that cannot be read may be the one that counts, unless its header can be read and is the
+// older one's.
 func TestUnreadableCopy(t *testing.T) {
 	const copy1 = storeCopySize
 	for name, c := range map[string]struct {

@@ -100,7 +100,8 @@ func transitions() []transition {
 		{any2, any2, no, Failed, evReboot, Failed, Success},
 		{any2, any2, no, Updated, evReboot, Updated, Success},
 		{yes, any2, no, Trial, evReboot, Trial, Success},
-		// A member of the bank in trial that this configuration calls live waits for the end of the trial.
+		// A member of the bank in trial that this configuration calls live waits for the end of the
+		// trial.
 		{yes, any2, any2, Staged, evReboot, Staged, Success},
 		{yes, any2, any2, Rejected, evReboot, Rejected, Success},
 
@@ -136,7 +137,8 @@ func (v variant) next(from State, e event) (to State, status Status, err error) 
 	return from, BadState, refuse(BadState, ReasonState, "%s: not in %s", e, from)
 }
 
-// move returns the state that event e makes of component c in r. Where the table has no row, r cannot be saved.
+// move returns the state that event e makes of component c in r. Where the table has no row, r
+// cannot be saved.
 func (s *Service) move(r *record, c Component, e event) State {
 	to, _, err := s.trialVariant(r, c).next(r.Components[c.Name].State, e)
 	if err != nil {

@@ -322,8 +322,8 @@ type deadliner interface {
 // intakeSize is how much is read at once where it is not read to where it is stored from: the beginning, and what has to be decoded.
 const intakeSize = 128 << 10
 
-// space returns the memory into which the bytes of the stream from off on are read: that of the slot, if they go on
-// there as they are, else own.
+// space returns the memory into which the bytes of the stream from off on are read: that of the
+// slot, if they go on there as they are, else own.
 func (c *component) space(off int64, own []byte) []byte {
 	if t := c.transfer; t != nil && t.known && t.decoder == nil {
 		if p := t.image.Space(off - t.payload); p != nil {
@@ -333,8 +333,8 @@ func (c *component) space(off int64, own []byte) []byte {
 	return own
 }
 
-// fill reads until p is full or r returns an error. Unlike io.ReadFull it leaves the error as it is: an
-// io.ErrUnexpectedEOF of r is not the end of the image, but a stream that was cut.
+// fill reads until p is full or r returns an error. Unlike io.ReadFull it leaves the error as it
+// is: an io.ErrUnexpectedEOF of r is not the end of the image, but a stream that was cut.
 func fill(r io.Reader, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var k int
@@ -478,7 +478,8 @@ type mark struct{ encoded, decoded int64 }
 // marksOfACheckpoint bounds the marks that are remembered between two checkpoints.
 const marksOfACheckpoint = 16
 
-// mark remembers where the last frame ended, if that is distance bytes of the image or more from where the last one did.
+// mark remembers where the last frame ended, if that is distance bytes of the image or more from
+// where the last one did.
 func (t *transfer) mark(distance int64) {
 	encoded, decoded := t.decoder.Position()
 	if n := len(t.marks); n == 0 || decoded-t.marks[n-1].decoded >= distance {

@@ -142,7 +142,8 @@ func (p *powerCut) Commit(sel fwu.Selection) error {
 	return err
 }
 
-// A cut after the disarming, and before the record said why, made a healthy image one that did not come up: after three of them it was refused.
+// A cut after the disarming, and before the record said why, made a healthy image one that did not
+// come up: after three of them it was refused.
 func TestRejectOfAStagedImageThatIsCutIsNoFailedTrial(t *testing.T) {
 	for name, cut := range map[string]powerCut{"before it is disarmed": {before: true}, "after it was disarmed": {after: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -184,7 +185,8 @@ func TestRejectOfAStagedImageThatIsCutIsNoFailedTrial(t *testing.T) {
 	}
 }
 
-// A reboot that bypasses the bootloader left a candidate without a reason, and an agent that installs and reboots whatever is CANDIDATE did so for ever.
+// A reboot that bypasses the bootloader left a candidate without a reason, and an agent that
+// installs and reboots whatever is CANDIDATE did so for ever.
 func TestRebootsThatBypassTheBootloaderAreCounted(t *testing.T) {
 	d := newDevice(t, true, bank("rootfs")...)
 	image := randomImage(14, 70000)

@@ -8,7 +8,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/suit"
 )
 
-// anchors returns the trust anchors of c as they are now. An error means that they cannot be read, and says nothing of any image.
+// anchors returns the trust anchors of c as they are now. An error means that they cannot be read,
+// and says nothing of any image.
 func (c *component) anchors() (suit.VerifyKeys, error) {
 	if c.Anchors == nil {
 		return c.Keys, nil
@@ -20,7 +21,8 @@ func (c *component) anchors() (suit.VerifyKeys, error) {
 	return keys, nil
 }
 
-// trusted tells whether one of the trust anchors that vouched for an image is still one. An image that an older version recorded has none on record, and was verified when it came.
+// trusted tells whether one of the trust anchors that vouched for an image is still one. An image
+// that an older version recorded has none on record, and was verified when it came.
 func trusted(keys suit.VerifyKeys, img *imageRecord) (bool, error) {
 	if len(img.Anchors) == 0 {
 		return true, nil
@@ -37,7 +39,8 @@ func trusted(keys suit.VerifyKeys, img *imageRecord) (bool, error) {
 	return false, nil
 }
 
-// endOrphan moves a component to FAILED whose image no trust anchor vouches for any more, and returns that as an error.
+// endOrphan moves a component to FAILED whose image no trust anchor vouches for any more, and
+// returns that as an error.
 func (s *Service) endOrphan(ctx context.Context, c *component) error {
 	keys, err := c.anchors()
 	if err != nil {
@@ -52,7 +55,8 @@ func (s *Service) endOrphan(ctx context.Context, c *component) error {
 	return errors.Join(s.invalid(ctx, c, orphan), s.release(c))
 }
 
-// endOrphans ends what no trust anchor vouches for any more, at a start of the service. Anchors that cannot be read end nothing.
+// endOrphans ends what no trust anchor vouches for any more, at a start of the service. Anchors
+// that cannot be read end nothing.
 func (s *Service) endOrphans(ctx context.Context) {
 	for _, c := range s.components {
 		cr := s.record().Components[c.Name]

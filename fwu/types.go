@@ -48,7 +48,9 @@ type Version = suit.Version
 const (
 	WriteAlignment = 4096
 	MaxWriteSize   = 1 << 20
-	// CheckpointInterval is how much of an image is written between two checkpoints, unless Config says something else. An interruption costs twice as much at most: the last checkpoint is not read back yet.
+	// CheckpointInterval is how much of an image is written between two checkpoints, unless Config
+	// says something else. An interruption costs twice as much at most: the last checkpoint is not
+	// read back yet.
 	CheckpointInterval = 16 << 20
 )
 
@@ -134,7 +136,8 @@ var (
 	ErrNoSelection = constError("no valid boot selection")
 	// ErrSlotBusy: the slot is mounted, swapped on, held by another driver or process, or booted from; the text names by whom.
 	ErrSlotBusy = constError("slot is in use")
-	// ErrReadOnly: the slot cannot be written, and that is known before anything is: the text says why, and what to do.
+	// ErrReadOnly: the slot cannot be written, and that is known before anything is: the text says
+	// why, and what to do.
 	ErrReadOnly = constError("slot is read-only")
 	// ErrReadBack: the medium returned something else than was written.
 	ErrReadBack = constError("medium returned other data than was written")
@@ -163,7 +166,8 @@ type Slot interface {
 	Bootable(ctx context.Context) (bool, error)
 }
 
-// MissingSlot stands for a slot that cannot be found. Nothing is written to its component, and nothing is asked of it that would need the slot; everything else works.
+// MissingSlot stands for a slot that cannot be found. Nothing is written to its component, and
+// nothing is asked of it that would need the slot; everything else works.
 type MissingSlot struct {
 	Path string // as it is configured
 	Err  error  // why it cannot be found
@@ -188,8 +192,9 @@ type Source interface {
 	Close() error
 }
 
-// HeadSize is how much of a slot is sealed from its first byte on: no file system, table, kernel or container keeps its first
-// superblock or header beyond it. An Image also seals the places where some formats have a second one.
+// HeadSize is how much of a slot is sealed from its first byte on: no file system, table, kernel or
+// container keeps its first superblock or header beyond it. An Image also seals the places where
+// some formats have a second one.
 const HeadSize = 128 << 10
 
 // SectorSize is the unit that a medium writes whole or not at all when power is cut.
@@ -248,8 +253,10 @@ type Writer interface {
 	// WriteAt stores p at off, a multiple of WriteAlignment or the end of the write before it. A tail that is no multiple of WriteAlignment is padded
 	// with zeroes when it is synced. It may buffer, and return before p is stored: an error may be that of a write before. p is not used after it.
 	WriteAt(ctx context.Context, p []byte, off int64) error
-	// Space returns memory for bytes that belong at off: WriteAt does not copy them. It is nil unless off is the end of the write before, or of the part
-	// that Resume was told of. It is valid until the next call, and for WriteAt at off only: WriteAt refuses it elsewhere. WriteAt takes other memory anywhere.
+	// Space returns memory for bytes that belong at off: WriteAt does not copy them. It is nil
+	// unless off is the end of the write before, or of the part that Resume was told of. It is
+	// valid until the next call, and for WriteAt at off only: WriteAt refuses it elsewhere. WriteAt
+	// takes other memory anywhere.
 	Space(off int64) []byte
 	// Sync makes everything written durable and reads it back from the medium: ErrReadBack if that differs. It returns the length of the prefix
 	// of the image that is durable, read back and hashed. After an error everything since the last good Sync is void: the caller goes on from that prefix, after Resume.
@@ -270,7 +277,8 @@ type Sealer interface {
 	Seal(ctx context.Context, h Head) error
 	// Unseal makes each sector of the head plain that is masked. ErrReadBack if the result does not have h's digest.
 	Unseal(ctx context.Context, h Head) error
-	// HeadState tells what the head is. A head that cannot be read is HeadUnknown, and the error of the medium.
+	// HeadState tells what the head is. A head that cannot be read is HeadUnknown, and the error of
+	// the medium.
 	HeadState(ctx context.Context, h Head) (HeadState, error)
 }
 
@@ -318,6 +326,7 @@ type Component struct {
 	Unit     string          // unit that is restarted when a live component's image changes; may be empty
 	Device   suit.Device     // what a manifest must be for
 	Keys     suit.VerifyKeys // trust anchors
-	// Anchors reads the trust anchors anew, when a manifest is verified and before an image is installed; nil: Keys do not change.
+	// Anchors reads the trust anchors anew, when a manifest is verified and before an image is
+	// installed; nil: Keys do not change.
 	Anchors func() (suit.VerifyKeys, error)
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/fault"
 )
 
-// badBlocks is a store of which blocks cannot be read. A write mends them, unless they are dead. The service reads it from any goroutine.
+// badBlocks is a store of which blocks cannot be read. A write mends them, unless they are dead.
+// The service reads it from any goroutine.
 type badBlocks struct {
 	fwu.Medium
 	dead bool
@@ -90,7 +91,8 @@ func onBadBlocks(d *device) *badBlocks {
 	return b
 }
 
-// openDegraded starts the service and wants it to answer queries only, for the reason that a copy of the record cannot be read.
+// openDegraded starts the service and wants it to answer queries only, for the reason that a copy
+// of the record cannot be read.
 func (d *device) openDegraded() {
 	d.t.Helper()
 	d.do(d.Stop())
@@ -299,7 +301,8 @@ func TestRecordThatStaysUnreadableIsRepairedOnDemand(t *testing.T) {
 	})
 }
 
-// The copy that is lost is the newest one, after each step of an update: what the older one says is behind the device.
+// The copy that is lost is the newest one, after each step of an update: what the older one says is
+// behind the device.
 func TestRepairWithTheOlderCopyFollowsTheDevice(t *testing.T) {
 	image := randomImage(94, 300000)
 	steps := map[string]struct {
@@ -345,7 +348,8 @@ func TestRepairWithTheOlderCopyFollowsTheDevice(t *testing.T) {
 	}
 }
 
-// A real medium error: the file behind a loop device is truncated, and the kernel returns EIO for what is missing until it is written again.
+// A real medium error: the file behind a loop device is truncated, and the kernel returns EIO for
+// what is missing until it is written again.
 func TestRecordOnALoopDeviceWhoseFileWasTruncated(t *testing.T) {
 	loop := newLoop(t, fwu.StoreSize)
 	d := newDevice(t, true, bank("rootfs")...)

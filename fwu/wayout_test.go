@@ -151,7 +151,8 @@ func (b *board) startable(bank fwu.Bank) bool {
 
 var errNothingBoots = errors.New("nothing boots")
 
-// reset is the bootloader: a trial that is armed, once; the default; where there is none, what can be started.
+// reset is the bootloader: a trial that is armed, once; the default; where there is none, what can
+// be started.
 func (b *board) reset() error {
 	if err := b.Stop(); err != nil {
 		return err
@@ -572,12 +573,14 @@ func (a *agent) recover(boot fwu.Boot) error {
 	return nil
 }
 
-// broken tells that a reset leads nowhere, and that this is not our doing: the bootloader does not fall back, and the default bank was lost, or cannot be read.
+// broken tells that a reset leads nowhere, and that this is not our doing: the bootloader does not
+// fall back, and the default bank was lost, or cannot be read.
 func (c combination) broken(b *board) bool {
 	return !c.loader.fallback && (b.Selector.Selection.Default == c.sel.Default || c.other == "unreadable")
 }
 
-// sampled is how many combinations there are to one that is tried: 1 with FWUAB_CRASH=full, which takes minutes. FWUAB_SAMPLE selects which.
+// sampled is how many combinations there are to one that is tried: 1 with FWUAB_CRASH=full, which
+// takes minutes. FWUAB_SAMPLE selects which.
 func sampled(t *testing.T) (every, sample int) {
 	if os.Getenv("FWUAB_CRASH") == "full" {
 		return 1, 0

@@ -22,7 +22,8 @@ type recorded struct{ *uboot.Selector }
 
 func (recorded) Kind() string { return (*fwutest.Selector)(nil).Kind() }
 
-// withUBoot gives a board the environment of U-Boot in two files, and the boot script that reads it.
+// withUBoot gives a board the environment of U-Boot in two files, and the boot script that reads
+// it.
 func (b *board) withUBoot(t *testing.T, scheme uboot.Scheme) (files []string) {
 	t.Helper()
 	dir := t.TempDir()

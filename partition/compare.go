@@ -14,11 +14,13 @@ type span struct {
 // zeroRun is the least that is written by Zeroer, unless a piece is smaller.
 const zeroRun = 64 << 10
 
-// differing lists what of p, stored bytes at off, has to be written: all, or what differs from what the medium has. A block that is equal has been read back with that.
+// differing lists what of p, stored bytes at off, has to be written: all, or what differs from what
+// the medium has. A block that is equal has been read back with that.
 func (s *storer) differing(p []byte, off int64) []span {
 	old, err := s.oldContent(off, len(p))
 	_, zeroer := s.dev.(Zeroer)
-	// A block that cannot be read, or that failed before, is mended by a write of data. A command to have zeroes there may leave it as it is.
+	// A block that cannot be read, or that failed before, is mended by a write of data. A command
+	// to have zeroes there may leave it as it is.
 	zeroer = zeroer && err == nil && !s.shared.distrust.Load()
 	runs := s.runs[:0]
 	run := min(zeroRun, s.piece)
@@ -77,8 +79,8 @@ func isZero(b []byte) bool {
 	return true
 }
 
-// oldContent returns the n bytes that the medium has at off, or nil if they are not to be compared. With an error
-// they cannot be read: all of them have to be written.
+// oldContent returns the n bytes that the medium has at off, or nil if they are not to be compared.
+// With an error they cannot be read: all of them have to be written.
 func (s *storer) oldContent(off int64, n int) ([]byte, error) {
 	a := s.old
 	switch {

@@ -13,7 +13,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// TestAnyCourse writes, syncs, resumes and fails at random, and compares with a model: the bytes that the client believes to be there.
+// TestAnyCourse writes, syncs, resumes and fails at random, and compares with a model: the bytes
+// that the client believes to be there.
 func TestAnyCourse(t *testing.T) {
 	const blocks = 80 // more than a head
 	media := map[string]func(*sim) Device{
@@ -126,7 +127,8 @@ func (c *course) sync(t *rapid.T) {
 	}
 }
 
-// resume goes on anywhere: the bytes behind n up to the next block are void for the client, but zero once it writes at n.
+// resume goes on anywhere: the bytes behind n up to the next block are void for the client, but
+// zero once it writes at n.
 func (c *course) resume(t *rapid.T) {
 	c.sync(t)
 	n := rapid.Int64Range(0, int64(len(c.model))).Draw(t, "n")

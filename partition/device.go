@@ -20,9 +20,10 @@ const (
 // An Image accesses it in multiples of 4096 bytes, from memory with that alignment. A write is durable, and may be relied upon, after
 // the Sync that follows it returned nil, and not if it returned an error, whatever a later Sync returns. ReadAt reads the medium, not a cache of what was written, as far as the system allows.
 //
-// ReadAt returns fewer bytes than were asked for together with an error, and only then; at the end of the medium
-// io.EOF may come with all of them. Every caller reads with fwu.ReadFull, which uses nothing of a read that
-// failed. Any error counts: a block that a disk cannot read is EIO on one driver and ENODATA on another.
+// ReadAt returns fewer bytes than were asked for together with an error, and only then; at the end
+// of the medium io.EOF may come with all of them. Every caller reads with fwu.ReadFull, which uses
+// nothing of a read that failed. Any error counts: a block that a disk cannot read is EIO on one
+// driver and ENODATA on another.
 type Device interface {
 	io.ReaderAt
 	io.WriterAt
@@ -36,7 +37,8 @@ type Parallel interface {
 	Parallel() bool
 }
 
-// Holder is a Device that tells whether the kernel keeps everybody else away while it is open in Exclusive mode. Any other is taken for one that does.
+// Holder is a Device that tells whether the kernel keeps everybody else away while it is open in
+// Exclusive mode. Any other is taken for one that does.
 type Holder interface {
 	Exclusive() bool
 }

@@ -10,13 +10,16 @@
 //
 // # How an image lies in a slot
 //
-// An image begins at the first byte of its slot. Its first 128 KiB, the head, are stored masked: every bit inverted. A file system, table, kernel or
-// container has its first superblock or header there, so that a masked head can be neither mounted nor started. [fwu.Head] tells, sector by
-// sector of 512 bytes, masked from plain: the lowest bit of a sector's first byte is as recorded (plain) or not (masked). Unsealing is one write of
-// the whole head; one that was cut leaves some sectors masked, some plain, and is completed by doing it again. A destroyed head is zeroes.
+// An image begins at the first byte of its slot. Its first 128 KiB, the head, are stored masked:
+// every bit inverted. A file system, table, kernel or container has its first superblock or header
+// there, so that a masked head can be neither mounted nor started. [fwu.Head] tells, sector by
+// sector of 512 bytes, masked from plain: the lowest bit of a sector's first byte is as recorded
+// (plain) or not (masked). Unsealing is one write of the whole head; one that was cut leaves some
+// sectors masked, some plain, and is completed by doing it again. A destroyed head is zeroes.
 //
-// The sector that begins a second header outside of the head is masked, too, if it has a signature that this package knows. It says itself which it is: the
-// signature is there as it is, or inverted. Everything else is stored as it is.
+// The sector that begins a second header outside of the head is masked, too, if it has a signature
+// that this package knows. It says itself which it is: the signature is there as it is, or
+// inverted. Everything else is stored as it is.
 //
 // # Layers
 //

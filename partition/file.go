@@ -167,9 +167,9 @@ func cause(err error) error {
 	return err
 }
 
-// goDirect bypasses the page cache if the medium takes O_DIRECT. It reads a block to find out, and looks at EINVAL
-// only. Any other error is for whoever needs that block: a medium with a block that cannot be read is opened, so
-// that a write can mend it.
+// goDirect bypasses the page cache if the medium takes O_DIRECT. It reads a block to find out, and
+// looks at EINVAL only. Any other error is for whoever needs that block: a medium with a block that
+// cannot be read is opened, so that a write can mend it.
 func (d *file) goDirect() {
 	d.setDirect(true)
 	block := fwu.Buffer(blockSize)[:min(blockSize, roundDown(d.size))]
@@ -190,9 +190,9 @@ func (d *file) setDirect(on bool) {
 	d.direct.Store(on && err == nil)
 }
 
-// indirect makes an access that was refused once more through the page cache, and all that come after it. A medium
-// refuses O_DIRECT with EINVAL, for instance where a window begins at an odd sector; several accesses that were
-// under way may learn it at the same time.
+// indirect makes an access that was refused once more through the page cache, and all that come
+// after it. A medium refuses O_DIRECT with EINVAL, for instance where a window begins at an odd
+// sector; several accesses that were under way may learn it at the same time.
 func (d *file) indirect(access func() (int, error)) (int, error) {
 	direct := d.direct.Load()
 	n, err := access()
@@ -219,9 +219,9 @@ func (d *file) drop() {
 	}
 }
 
-// ReadAt reads from the medium. It returns fewer bytes than p has together with an error, and only then. The
-// error is io.EOF at the end of the medium, and io.ErrUnexpectedEOF where the medium ends before its own size:
-// its file was truncated since it was opened.
+// ReadAt reads from the medium. It returns fewer bytes than p has together with an error, and only
+// then. The error is io.EOF at the end of the medium, and io.ErrUnexpectedEOF where the medium ends
+// before its own size: its file was truncated since it was opened.
 func (d *file) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("negative offset")
@@ -297,8 +297,9 @@ func (d *file) bounceBuffer() []byte {
 // Parallel is true: reads and writes do not wait for each other.
 func (d *file) Parallel() bool { return true }
 
-// Exclusive is true of a whole device, which the kernel lets be opened with O_EXCL once, and neither be mounted nor
-// swapped on then. A file or a window is locked: whoever does not ask for the lock is not kept away.
+// Exclusive is true of a whole device, which the kernel lets be opened with O_EXCL once, and
+// neither be mounted nor swapped on then. A file or a window is locked: whoever does not ask for
+// the lock is not kept away.
 func (d *file) Exclusive() bool { return d.block && !d.window }
 
 // Sync makes everything written durable, and what was cached forgotten.

@@ -6,10 +6,12 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// buffers is how many pieces there are at once: one that is filled, and others that are hashed and stored.
+// buffers is how many pieces there are at once: one that is filled, and others that are hashed and
+// stored.
 const buffers = 3
 
-// filling is the piece of an image that is filled now, and the memory of all pieces. It belongs to the caller of the image.
+// filling is the piece of an image that is filled now, and the memory of all pieces. It belongs to
+// the caller of the image.
 type filling struct {
 	piece   int // between two multiples of it lies what is stored at once
 	size    int // of the memory of a piece: less, if the slot is smaller
@@ -17,7 +19,8 @@ type filling struct {
 	current int
 	rest    []byte // the incomplete block, while there is no memory
 
-	// buf()[:n] belongs at off, a multiple of blockSize. The medium has buf()[:clean] already: the beginning of an incomplete block.
+	// buf()[:n] belongs at off, a multiple of blockSize. The medium has buf()[:clean] already: the
+	// beginning of an incomplete block.
 	off      int64
 	n, clean int
 }
@@ -53,7 +56,8 @@ func (f *filling) space(off int64) []byte {
 	return f.buf()[f.n:limit:limit]
 }
 
-// owns tells whether p lies in the memory of a piece, and continues whether it is the memory that space returns for off.
+// owns tells whether p lies in the memory of a piece, and continues whether it is the memory that
+// space returns for off.
 func (f *filling) owns(p []byte, off int64) (owns, continues bool) {
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(p)))
 	for i := range f.buffers {
@@ -70,8 +74,8 @@ func (f *filling) owns(p []byte, off int64) (owns, continues bool) {
 // move goes on elsewhere.
 func (f *filling) move(off int64) { f.off, f.n, f.clean, f.rest = off, 0, 0, nil }
 
-// turn returns the piece that was filled, whole blocks, and has the next one filled. That begins with the last block, if it is incomplete.
-// free waits until a buffer can be filled again.
+// turn returns the piece that was filled, whole blocks, and has the next one filled. That begins
+// with the last block, if it is incomplete. free waits until a buffer can be filled again.
 func (f *filling) turn(free func(*buffer) error) (b *buffer, p []byte, err error) {
 	b = &f.buffers[f.current]
 	p = f.buf()[:roundUp(int64(f.n))]

@@ -23,7 +23,8 @@ type Finder struct {
 	Disk string
 	// Root is where proc, sys and dev are, for what the kernel says of devices; empty for "/". A path in a spec and Disk are taken as they are.
 	Root string
-	// LiftForceRO lifts the write protection of an eMMC boot partition while it is open to be written.
+	// LiftForceRO lifts the write protection of an eMMC boot partition while it is open to be
+	// written.
 	LiftForceRO bool
 }
 
@@ -128,7 +129,8 @@ func (f Finder) locate(spec string) (target, fwu.SlotInfo, error) {
 	return t, fwu.SlotInfo{ID: "partuuid:" + e.uuid, Path: path, Size: e.size}, err
 }
 
-// locatePath describes a device or file. A partition has its PARTUUID for identity all the same: its node may get another name.
+// locatePath describes a device or file. A partition has its PARTUUID for identity all the same:
+// its node may get another name.
 func (f Finder) locatePath(path string) (target, fwu.SlotInfo, error) {
 	t, err := wholeTarget(path)
 	if err != nil {
@@ -237,7 +239,8 @@ func (h host) openDisk(number devno) (disk, error) {
 	return disk{t}, nil
 }
 
-// table reads the partition table. A block device has sectors of a size; that of a file is the one with which there is a table.
+// table reads the partition table. A block device has sectors of a size; that of a file is the one
+// with which there is a table.
 func (d disk) table() (table, error) {
 	file, err := os.Open(d.path)
 	if err != nil {

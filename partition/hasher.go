@@ -6,8 +6,9 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// hasher has the hash of an image from its first byte on. A goroutine of its own hashes while the image goes on;
-// the hash belongs to that goroutine until wait has returned, and to the hasher while there is no goroutine.
+// hasher has the hash of an image from its first byte on. A goroutine of its own hashes while the
+// image goes on; the hash belongs to that goroutine until wait has returned, and to the hasher
+// while there is no goroutine.
 type hasher struct {
 	h    hash.Hash // nil before Resume, and while a goroutine has it
 	n    int64     // [0,n) was fed: whole blocks, unless it is the whole image
@@ -28,8 +29,8 @@ func (d *hasher) start(h hash.Hash) {
 	d.h, d.n = h, 0
 }
 
-// feed hashes the part of b, plain bytes at pos, that continues the hash and lies below end. b must not change
-// until reach or wait has returned for it.
+// feed hashes the part of b, plain bytes at pos, that continues the hash and lies below end. b must
+// not change until reach or wait has returned for it.
 func (d *hasher) feed(b []byte, pos, end int64) {
 	from, to := d.n-pos, min(end-pos, int64(len(b)))
 	if from < 0 || from >= to {

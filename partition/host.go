@@ -65,7 +65,8 @@ func (h host) swaps() ([]string, error) {
 	return parseSwaps(b), nil
 }
 
-// blockNumber is the number of the block device at path. ok is false if there is none: nothing at all, or something else.
+// blockNumber is the number of the block device at path. ok is false if there is none: nothing at
+// all, or something else.
 func blockNumber(path string) (number devno, ok bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); absent(err) {
@@ -81,7 +82,8 @@ func blockNumber(path string) (number devno, ok bool, err error) {
 
 func numberOf(dev uint64) devno { return devno{unix.Major(dev), unix.Minor(dev)} }
 
-// absent tells whether err says that there is no such file. Any other error says nothing of whether there is one.
+// absent tells whether err says that there is no such file. Any other error says nothing of whether
+// there is one.
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // related lists the devices that dir ("holders" or "slaves") of d names. A partition has no slaves.
@@ -202,7 +204,8 @@ func readNumber(path string) (int64, error) {
 // errNoRootDevice: it is known that "/" is not mounted from a block device.
 var errNoRootDevice = errors.New("the root file system is of no block device")
 
-// rootDevice is the device that "/" is mounted from, or an error that wraps errNoRootDevice if that is none.
+// rootDevice is the device that "/" is mounted from, or an error that wraps errNoRootDevice if that
+// is none.
 func (h host) rootDevice() (devno, error) {
 	mounts, err := h.mounts()
 	if err != nil {

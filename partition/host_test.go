@@ -189,8 +189,8 @@ func TestUser(t *testing.T) {
 	equal(t, "user", got, "held by dm-0")
 }
 
-// TestUnknownUser takes away, one by one, where the kernel would say who uses a device, or makes it say something else: it
-// may be in use.
+// TestUnknownUser takes away, one by one, where the kernel would say who uses a device, or makes it
+// say something else: it may be in use.
 func TestUnknownUser(t *testing.T) {
 	tests := map[string]func(map[string]string){
 		"nothing is known of mounts":           func(f map[string]string) { delete(f, "proc/self/mountinfo") },

@@ -11,11 +11,13 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// image is an open slot. The medium has stored bytes: those of the head are masked. In memory everything is of the image.
+// image is an open slot. The medium has stored bytes: those of the head are masked. In memory
+// everything is of the image.
 //
-// A piece of the image goes to the medium at once. The caller fills it (filling), a goroutine hashes it (hasher), and
-// another one brings it to the medium and reads back a part of what the last flush made durable (storer), while the next
-// piece is filled. Each of them has data of its own. There are no goroutines and no pieces while an image only is held.
+// A piece of the image goes to the medium at once. The caller fills it (filling), a goroutine
+// hashes it (hasher), and another one brings it to the medium and reads back a part of what the
+// last flush made durable (storer), while the next piece is filled. Each of them has data of its
+// own. There are no goroutines and no pieces while an image only is held.
 type image struct {
 	dev     Device
 	name    string
@@ -176,8 +178,9 @@ func (m *image) ready(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Space returns the memory of the bytes that belong at off: WriteAt does not copy them. It is nil unless off is the end
-// of the write before, or of the image that Resume was told of. It is valid until the next call.
+// Space returns the memory of the bytes that belong at off: WriteAt does not copy them. It is nil
+// unless off is the end of the write before, or of the image that Resume was told of. It is valid
+// until the next call.
 func (m *image) Space(off int64) []byte {
 	if !m.sum.started() || off >= m.size {
 		return nil
@@ -185,8 +188,10 @@ func (m *image) Space(off int64) []byte {
 	return m.fill.space(off)
 }
 
-// WriteAt stores p at off, a multiple of 4096 or the end of the write before it (or what was given to Resume). It buffers up to a piece, and does not wait for the medium. An error,
-// which may be that of a write before, voids what Sync did not confirm, unless it says that the arguments are wrong.
+// WriteAt stores p at off, a multiple of 4096 or the end of the write before it (or what was given
+// to Resume). It buffers up to a piece, and does not wait for the medium. An error, which may be
+// that of a write before, voids what Sync did not confirm, unless it says that the arguments are
+// wrong.
 func (m *image) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := m.ready(ctx); err != nil {
 		return err
@@ -258,7 +263,8 @@ func (m *image) drain(ctx context.Context) error {
 	return m.hashAndStore(ctx, b, j, clean)
 }
 
-// hashAndStore gives a piece, which lies in b, to be hashed and to be stored. The medium has its first clean bytes.
+// hashAndStore gives a piece, which lies in b, to be hashed and to be stored. The medium has its
+// first clean bytes.
 func (m *image) hashAndStore(ctx context.Context, b *buffer, j piece, clean int) error {
 	if err := m.makeRoom(ctx, j); err != nil {
 		return err
@@ -314,7 +320,8 @@ func (m *image) Counts() fwu.Counts {
 	return fwu.Counts{Equal: m.shared.equal.Load(), Zeroed: m.shared.zeroed.Load(), Written: m.shared.stored.Load(), ReadBack: m.shared.readBack.Load()}
 }
 
-// Exclusive tells whether the kernel refuses everybody else who would write to the slot or mount it.
+// Exclusive tells whether the kernel refuses everybody else who would write to the slot or mount
+// it.
 func (m *image) Exclusive() bool {
 	h, ok := m.dev.(Holder)
 	return !ok || h.Exclusive()

@@ -27,8 +27,10 @@ func (f Finder) Locate(ctx context.Context, spec string) (Extent, error) {
 	return Extent{t.path, t.base, t.size}, nil
 }
 
-// Reserved lists the bytes that a partition table occupies on the disk that has the device at path, or in the file. It is empty where there is no table.
-// Where a table is damaged, the bytes count that it usually occupies. Of a disk whose first sector the kernel cannot read nothing is known: whoever uses it meets the same error.
+// Reserved lists the bytes that a partition table occupies on the disk that has the device at path,
+// or in the file. It is empty where there is no table. Where a table is damaged, the bytes count
+// that it usually occupies. Of a disk whose first sector the kernel cannot read nothing is known:
+// whoever uses it meets the same error.
 func (f Finder) Reserved(ctx context.Context, path string) ([]Extent, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -65,7 +67,8 @@ func (f Finder) Reserved(ctx context.Context, path string) ([]Extent, error) {
 	return read.places, nil
 }
 
-// TableNotes lists what is wrong with the partition table of the disk although it can be read, for people.
+// TableNotes lists what is wrong with the partition table of the disk although it can be read, for
+// people.
 func (f Finder) TableNotes(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

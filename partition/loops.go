@@ -73,8 +73,8 @@ func (h host) loop(name string) (loop, error) {
 	return l, err
 }
 
-// shown asks the kernel for what a loop device shows. Where the device has no node it is looked up by its path, and
-// it is an error if nothing is there: what is shown may be anything.
+// shown asks the kernel for what a loop device shows. Where the device has no node it is looked up
+// by its path, and it is an error if nothing is there: what is shown may be anything.
 func (h host) shown(l loop) (identity, error) {
 	node := h.path("dev", l.name)
 	number, ok, err := blockNumber(node)
@@ -106,8 +106,9 @@ func (h host) shown(l loop) (identity, error) {
 	return identity{dev: numberOf(info.Device), inode: info.Inode}, nil
 }
 
-// out tells whether err says that the file system of the file that a loop device shows does not answer any more: that of
-// a server, of the network or of FUSE, that has gone. No slot is on it, as the attributes of a slot were read.
+// out tells whether err says that the file system of the file that a loop device shows does not
+// answer any more: that of a server, of the network or of FUSE, that has gone. No slot is on it, as
+// the attributes of a slot were read.
 func out(err error) bool {
 	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ESTALE)
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// TestLoopDeviceWhosePathIsGone has slots mounted through loop devices that were attached by a path that leads nowhere now.
+// TestLoopDeviceWhosePathIsGone has slots mounted through loop devices that were attached by a path
+// that leads nowhere now.
 func TestLoopDeviceWhosePathIsGone(t *testing.T) {
 	needs(t, true, "mkfs.ext4", "mount", "umount")
 	tests := map[string]func(t *testing.T, dir string) (slot, through string){

@@ -6,7 +6,8 @@ import (
 	"io"
 )
 
-// The partition table of a master boot record, by the rules of the Linux kernel (block/partitions/msdos.c and efi.c).
+// The partition table of a master boot record, by the rules of the Linux kernel
+// (block/partitions/msdos.c and efi.c).
 const (
 	mbrSize      = 512
 	mbrSignature = 0x1b8 // of the disk, in a PARTUUID
@@ -36,7 +37,8 @@ func (r *mbrRecord) entry(i int) mbrEntry {
 
 func (e mbrEntry) extended() bool { return e.kind == 0x05 || e.kind == 0x0f || e.kind == 0x85 }
 
-// protective tells whether the record says that a GUID partition table counts (is_pmbr_valid in efi.c).
+// protective tells whether the record says that a GUID partition table counts (is_pmbr_valid in
+// efi.c).
 func (r *mbrRecord) protective() bool {
 	for i := range 4 {
 		if e := r.entry(i); e.kind == mbrProtects && e.start == 1 && r.signed() {
@@ -96,7 +98,8 @@ type mbrReader struct {
 	next      int // number of the logical partition that comes next; 0: 5
 }
 
-// add adds partition number index, which begins at sector start. One that is not within the disk is left out.
+// add adds partition number index, which begins at sector start. One that is not within the disk is
+// left out.
 func (m *mbrReader) add(index int, e mbrEntry, start int64) {
 	begin, size := start*m.sector, e.size*m.sector
 	if begin <= 0 || begin > m.size || size > m.size-begin {
@@ -108,7 +111,8 @@ func (m *mbrReader) add(index int, e mbrEntry, start int64) {
 	})
 }
 
-// logical follows the chain of extended boot records in the partition whole (parse_extended in msdos.c).
+// logical follows the chain of extended boot records in the partition whole (parse_extended in
+// msdos.c).
 func (m *mbrReader) logical(whole mbrEntry) error {
 	at, length := whole.start, whole.size
 	for empty := 0; empty <= maxEmptyRecords && m.next < maxMBRPartition; empty++ {
@@ -149,7 +153,8 @@ func (m *mbrReader) logical(whole mbrEntry) error {
 	return nil
 }
 
-// within tells whether the third or fourth entry of a record is taken by the kernel: old systems left garbage there.
+// within tells whether the third or fourth entry of a record is taken by the kernel: old systems
+// left garbage there.
 func (e mbrEntry) within(at, length int64, whole mbrEntry) bool {
 	begin := at + e.start
 	return e.start+e.size <= length && begin >= whole.start && begin+e.size <= whole.start+whole.size

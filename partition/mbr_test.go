@@ -30,7 +30,8 @@ func mbrDisk(t testing.TB, script string) string {
 
 const fourPlaces = "start=1MiB, size=1MiB, type=c\nstart=2MiB, size=2MiB\nstart=4MiB, size=10MiB, type=5\nstart=15MiB, size=1MiB\nstart=5MiB, size=2MiB\nstart=8MiB, size=1MiB\n"
 
-// TestMBRAsOthersReadIt compares with partx, which has the kernel's rules, and with the nodes of a loop device.
+// TestMBRAsOthersReadIt compares with partx, which has the kernel's rules, and with the nodes of a
+// loop device.
 func TestMBRAsOthersReadIt(t *testing.T) {
 	needs(t, true, "sfdisk", "partx", "losetup")
 	path := mbrDisk(t, fourPlaces)
@@ -74,7 +75,8 @@ func sortByNumber(lines []string) {
 	}
 }
 
-// TestOldBackupGPTBehindAnMBR is of a disk that had a GUID partition table once: the kernel believes the MBR.
+// TestOldBackupGPTBehindAnMBR is of a disk that had a GUID partition table once: the kernel
+// believes the MBR.
 func TestOldBackupGPTBehindAnMBR(t *testing.T) {
 	needs(t, true, "sfdisk", "partx", "losetup")
 	path := mbrDisk(t, "start=1MiB, size=1MiB\nstart=2MiB, size=1MiB\n")

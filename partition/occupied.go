@@ -20,11 +20,13 @@ type Occupant struct {
 	Place Extent
 	// Mounted is where Place is mounted; empty: nowhere.
 	Mounted string
-	// Header tells whether Place begins with a file system or another header that a kernel or a bootloader knows.
+	// Header tells whether Place begins with a file system or another header that a kernel or a
+	// bootloader knows.
 	Header bool
 }
 
-// Occupant looks at the partition that shares a byte with e. A negative start counts from the end. Bytes between partitions belong to nobody.
+// Occupant looks at the partition that shares a byte with e. A negative start counts from the end.
+// Bytes between partitions belong to nobody.
 func (f Finder) Occupant(ctx context.Context, e Extent) (Occupant, error) {
 	if err := ctx.Err(); err != nil {
 		return Occupant{}, err
@@ -76,7 +78,8 @@ func (h host) mountPoint(d devno) (string, error) {
 	return "", nil
 }
 
-// HasHeader tells whether a place begins with a file system or another header that a kernel or a bootloader knows.
+// HasHeader tells whether a place begins with a file system or another header that a kernel or a
+// bootloader knows.
 func HasHeader(e Extent) (bool, error) {
 	return target{path: e.Path, base: e.Start, size: e.Size}.hasHeader()
 }
@@ -95,8 +98,9 @@ func (t target) hasHeader() (bool, error) {
 	return hasHeader(head), nil
 }
 
-// Holds tells whether the file system that has the file at path lies on the slot, through dm, md and loop devices. It is false for a file system that has no
-// block device, as an overlay: what such a file lies on is not known.
+// Holds tells whether the file system that has the file at path lies on the slot, through dm, md
+// and loop devices. It is false for a file system that has no block device, as an overlay: what
+// such a file lies on is not known.
 func (f Finder) Holds(ctx context.Context, spec, path string) (bool, error) {
 	t, _, err := f.locate(spec)
 	if err != nil {

@@ -6,11 +6,13 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Some formats have a second header outside of the head, by which they are opened if the first one is gone. A slot is
-// sealed there too: the one sector that has the signature of that header is stored inverted while the head is masked.
+// Some formats have a second header outside of the head, by which they are opened if the first one
+// is gone. A slot is sealed there too: the one sector that has the signature of that header is
+// stored inverted while the head is masked.
 //
-// Nothing has to be recorded of such a sector. It is masked if it has the signature inverted, and plain if it has the
-// signature as it is. A sector is written whole or not at all, so that it always is one of the two.
+// Nothing has to be recorded of such a sector. It is masked if it has the signature inverted, and
+// plain if it has the signature as it is. A sector is written whole or not at all, so that it
+// always is one of the two.
 
 // place is a sector that a slot is sealed at, and the signatures that are looked for there.
 type place struct {
@@ -30,7 +32,8 @@ func placesOf(size int64) []place {
 			places = append(places, place{sector, marks})
 		}
 	}
-	// LUKS2: the second header, behind a first one of 128 KiB to 4 MiB. cryptsetup looks for it at all of them.
+	// LUKS2: the second header, behind a first one of 128 KiB to 4 MiB. cryptsetup looks for it at
+	// all of them.
 	for off := int64(128 << 10); off <= 4<<20; off *= 2 {
 		add(off, mark{0, "SKUL\xba\xbe"})
 	}
@@ -52,7 +55,8 @@ func placesOf(size int64) []place {
 	return places
 }
 
-// isPlain tells whether the sector has one of the signatures, and isMasked whether it has one inverted.
+// isPlain tells whether the sector has one of the signatures, and isMasked whether it has one
+// inverted.
 func (p place) isPlain(sector []byte) bool { return p.has(sector) }
 
 func (p place) isMasked(sector []byte) bool {
@@ -106,8 +110,9 @@ func (m *image) show(b []byte, off int64) {
 	})
 }
 
-// changePlaces changes each place that has a signature, plain or masked, and writes it in any case: it may have been read
-// after a flush that failed. unreadable is called for a block that cannot be read, and returns whether to write it.
+// changePlaces changes each place that has a signature, plain or masked, and writes it in any case:
+// it may have been read after a flush that failed. unreadable is called for a block that cannot be
+// read, and returns whether to write it.
 func (m *image) changePlaces(change func(p place, sector []byte), unreadable func(block []byte, err error) error) error {
 	for _, p := range m.places {
 		block, off := fwu.Buffer(blockSize), roundDown(p.off)

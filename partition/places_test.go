@@ -157,7 +157,8 @@ func TestNothingOpensASealedSlot(t *testing.T) {
 	}
 }
 
-// TestSecondHeaderAcrossACut cuts sealing and unsealing before and after each of their writes, and does the same once more.
+// TestSecondHeaderAcrossACut cuts sealing and unsealing before and after each of their writes, and
+// does the same once more.
 func TestSecondHeaderAcrossACut(t *testing.T) {
 	plain := content(mib)
 	copy(plain[256<<10:], "SKUL\xba\xbe")
@@ -201,7 +202,8 @@ func TestSecondHeaderAcrossACut(t *testing.T) {
 	}
 }
 
-// TestUnreadablePlaces: a block that cannot be read may have a header. It is overwritten, and nothing is unsealed.
+// TestUnreadablePlaces: a block that cannot be read may have a header. It is overwritten, and
+// nothing is unsealed.
 func TestUnreadablePlaces(t *testing.T) {
 	dev := newSim(t, mib)
 	copy(dev.medium, content(mib))

@@ -1,6 +1,7 @@
 package partition
 
-// reader reads from a medium before the bytes are wanted: beside other accesses, if the medium takes that.
+// reader reads from a medium before the bytes are wanted: beside other accesses, if the medium
+// takes that.
 type reader struct {
 	dev  Device
 	name string
@@ -34,7 +35,8 @@ func isParallel(dev Device) bool {
 	return ok && p.Parallel()
 }
 
-// ahead is a read that is under way, or whose bytes nobody asked for yet. It belongs to the reader until wait has returned.
+// ahead is a read that is under way, or whose bytes nobody asked for yet. It belongs to the reader
+// until wait has returned.
 type ahead struct {
 	buf  []byte
 	off  int64

@@ -9,7 +9,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Destroy overwrites the head with zeroes, and each second header outside of it. The Writer has to be resumed afterwards; what it held is lost.
+// Destroy overwrites the head with zeroes, and each second header outside of it. The Writer has to
+// be resumed afterwards; what it held is lost.
 func (m *image) Destroy(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -25,12 +26,14 @@ func (m *image) Destroy(ctx context.Context) error {
 	return nil
 }
 
-// Seal masks each sector of the head that is plain, and then each second header. If the head is not h's it wraps fwu.ErrReadBack and writes nothing: what to do about that is Destroy.
+// Seal masks each sector of the head that is plain, and then each second header. If the head is not
+// h's it wraps fwu.ErrReadBack and writes nothing: what to do about that is Destroy.
 func (m *image) Seal(ctx context.Context, h fwu.Head) error {
 	return m.seal(ctx, h, "seal", true)
 }
 
-// Unseal makes each second header plain that is masked, and then each sector of the head. If the head is not h's it wraps fwu.ErrReadBack and writes nothing.
+// Unseal makes each second header plain that is masked, and then each sector of the head. If the
+// head is not h's it wraps fwu.ErrReadBack and writes nothing.
 func (m *image) Unseal(ctx context.Context, h fwu.Head) error {
 	return m.seal(ctx, h, "unseal", false)
 }
@@ -67,9 +70,9 @@ func (m *image) seal(ctx context.Context, h fwu.Head, verb string, masked bool) 
 	return nil
 }
 
-// HeadState tells what the head on the medium is, whatever is still buffered. A head of no sectors, that of an
-// empty image, is plain. A head that cannot be read is HeadUnknown, with the error: it is never HeadOther. The slot
-// is HeadMasked only if each second header is masked, too.
+// HeadState tells what the head on the medium is, whatever is still buffered. A head of no sectors,
+// that of an empty image, is plain. A head that cannot be read is HeadUnknown, with the error: it
+// is never HeadOther. The slot is HeadMasked only if each second header is masked, too.
 func (m *image) HeadState(ctx context.Context, h fwu.Head) (fwu.HeadState, error) {
 	if err := ctx.Err(); err != nil {
 		return fwu.HeadUnknown, err

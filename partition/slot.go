@@ -34,7 +34,8 @@ type Slot struct {
 type Options struct {
 	Discard    bool // Erase discards the whole slot, and does not keep what the next image could have in common with it
 	NoReadBack bool // what was written is flushed, and not read back
-	// Piece is how many bytes of an image are stored at once: a multiple of 4096, or 0, which means 512 KiB.
+	// Piece is how many bytes of an image are stored at once: a multiple of 4096, or 0, which means
+	// 512 KiB.
 	Piece int
 }
 
@@ -57,7 +58,8 @@ func (s *Slot) InUse() error {
 	return s.used()
 }
 
-// Writable returns an error that wraps fwu.ErrReadOnly if the kernel refuses writes to the slot, without opening it.
+// Writable returns an error that wraps fwu.ErrReadOnly if the kernel refuses writes to the slot,
+// without opening it.
 func (s *Slot) Writable() error {
 	if s.writable == nil {
 		return nil
@@ -109,8 +111,9 @@ type source struct {
 	buf []byte // nil until it is needed
 }
 
-// ReadAt reads p, if it is aligned in memory and in the slot, else through a buffer that is. It returns fewer
-// bytes than p has together with an error, and only then. It is safe for concurrent use.
+// ReadAt reads p, if it is aligned in memory and in the slot, else through a buffer that is. It
+// returns fewer bytes than p has together with an error, and only then. It is safe for concurrent
+// use.
 func (s *source) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read %s at %d: negative offset", s.name, off)

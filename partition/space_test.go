@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestRewriteThatIsNotStored has a checkpoint while the first block is written again, and still in memory.
+// TestRewriteThatIsNotStored has a checkpoint while the first block is written again, and still in
+// memory.
 func TestRewriteThatIsNotStored(t *testing.T) {
 	dev := newSim(t, mib)
 	m := dev.resumed()

@@ -10,11 +10,13 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// maxExtents bounds how many writes are remembered until they are read back. Where one more piece could exceed it they are read back first.
+// maxExtents bounds how many writes are remembered until they are read back. Where one more piece
+// could exceed it they are read back first.
 const maxExtents = 1024
 
-// storer brings pieces to the medium, and reads back a part of those that the last flush made durable, while the next one is filled. It is
-// the only one that has the medium meanwhile. Everything here belongs to its goroutine: see storing for the messages that it takes.
+// storer brings pieces to the medium, and reads back a part of those that the last flush made
+// durable, while the next one is filled. It is the only one that has the medium meanwhile.
+// Everything here belongs to its goroutine: see storing for the messages that it takes.
 type storer struct {
 	dev     Device
 	name    string
@@ -33,7 +35,8 @@ type storer struct {
 	reader    *reader
 	old, back *ahead // what the medium has where the image goes on, and the bytes that are read back
 	runs      []span
-	// Where few blocks of a piece are those that the medium has, the next pause pieces are not compared.
+	// Where few blocks of a piece are those that the medium has, the next pause pieces are not
+	// compared.
 	pause, interval int
 }
 
@@ -43,7 +46,8 @@ type shared struct {
 	equal, zeroed, stored, readBack atomic.Int64 // see fwu.Counts
 }
 
-// extent is a contiguous part of the image that was written to the medium. It begins at a block; the medium has zeroes from its end to the next one.
+// extent is a contiguous part of the image that was written to the medium. It begins at a block;
+// the medium has zeroes from its end to the next one.
 type extent struct {
 	off, end int64
 	sum      uint64 // of the stored bytes, the zeroes included
@@ -132,7 +136,8 @@ func (s *storer) pending() bool {
 	return len(s.written) > 0 || s.checked < len(s.flushed) || s.skipped
 }
 
-// flush makes durable everything that was written, and everything that was equal: who wrote that may not have.
+// flush makes durable everything that was written, and everything that was equal: who wrote that
+// may not have.
 func (s *storer) flush() error {
 	if len(s.written) > 0 || s.skipped {
 		if err := flush(s.dev, s.name); err != nil {
@@ -161,7 +166,8 @@ func (s *storer) readAhead() {
 	}
 }
 
-// next reads back the next extent of those that were flushed, and compares it. There are no bytes if there is none.
+// next reads back the next extent of those that were flushed, and compares it. There are no bytes
+// if there is none.
 func (s *storer) next() (extent, []byte, error) {
 	if s.checked == len(s.flushed) {
 		return extent{}, nil, nil

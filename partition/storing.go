@@ -6,7 +6,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// storing is the other side of a storer: messages go in, and their replies come out in the same order. After an error nothing is done any more, and each reply is that error.
+// storing is the other side of a storer: messages go in, and their replies come out in the same
+// order. After an error nothing is done any more, and each reply is that error.
 type storing struct {
 	in         chan message // nil: the storer has no goroutine, as the medium takes one access after the other
 	out        chan reply
@@ -91,7 +92,8 @@ func (s *storer) do(m message) (r reply) {
 	return r
 }
 
-// give sends a message whose reply nobody waits for. The bytes of its piece belong to the storer until reach has returned for it.
+// give sends a message whose reply nobody waits for. The bytes of its piece belong to the storer
+// until reach has returned for it.
 func (s *storing) give(m message) {
 	if s.in != nil {
 		_ = s.reach(s.sent + 1 - buffers) // an error is returned to whoever asks next

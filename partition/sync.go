@@ -9,8 +9,10 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Sync makes everything written durable and reads it back. The prefix that it returns counts bytes of the image: it is no multiple of 4096 after a write that
-// did not end at one. With an error it returns the prefix of the last good Sync, or 0 if something below that was rewritten since; Resume has to come next.
+// Sync makes everything written durable and reads it back. The prefix that it returns counts bytes
+// of the image: it is no multiple of 4096 after a write that did not end at one. With an error it
+// returns the prefix of the last good Sync, or 0 if something below that was rewritten since;
+// Resume has to come next.
 func (m *image) Sync(ctx context.Context) (int64, error) {
 	err := m.ready(ctx)
 	if err == nil {
@@ -19,8 +21,9 @@ func (m *image) Sync(ctx context.Context) (int64, error) {
 	return m.prefix, err
 }
 
-// Checkpoint makes durable what was stored, and has it read back while the image goes on. The prefix that it returns is of what the Checkpoint before made durable: that is read back
-// by now. An error is as of Sync.
+// Checkpoint makes durable what was stored, and has it read back while the image goes on. The
+// prefix that it returns is of what the Checkpoint before made durable: that is read back by now.
+// An error is as of Sync.
 func (m *image) Checkpoint(ctx context.Context) (int64, error) {
 	err := m.ready(ctx)
 	if err == nil {
@@ -70,8 +73,8 @@ func (m *image) verify(ctx context.Context) error {
 	return nil
 }
 
-// advance computes the prefix, when everything flushed is read back. Bytes that were taken, and not stored yet, may belong
-// below it: then the medium still has others there.
+// advance computes the prefix, when everything flushed is read back. Bytes that were taken, and not
+// stored yet, may belong below it: then the medium still has others there.
 func (m *image) advance() {
 	known := min(m.firm, m.sum.n)
 	if roundDown(m.odd) == known {
@@ -83,7 +86,8 @@ func (m *image) advance() {
 	}
 }
 
-// readBack reads back n bytes or more of those that were flushed, if there are as many, and continues the hash with them.
+// readBack reads back n bytes or more of those that were flushed, if there are as many, and
+// continues the hash with them.
 func (m *image) readBack(ctx context.Context, n int) error {
 	for n > 0 {
 		if err := ctx.Err(); err != nil {
@@ -144,8 +148,9 @@ func (m *image) hashTo(ctx context.Context, end int64, progress func(done, total
 	return nil
 }
 
-// Sum syncs, and returns the digest of the first size bytes as the medium returns them, with what identifies their head. It reads what was not read back and
-// hashed in order before; everything, if size is less than that. Of memory and goroutines nothing is left.
+// Sum syncs, and returns the digest of the first size bytes as the medium returns them, with what
+// identifies their head. It reads what was not read back and hashed in order before; everything, if
+// size is less than that. Of memory and goroutines nothing is left.
 func (m *image) Sum(ctx context.Context, size int64, progress func(done, total int64)) ([]byte, fwu.Head, error) {
 	if err := m.ready(ctx); err != nil {
 		return nil, fwu.Head{}, err

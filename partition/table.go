@@ -34,8 +34,8 @@ var errNoTable = errors.New("no partition table")
 // errStrayGPT: a GUID partition table is there that the kernel does not take.
 var errStrayGPT = fmt.Errorf("%w that counts: there is a GUID partition table, and the first sector has no protective MBR for it (gdisk writes one)", errNoTable)
 
-// readTable reads the table of a disk of size bytes as the kernel does: a GUID partition table counts only behind a protective MBR.
-// sectors are the sizes of sectors that are possible.
+// readTable reads the table of a disk of size bytes as the kernel does: a GUID partition table
+// counts only behind a protective MBR. sectors are the sizes of sectors that are possible.
 func readTable(disk io.ReaderAt, size int64, sectors []int) (table, error) {
 	if size < mbrSize {
 		return table{}, errNoTable
@@ -84,7 +84,8 @@ func (t table) find(disk string, match func(entry) bool) (entry, error) {
 	return found[0], nil
 }
 
-// name is what a person can find the partition by: its label, or its identifier where the table has no labels.
+// name is what a person can find the partition by: its label, or its identifier where the table has
+// no labels.
 func (e entry) name() string {
 	if e.label == "" {
 		return "PARTUUID=" + e.uuid

@@ -13,8 +13,9 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Writable returns an error that wraps fwu.ErrReadOnly if the kernel refuses writes to what spec names: a device that is read-only, the protection of an eMMC boot
-// partition that LiftForceRO does not allow to lift, or a file on a file system that is mounted read-only. It writes nothing.
+// Writable returns an error that wraps fwu.ErrReadOnly if the kernel refuses writes to what spec
+// names: a device that is read-only, the protection of an eMMC boot partition that LiftForceRO does
+// not allow to lift, or a file on a file system that is mounted read-only. It writes nothing.
 func (f Finder) Writable(ctx context.Context, spec string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -77,7 +78,8 @@ func writableFile(path string) error {
 	return nil
 }
 
-// unprotect lifts the protection of an eMMC boot partition for a device that is opened to be written.
+// unprotect lifts the protection of an eMMC boot partition for a device that is opened to be
+// written.
 func (h host) unprotect(t target) (protect func() error, err error) {
 	if !t.block || !h.lift {
 		return func() error { return nil }, nil

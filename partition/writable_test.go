@@ -10,7 +10,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// TestWriteProtectionOfBootPartitions has the files that the kernel shows of an eMMC boot partition.
+// TestWriteProtectionOfBootPartitions has the files that the kernel shows of an eMMC boot
+// partition.
 func TestWriteProtectionOfBootPartitions(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, "sys/dev/block/179:32")

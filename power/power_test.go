@@ -97,7 +97,8 @@ func (u unreadable) ReadFile(name string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// TestUnreadableSupply has a system that runs on a battery, or on something of which that is not known.
+// TestUnreadableSupply has a system that runs on a battery, or on something of which that is not
+// known.
 func TestUnreadableSupply(t *testing.T) {
 	all := supplies("BAT0 type=Battery scope=System present=1 energy_now=1000", "AC type=Mains online=1")
 	for _, name := range []string{"BAT0/type", "BAT0/scope", "BAT0/present", "BAT0/energy_now", "AC/type"} {

@@ -316,7 +316,8 @@ func Open(envelope []byte, keys VerifyKeys, at time.Time) (*Manifest, error) {
 	return m, nil
 }
 
-// Anchors returns the fingerprints of the trust anchors that vouched for the manifest, at least one.
+// Anchors returns the fingerprints of the trust anchors that vouched for the manifest, at least
+// one.
 func (m *Manifest) Anchors() []string { return m.anchors }
 
 // readUnverified reads an envelope without payload whose digest is right. Whether it is signed, and by whom, and whether the profile has what its manifest says, is not looked at.

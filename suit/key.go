@@ -199,8 +199,8 @@ func parsePrivateKey(b *pem.Block) (crypto.Signer, error) {
 	return nil, errKeyType
 }
 
-// readPEM reads the blocks of a file, at least one, and takes care that none is lost because it is damaged. A byte order
-// mark, which some editors put before a text, is no part of it.
+// readPEM reads the blocks of a file, at least one, and takes care that none is lost because it is
+// damaged. A byte order mark, which some editors put before a text, is no part of it.
 func readPEM(r io.Reader) ([]*pem.Block, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxKeyFile+1))
 	if err != nil {

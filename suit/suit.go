@@ -70,7 +70,8 @@ const (
 	ErrUnsigned = constError("the manifest is not signed")
 	// ErrUnknownSigner: no trust anchor has the key.
 	ErrUnknownSigner = constError("signed by nobody who is trusted")
-	// ErrCertificate: a certificate of the signer is refused: it is not valid at the time, for another use, or of an authority that is not trusted.
+	// ErrCertificate: a certificate of the signer is refused: it is not valid at the time, for
+	// another use, or of an authority that is not trusted.
 	ErrCertificate = constError("certificate of the signer refused")
 )
 

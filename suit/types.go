@@ -75,8 +75,8 @@ type VerifyKey struct {
 // VerifyKeys are the trust anchors of a component.
 type VerifyKeys []VerifyKey
 
-// Fingerprint names a trust anchor by its public key (SHA-256 of the SubjectPublicKeyInfo) and by its kind: a key that is trusted for itself is another anchor than an authority with
-// the same key.
+// Fingerprint names a trust anchor by its public key (SHA-256 of the SubjectPublicKeyInfo) and by
+// its kind: a key that is trusted for itself is another anchor than an authority with the same key.
 func (k VerifyKey) Fingerprint() (string, error) {
 	kind, public := "key", k.Public
 	if k.CA != nil {

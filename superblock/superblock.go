@@ -1,7 +1,9 @@
-// Package superblock reads the identity of a file system from its superblock, as root=UUID= and root=LABEL= on a kernel command line mean it.
+// Package superblock reads the identity of a file system from its superblock, as root=UUID= and
+// root=LABEL= on a kernel command line mean it.
 //
-// It reads a few sectors at fixed places, mounts nothing, and asks neither udev nor libblkid. Formats: ext2, ext3, ext4 (fs/ext4/ext4.h of the kernel), squashfs, erofs, xfs, btrfs,
-// f2fs, FAT, and LUKS. Squashfs has no identity.
+// It reads a few sectors at fixed places, mounts nothing, and asks neither udev nor libblkid.
+// Formats: ext2, ext3, ext4 (fs/ext4/ext4.h of the kernel), squashfs, erofs, xfs, btrfs, f2fs, FAT,
+// and LUKS. Squashfs has no identity.
 package superblock
 
 import (
@@ -47,7 +49,8 @@ func formats() []format {
 	}
 }
 
-// Read reads the superblock of the file system that begins at offset 0 of r. The error wraps ErrUnknown if there is none.
+// Read reads the superblock of the file system that begins at offset 0 of r. The error wraps
+// ErrUnknown if there is none.
 func Read(r io.ReaderAt) (Superblock, error) {
 	b := make([]byte, headSize)
 	n, err := r.ReadAt(b, 0)

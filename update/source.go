@@ -51,8 +51,9 @@ func Close(sources []Source) error {
 	return errors.Join(errs...)
 }
 
-// Open looks at the files given and says what they are for; stdin is the stream that "-" stands for. Nothing is verified:
-// the service does that. A pipe is read as far as the header of the bundle in it. The caller closes the sources with Close.
+// Open looks at the files given and says what they are for; stdin is the stream that "-" stands
+// for. Nothing is verified: the service does that. A pipe is read as far as the header of the
+// bundle in it. The caller closes the sources with Close.
 func Open(ctx context.Context, names []string, stdin io.Reader) (out []Source, err error) {
 	defer func() {
 		if err != nil {
@@ -272,7 +273,8 @@ type image struct {
 // unknownSize is the size of what ends when it ends.
 const unknownSize = -1
 
-// images are those of the source that are for this device: a list of them as they will be, and then each as it comes.
+// images are those of the source that are for this device: a list of them as they will be, and then
+// each as it comes.
 func (src Source) images(ctx context.Context, o Observer, known Options) (planned []image, come iter.Seq2[image, error], err error) {
 	if src.component != "" {
 		planned = []image{{component: src.component, size: src.bare.size, from: src.bare.from, kind: src.bare.kind, source: src.bare.name}}
@@ -468,7 +470,8 @@ func (src Source) streamed(d suit.Demand) iter.Seq2[image, error] {
 	}
 }
 
-// endedEarly says of a stream that stopped in its middle that the sender may be at fault, and not who made the bundle.
+// endedEarly says of a stream that stopped in its middle that the sender may be at fault, and not
+// who made the bundle.
 func endedEarly(err error) error {
 	if errors.Is(err, suit.ErrEnded) {
 		return fmt.Errorf("the stream stopped before the bundle was complete: was its sender interrupted? (%w)", err)
@@ -536,7 +539,8 @@ func (r reading) Close() error {
 	return r.closer.Close()
 }
 
-// SetReadDeadline makes a Read that waits fail from t on. Where that is not possible it returns os.ErrNoDeadline.
+// SetReadDeadline makes a Read that waits fail from t on. Where that is not possible it returns
+// os.ErrNoDeadline.
 func (r reading) SetReadDeadline(t time.Time) error {
 	if d, ok := r.in.(interface{ SetReadDeadline(time.Time) error }); ok {
 		return d.SetReadDeadline(t)

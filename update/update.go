@@ -48,7 +48,8 @@ type Stager interface {
 	Clean(ctx context.Context, id fwu.ID) error
 }
 
-// Checker is a Service that can be asked whether it would take a manifest. It changes nothing by that.
+// Checker is a Service that can be asked whether it would take a manifest. It changes nothing by
+// that.
 type Checker interface {
 	Check(ctx context.Context, id fwu.ID, manifest []byte) error
 }
@@ -72,7 +73,8 @@ type Reporter interface {
 type Options struct {
 	// Force: an image that is active already is installed again.
 	Force bool
-	// AsIs: an image without a manifest is written even if it looks as if it had to be unpacked first, or were a whole disk.
+	// AsIs: an image without a manifest is written even if it looks as if it had to be unpacked
+	// first, or were a whole disk.
 	AsIs bool
 	// TakeOver: what another client prepares is cancelled.
 	TakeOver bool
@@ -123,8 +125,8 @@ type Change struct {
 	Reboot    bool // a reboot would complete it
 }
 
-// Plan says what Run would do, after every check that Run makes before it changes anything. With ErrNothingToDo it is
-// nothing.
+// Plan says what Run would do, after every check that Run makes before it changes anything. With
+// ErrNothingToDo it is nothing.
 func Plan(ctx context.Context, s Service, sources []Source, o Options) ([]Change, error) {
 	u := updater{Service: s, options: o}
 	planned, err := u.plan(ctx, sources)
@@ -197,8 +199,8 @@ func (u *updater) plan(ctx context.Context, sources []Source) ([]planned, error)
 	return all, nil
 }
 
-// check finds out all that can be known before anything is changed. updated are the components that this update has images
-// for, with their versions.
+// check finds out all that can be known before anything is changed. updated are the components that
+// this update has images for, with their versions.
 func (u *updater) check(ctx context.Context, i *checked, updated map[fwu.ID]suit.Version) error {
 	c, err := u.find(i.component)
 	if err != nil {

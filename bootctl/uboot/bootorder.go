@@ -8,16 +8,19 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// VarOrder is the variable of the scheme BootOrder that lists what may be started, the first one first: the names of the banks, and names that are not ours.
+// VarOrder is the variable of the scheme BootOrder that lists what may be started, the first one
+// first: the names of the banks, and names that are not ours.
 const VarOrder = "BOOT_ORDER"
 
-// VarLeft is the variable of the scheme BootOrder that says how often what has this name may still be started.
+// VarLeft is the variable of the scheme BootOrder that says how often what has this name may still
+// be started.
 func VarLeft(name string) string { return "BOOT_" + name + "_LEFT" }
 
 // BankNames are what boot scripts call bank a and bank b unless Config.Names says otherwise.
 func BankNames() [2]string { return [2]string{"A", "B"} }
 
-// fullLeft is what the boot script takes where a counter is missing, and what it fills all counters up with when none is left.
+// fullLeft is what the boot script takes where a counter is missing, and what it fills all counters
+// up with when none is left.
 const fullLeft = "3"
 
 // bootOrder writes these values, here with a as default bank. No boot script changes BOOT_ORDER, whatever it does to the counters.
@@ -46,7 +49,8 @@ func newBootOrder(names [2]string) (scheme, error) {
 	return bootOrder{names}, nil
 }
 
-// usable refuses a BOOT_ORDER that lists others only: the boot script would start none of our names.
+// usable refuses a BOOT_ORDER that lists others only: the boot script would start none of our
+// names.
 func (s bootOrder) usable(e *Env) error {
 	value, ok := e.Get(VarOrder)
 	if banks, _ := s.order(e); !ok || len(banks) > 0 {
@@ -109,7 +113,8 @@ func (s bootOrder) order(e *Env) (banks []fwu.Bank, foreign []string) {
 	return banks, foreign
 }
 
-// left tells whether the bank with this name has attempts left. Scripts count in hexadecimal, U-Boot's boot method in decimal: of the counts up to 9 both think the same.
+// left tells whether the bank with this name has attempts left. Scripts count in hexadecimal,
+// U-Boot's boot method in decimal: of the counts up to 9 both think the same.
 func left(e *Env, name string) bool {
 	value, ok := e.Get(VarLeft(name))
 	value = strings.TrimLeft(value, "0")

@@ -20,8 +20,8 @@ type Environment struct {
 	// SingleCopy accepts one copy. A power cut while it is written loses the environment.
 	SingleCopy bool
 	Open       Opener // OpenMedium, or a simulation
-	// Free says why a location must not be overwritten although it is blank or damaged; nil: nothing forbids it.
-	// It is asked before a copy without a good checksum is written.
+	// Free says why a location must not be overwritten although it is blank or damaged; nil:
+	// nothing forbids it. It is asked before a copy without a good checksum is written.
 	Free func(Location) error
 }
 
@@ -60,8 +60,9 @@ func (e Environment) check() error {
 	return checkLocations(e.Copies)
 }
 
-// Read reads the copies and returns the active environment. The error wraps fwu.ErrNoSelection if no copy is valid, and not if one cannot be read; the copies are returned all the same.
-// It takes no lock.
+// Read reads the copies and returns the active environment. The error wraps fwu.ErrNoSelection if
+// no copy is valid, and not if one cannot be read; the copies are returned all the same. It takes
+// no lock.
 func (e Environment) Read() (*Env, []Copy, error) {
 	m, err := e.open(false)
 	if err != nil {
@@ -81,9 +82,11 @@ func (e Environment) Read() (*Env, []Copy, error) {
 	return copies[active].Env, copies, nil
 }
 
-// Update changes the environment by one write of one copy, the inactive or damaged one, and reads it back. It writes nothing if change changes nothing.
-// Where no copy is valid, base is changed and written if both places are blank or hold damaged copies of this geometry; else, and where base is nil, the error wraps
-// fwu.ErrNoSelection. A damaged copy beside a valid one is overwritten under the same condition. The caller holds the locks.
+// Update changes the environment by one write of one copy, the inactive or damaged one, and reads
+// it back. It writes nothing if change changes nothing. Where no copy is valid, base is changed and
+// written if both places are blank or hold damaged copies of this geometry; else, and where base is
+// nil, the error wraps fwu.ErrNoSelection. A damaged copy beside a valid one is overwritten under
+// the same condition. The caller holds the locks.
 func (e Environment) Update(base *Env, change func(*Env) error) error {
 	_, err := e.update(base, noCopy, change)
 	return err
@@ -153,7 +156,8 @@ func (e Environment) Repair() (err error) {
 	return m.write(1-active, active, copies[active].Flag+1, copies[active].Env)
 }
 
-// choose returns the index of the active copy, -1 and an error if there is none, or if a copy cannot be read.
+// choose returns the index of the active copy, -1 and an error if there is none, or if a copy
+// cannot be read.
 func choose(copies []Copy) (int, error) {
 	var where []string
 	for _, c := range copies {

@@ -22,8 +22,10 @@
 // An environment is never created from nothing: U-Boot does not add its built-in defaults to a saved environment, so one that holds our variables alone
 // would not boot. Where no copy is valid, the base is a full default environment that the configuration names, or nothing is written.
 //
-// A location without a good checksum is written only if it is blank or is seen to hold a damaged copy of the configured geometry. "No valid copy" may also mean that the size, the number
-// of copies or the place is wrong: then the bytes are somebody else's. A copy that cannot be read may be the newer one: nothing is read or written until it can be.
+// A location without a good checksum is written only if it is blank or is seen to hold a damaged
+// copy of the configured geometry. "No valid copy" may also mean that the size, the number of
+// copies or the place is wrong: then the bytes are somebody else's. A copy that cannot be read may
+// be the newer one: nothing is read or written until it can be.
 //
 // # Which variables
 //

@@ -26,9 +26,11 @@ func lockFiles() []string {
 	return []string{"/run/fw_printenv.lock", "/var/lock/fw_printenv.lock"}
 }
 
-// lock takes both locks and returns what gives them up. A lock file counts if only root's tools can hold it: it belongs to root, and nobody else can open it. One that belongs to
-// another user is left out at once, as any program may hold it for ever; one of root that others can open is left out if it is still held after Wait, which no tool takes.
-// A lock whose directory does not exist or cannot be written is left out: no tool can take it either. So is what is no regular file.
+// lock takes both locks and returns what gives them up. A lock file counts if only root's tools can
+// hold it: it belongs to root, and nobody else can open it. One that belongs to another user is
+// left out at once, as any program may hold it for ever; one of root that others can open is left
+// out if it is still held after Wait, which no tool takes. A lock whose directory does not exist or
+// cannot be written is left out: no tool can take it either. So is what is no regular file.
 func (l Locks) lock() (unlock func(), err error) {
 	var held []*os.File
 	unlock = func() {
@@ -59,9 +61,11 @@ func (l Locks) lock() (unlock func(), err error) {
 // errNoLock is of what no tool of root holds as a lock.
 var errNoLock = errors.New("not a lock file of root")
 
-// openLock opens without O_CREAT first: the kernel refuses it for a file of somebody else in a directory that all may write (fs.protected_regular).
-// Not for writing either, nor through a link, as an attacker may have put it there; and without waiting, as it may be a FIFO, which nobody ever opens for writing.
-// open tells whether users other than root can open the file, and with that hold a lock on it (flock(2)).
+// openLock opens without O_CREAT first: the kernel refuses it for a file of somebody else in a
+// directory that all may write (fs.protected_regular). Not for writing either, nor through a link,
+// as an attacker may have put it there; and without waiting, as it may be a FIFO, which nobody ever
+// opens for writing. open tells whether users other than root can open the file, and with that hold
+// a lock on it (flock(2)).
 func openLock(path string) (f *os.File, open bool, err error) {
 	const flags = os.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW
 	f, err = os.OpenFile(path, flags, 0)

@@ -13,8 +13,9 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Medium is a file or device that holds copies of the environment. Every ReadAt comes from the medium, not from a
-// cache in front of it, and is made with fwu.ReadFull: nothing of a read that failed is used.
+// Medium is a file or device that holds copies of the environment. Every ReadAt comes from the
+// medium, not from a cache in front of it, and is made with fwu.ReadFull: nothing of a read that
+// failed is used.
 type Medium interface {
 	io.ReaderAt
 	io.WriterAt
@@ -30,7 +31,8 @@ type Opener func(path string, write bool) (Medium, error)
 // mtdBlockMajor is the major number of mtdblock devices (Documentation/admin-guide/devices.txt of the kernel).
 const mtdBlockMajor = 31
 
-// OpenLifting is OpenMedium that lifts the write protection of an eMMC boot partition for the time in which it is open to be written.
+// OpenLifting is OpenMedium that lifts the write protection of an eMMC boot partition for the time
+// in which it is open to be written.
 func OpenLifting(path string, write bool) (Medium, error) {
 	var st unix.Stat_t
 	if !write || unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {

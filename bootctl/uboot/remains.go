@@ -59,8 +59,8 @@ func beginsWithVariable(b []byte) bool {
 	return found && assigned && len(name) > 0 && isNameByte(name[0]) && isText(entry) && bytes.IndexByte(entry, 0xff) < 0
 }
 
-// replaceable returns nil if copy i, which has no good checksum, may be overwritten. proven tells whether the
-// other copy is valid: that shows where a copy's first variable begins.
+// replaceable returns nil if copy i, which has no good checksum, may be overwritten. proven tells
+// whether the other copy is valid: that shows where a copy's first variable begins.
 func (m *media) replaceable(copies []Copy, i int, proven bool) error {
 	c := copies[i]
 	if found := m.otherGeometry(i); found != "" {
@@ -77,8 +77,9 @@ func (m *media) replaceable(copies []Copy, i int, proven bool) error {
 	return m.free(c.Location)
 }
 
-// hasFlag tells whether the byte before the first variable is a flag, where there are two copies. A byte that could
-// be the first letter of a name is one only if the other copy has another byte before the same name.
+// hasFlag tells whether the byte before the first variable is a flag, where there are two copies. A
+// byte that could be the first letter of a name is one only if the other copy has another byte
+// before the same name.
 func (m *media) hasFlag(copies []Copy, i int) bool {
 	if len(copies) == 1 || !isNameByte(copies[i].Flag) {
 		return true
@@ -121,7 +122,8 @@ func findGeometry(b []byte) []geometry {
 	return found
 }
 
-// otherGeometry says, for people, with which other geometry location i has a good checksum; "" if there is none.
+// otherGeometry says, for people, with which other geometry location i has a good checksum; "" if
+// there is none.
 func (m *media) otherGeometry(i int) string {
 	l := m.locations[i]
 	b := make([]byte, min(MaxSize, m.media[i].Size()-l.Offset))

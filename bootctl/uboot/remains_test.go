@@ -32,7 +32,8 @@ func place(parts ...[]byte) []byte {
 	return disk
 }
 
-// TestDefaultEnvironmentIsNotWrittenOverOthersBytes has a default environment and no valid copy, and what is there is not ours.
+// TestDefaultEnvironmentIsNotWrittenOverOthersBytes has a default environment and no valid copy,
+// and what is there is not ours.
 func TestDefaultEnvironmentIsNotWrittenOverOthersBytes(t *testing.T) {
 	ext4 := func(t *testing.T) []byte {
 		file := writeFile(t, make([]byte, 1<<20))
@@ -122,7 +123,8 @@ func TestDefaultEnvironmentIsWritten(t *testing.T) {
 	}
 }
 
-// TestSecondCopyInTheWrongPlaceIsNotOverwritten has one valid copy, and something else where the other one is said to be.
+// TestSecondCopyInTheWrongPlaceIsNotOverwritten has one valid copy, and something else where the
+// other one is said to be.
 func TestSecondCopyInTheWrongPlaceIsNotOverwritten(t *testing.T) {
 	valid := image(7, 0, around("fwu_active=a")...)
 	elf := append([]byte("\x7fELF\x02\x01"), make([]byte, testSize-6)...)

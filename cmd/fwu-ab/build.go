@@ -13,8 +13,9 @@ import (
 // builds tells whether --root names a tree that is not the running system.
 func (m *machine) builds() bool { return m.root != "" && m.root != "/" }
 
-// forBuild makes the configuration one of an image build: the disk is an image, and other paths lie in the tree. A device node is that of the device
-// to be; the one with this name here is another one's.
+// forBuild makes the configuration one of an image build: the disk is an image, and other paths lie
+// in the tree. A device node is that of the device to be; the one with this name here is another
+// one's.
 func (m *machine) forBuild(disk string) error {
 	m.deviceDisk = m.cfg.Disk
 	if disk != "" {
@@ -46,7 +47,8 @@ func (m *machine) forBuild(disk string) error {
 	return errors.Join(errs...)
 }
 
-// foreign tells whether a path of the boot environment is, in a build, one of the device to be: nothing is looked at under this name here.
+// foreign tells whether a path of the boot environment is, in a build, one of the device to be:
+// nothing is looked at under this name here.
 func (m *machine) foreign(path string) bool {
 	return m.build && m.builds() && strings.HasPrefix(path, "/") && path != m.cfg.Disk && !strings.HasPrefix(path, m.root+"/")
 }

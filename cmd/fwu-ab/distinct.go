@@ -30,8 +30,9 @@ type medium struct {
 	a, b   uint64
 }
 
-// distinct makes sure that slots, store, copies of the environment and partition tables share no byte: a slot that is the running image under another name would be overwritten.
-// What cannot be found is left out: whoever needs it says so.
+// distinct makes sure that slots, store, copies of the environment and partition tables share no
+// byte: a slot that is the running image under another name would be overwritten. What cannot be
+// found is left out: whoever needs it says so.
 func (m *machine) distinct(ctx context.Context) error {
 	regions, err := m.regions(ctx)
 	errs := []error{err}

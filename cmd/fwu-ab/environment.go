@@ -11,7 +11,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/partition"
 )
 
-// guarded is a selector whose places are looked at before each use. Where they must not or cannot be used, it answers with the reason, and writes nothing.
+// guarded is a selector whose places are looked at before each use. Where they must not or cannot
+// be used, it answers with the reason, and writes nothing.
 type guarded struct {
 	*uboot.Selector
 	check func() error
@@ -41,7 +42,8 @@ func (g guarded) Repair() error {
 	return g.Selector.Repair()
 }
 
-// environmentUsable says why the copies of the boot environment must not, or cannot, be written where they are. An update that cannot be armed is not begun.
+// environmentUsable says why the copies of the boot environment must not, or cannot, be written
+// where they are. An update that cannot be armed is not begun.
 func (m *machine) environmentUsable(ctx context.Context, locations []uboot.Location) error {
 	var errs []error
 	for _, l := range locations {
@@ -81,7 +83,8 @@ func (m *machine) misplacedCopy(ctx context.Context, l uboot.Location) error {
 	return nil
 }
 
-// environmentInSlot refuses a file in a slot of the bank: each bank would have its own, and an update would replace it.
+// environmentInSlot refuses a file in a slot of the bank: each bank would have its own, and an
+// update would replace it.
 func (m *machine) environmentInSlot(ctx context.Context, path string) error {
 	for _, c := range m.cfg.Components {
 		for i, spec := range c.Slots {

@@ -48,7 +48,8 @@ func mounted(t *testing.T, device string) string {
 	return dir
 }
 
-// environmentIn is a device on a loop device whose copies of the environment are elsewhere, in fw_env.config.
+// environmentIn is a device on a loop device whose copies of the environment are elsewhere, in
+// fw_env.config.
 func environmentIn(t *testing.T, dev string, d *lab.Device, config string) *machine {
 	t.Helper()
 	check(t, d.Write("etc/fw_env.config", config))
@@ -67,7 +68,8 @@ func environmentIn(t *testing.T, dev string, d *lab.Device, config string) *mach
 	return m
 }
 
-// TestEnvironmentWhereItMustNotBe has places of the boot environment that are somebody else's. Each is refused, and no byte of the disk changes.
+// TestEnvironmentWhereItMustNotBe has places of the boot environment that are somebody else's. Each
+// is refused, and no byte of the disk changes.
 func TestEnvironmentWhereItMustNotBe(t *testing.T) {
 	if os.Geteuid() != 0 {
 		missing(t, "root")

@@ -155,7 +155,8 @@ func (m *machine) time() time.Time {
 	return now
 }
 
-// owners returns an error that names everything that others than root can change, of what decides over what is installed and run.
+// owners returns an error that names everything that others than root can change, of what decides
+// over what is installed and run.
 func (m *machine) owners() error {
 	paths := append(config.Folders(m.root), m.cfg.Report.Files...)
 	for _, name := range []string{config.ReleaseFile, m.cfg.DeviceFile, m.cfg.Selector.UBoot.EnvConfig, m.cfg.Selector.UBoot.DefaultEnvironment} {
@@ -173,8 +174,9 @@ func (m *machine) owners() error {
 	return errors.Join(err, config.CheckOwners(paths...))
 }
 
-// lockable returns an error for each slot and store in a file that users other than root can read: whoever can read a file can hold a lock on it, and keep the service from it. A boot
-// environment in a file has lock files of its own.
+// lockable returns an error for each slot and store in a file that users other than root can read:
+// whoever can read a file can hold a lock on it, and keep the service from it. A boot environment
+// in a file has lock files of its own.
 func (m *machine) lockable(ctx context.Context) error {
 	specs := []string{m.cfg.Store.Device}
 	for _, c := range m.cfg.Components {
@@ -205,7 +207,8 @@ func (m *machine) keyPaths(c config.Component) []string {
 	return paths
 }
 
-// keyFiles lists the files with the trust anchors of a component: of directories every *.pub and *.pem file.
+// keyFiles lists the files with the trust anchors of a component: of directories every *.pub and
+// *.pem file.
 func (m *machine) keyFiles(c config.Component) []string {
 	var files []string
 	for _, k := range c.Keys {
@@ -367,7 +370,8 @@ func (m *machine) boot(ctx context.Context, known fwu.Selector, components []fwu
 	return r.Boot()
 }
 
-// bankNames are the names by which rauc.slot= tells the bank: those of BOOT_ORDER where the boot script goes by that; nil: A, B, a and b.
+// bankNames are the names by which rauc.slot= tells the bank: those of BOOT_ORDER where the boot
+// script goes by that; nil: A, B, a and b.
 func (m *machine) bankNames() map[string]fwu.Bank {
 	u := m.cfg.Selector.UBoot
 	if m.cfg.Selector.Type != config.UBootSelector || u.Scheme != config.BootOrder {

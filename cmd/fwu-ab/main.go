@@ -36,8 +36,9 @@ func (i interrupted) Error() string {
 // exitCode is that of a shell for a command that a signal ended.
 func (i interrupted) exitCode() int { return 128 + int(i.signal) }
 
-// interruptible returns a context that ends with the first SIGINT or SIGTERM. The second one ends the process. A signal
-// that is ignored, as SIGINT is in a job in the background, stays ignored. stop undoes it, and waits for the goroutine.
+// interruptible returns a context that ends with the first SIGINT or SIGTERM. The second one ends
+// the process. A signal that is ignored, as SIGINT is in a job in the background, stays ignored.
+// stop undoes it, and waits for the goroutine.
 func interruptible(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)

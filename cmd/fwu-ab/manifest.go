@@ -131,7 +131,8 @@ func newManifestSignCommand() *cobra.Command {
 	return cmd
 }
 
-// signWith signs with the private key of a file, and with the certificates of another if one is named.
+// signWith signs with the private key of a file, and with the certificates of another if one is
+// named.
 func signWith(ctx context.Context, key, chain string, envelope []byte) ([]byte, error) {
 	private, err := load(ctx, "private key", key, suit.ReadSigner)
 	if err != nil {
@@ -236,7 +237,8 @@ func toBeSigned(ctx context.Context, path, key, chain string, hashed bool) ([]by
 	return message, nil
 }
 
-// wasToBeSigned tells whether a file is what an earlier "manifest digest" may have written: a Sig_structure or a digest.
+// wasToBeSigned tells whether a file is what an earlier "manifest digest" may have written: a
+// Sig_structure or a digest.
 func wasToBeSigned(head []byte, size int64) bool {
 	return bytes.HasPrefix(head, []byte("\x84\x6aSignature1")) || size == 32 || size == 48 || size == 64
 }

@@ -103,7 +103,8 @@ func provision(ctx context.Context, root, disk string, bank fwu.Bank, sizes map[
 	return err
 }
 
-// checkSizes refuses sizes of components that do not exist, and those that the active slot cannot hold.
+// checkSizes refuses sizes of components that do not exist, and those that the active slot cannot
+// hold.
 func checkSizes(cfg fwu.Config, sizes map[string]int64) error {
 	var errs []error
 	for name, size := range sizes {
@@ -123,7 +124,8 @@ func checkSizes(cfg fwu.Config, sizes map[string]int64) error {
 	return nil
 }
 
-// storeIsFree refuses a place for the store that has a file system, or another header that a bootloader or the kernel knows.
+// storeIsFree refuses a place for the store that has a file system, or another header that a
+// bootloader or the kernel knows.
 func (m *machine) storeIsFree(ctx context.Context, force bool) error {
 	e, err := m.finder.Locate(ctx, m.cfg.Store.Device)
 	if err != nil {

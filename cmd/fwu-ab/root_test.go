@@ -12,8 +12,9 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/lab"
 )
 
-// TestRootFileSystemOfThisKernel starts the program with a root file system on partitions of loop devices, as the kernel mounts them: on the slot, on a clone of the disk, and
-// below an overlay. The kernel command line alone is put in place.
+// TestRootFileSystemOfThisKernel starts the program with a root file system on partitions of loop
+// devices, as the kernel mounts them: on the slot, on a clone of the disk, and below an overlay.
+// The kernel command line alone is put in place.
 func TestRootFileSystemOfThisKernel(t *testing.T) {
 	if os.Geteuid() != 0 {
 		missing(t, "root")

@@ -107,7 +107,8 @@ func configureCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("root/etc/fwu-ab/fwu-ab.toml.d/10-configure.toml"), []byte(text), 0o644))
 }
 
-// loopCmd makes a loop device of a file, and $LOOP its path: loop FILE. If the file is truncated, the kernel answers EIO for the blocks that are missing, until they are written.
+// loopCmd makes a loop device of a file, and $LOOP its path: loop FILE. If the file is truncated,
+// the kernel answers EIO for the blocks that are missing, until they are written.
 func loopCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: loop file")

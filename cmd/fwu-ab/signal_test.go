@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSignalEndsWork: a signal ends every command that waits for a pipe or works on a large file, with the exit code that
-// a shell gives it, and leaves nothing behind.
+// TestSignalEndsWork: a signal ends every command that waits for a pipe or works on a large file,
+// with the exit code that a shell gives it, and leaves nothing behind.
 func TestSignalEndsWork(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -66,8 +66,9 @@ func TestSignalEndsWork(t *testing.T) {
 	})
 }
 
-// interrupt runs the program and sends it a signal when it is at work. The first milliseconds of a process, in which a
-// signal ends it as it ends any other, are no part of this: then it is started again, and given more time.
+// interrupt runs the program and sends it a signal when it is at work. The first milliseconds of a
+// process, in which a signal ends it as it ends any other, are no part of this: then it is started
+// again, and given more time.
 func interrupt(t *testing.T, args []string, s syscall.Signal) (code int, said string) {
 	t.Helper()
 	for delay := 50 * time.Millisecond; delay < 10*time.Second; delay *= 2 {
@@ -99,8 +100,8 @@ func interrupt(t *testing.T, args []string, s syscall.Signal) (code int, said st
 	return -1, "the signal ends the program by default: nothing was cleaned up"
 }
 
-// TestSecondSignalEndsTheProgram: work that cannot be interrupted, here writing to a pipe that nobody reads, ends with the
-// second signal.
+// TestSecondSignalEndsTheProgram: work that cannot be interrupted, here writing to a pipe that
+// nobody reads, ends with the second signal.
 func TestSecondSignalEndsTheProgram(t *testing.T) {
 	ctx, stop := interruptible(t.Context())
 	defer stop()

@@ -28,8 +28,9 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/stranger"
 )
 
-// TestStorm lets an unprivileged user do all at once that could keep the service from its work, while root updates the device and accepts the new system: on a bus with the limits and
-// the policies of a system bus, and the real polkit.
+// TestStorm lets an unprivileged user do all at once that could keep the service from its work,
+// while root updates the device and accepts the new system: on a bus with the limits and the
+// policies of a system bus, and the real polkit.
 func TestStorm(t *testing.T) {
 	needTools(t, "dbus-daemon")
 	stranger.Need(t)
@@ -140,7 +141,8 @@ func startDaemonOn(t *testing.T, root, bus string) running {
 	return running{cmd, bus}
 }
 
-// stormVariable has the address of the bus and the folder of the lock files, in the environment of the storm, which is this test program again, run by an unprivileged user.
+// stormVariable has the address of the bus and the folder of the lock files, in the environment of
+// the storm, which is this test program again, run by an unprivileged user.
 const stormVariable = "FWUAB_TEST_STORM"
 
 // startStorm returns when the storm has begun, with what ends it.
@@ -245,7 +247,8 @@ const (
 	component = dbus.Path + "/component/0"
 )
 
-// asked leaves as many calls open as the bus lets it, each of which a person would have to be asked about.
+// asked leaves as many calls open as the bus lets it, each of which a person would have to be asked
+// about.
 func (s storm) asked(ctx context.Context) error {
 	return s.calls(ctx, 1000, godbus.FlagAllowInteractiveAuthorization, manager, dbus.ManagerInterface, "Accept", "a{sv}", make([]byte, 8), true)
 }

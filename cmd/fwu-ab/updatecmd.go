@@ -256,7 +256,8 @@ func (p *progress) Progress(component, operation string, done, total int64) {
 	}
 }
 
-// draw draws a bar as wide as the terminal allows, without its last column: some terminals begin a new line there.
+// draw draws a bar as wide as the terminal allows, without its last column: some terminals begin a
+// new line there.
 func (p *progress) draw(component, operation string, done, total int64) {
 	width := p.width() - 1
 	line := fmt.Sprintf("%s: %s %s", component, operation, size(done))

@@ -12,7 +12,8 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// systemConfig is the configuration of a system bus as dbus-daemon ships it, system.conf, without activation: its limits are those of the type, and every user can connect.
+// systemConfig is the configuration of a system bus as dbus-daemon ships it, system.conf, without
+// activation: its limits are those of the type, and every user can connect.
 const systemConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -45,7 +46,8 @@ const systemConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus 
 // polkitPolicy is the file in which polkit says who may talk to it.
 const polkitPolicy = "/usr/share/dbus-1/system.d/org.freedesktop.PolicyKit1.conf"
 
-// SystemForTest runs a bus with the limits and the defaults of a system bus and the policies that lie in the folder policies, for the length of a test. Every user can connect.
+// SystemForTest runs a bus with the limits and the defaults of a system bus and the policies that
+// lie in the folder policies, for the length of a test. Every user can connect.
 func SystemForTest(t TB, policies string) string {
 	t.Helper()
 	policies, err := filepath.Abs(policies)
@@ -63,9 +65,10 @@ func SystemForTest(t TB, policies string) string {
 // polkitProgram is where Debian has polkit's daemon.
 const polkitProgram = "/usr/lib/polkit-1/polkitd"
 
-// PolkitForTest runs the real polkit on a bus, for the length of a test, with the actions that lie in the folder actions and no others. It needs root: polkit reads actions from one
-// place only, which is covered in a mount namespace. Without polkit it skips the test, unless FWUAB_TEST_ALL is set.
-// Rules, if there are any, are the folder with all of its rules.
+// PolkitForTest runs the real polkit on a bus, for the length of a test, with the actions that lie
+// in the folder actions and no others. It needs root: polkit reads actions from one place only,
+// which is covered in a mount namespace. Without polkit it skips the test, unless FWUAB_TEST_ALL is
+// set. Rules, if there are any, are the folder with all of its rules.
 func PolkitForTest(t TB, address, actions string, rules ...string) *os.Process {
 	t.Helper()
 	if _, err := os.Stat(polkitProgram); err != nil {

@@ -1,8 +1,9 @@
-// Package kind recognises files that people hand over in place of an update: images, archives, keys, and the update files
-// of other updaters.
+// Package kind recognises files that people hand over in place of an update: images, archives,
+// keys, and the update files of other updaters.
 //
-// It looks at the first bytes, and for one kind at the last ones. What it does not know has no kind. Nothing is decided by
-// a kind but a sentence for people, or a refusal that people can overrule.
+// It looks at the first bytes, and for one kind at the last ones. What it does not know has no
+// kind. Nothing is decided by a kind but a sentence for people, or a refusal that people can
+// overrule.
 package kind
 
 import (
@@ -39,7 +40,8 @@ type signature struct {
 	kind   Kind
 }
 
-// signatures are what the formats' own documents and the file tool's database (magic(5)) say. The first that matches counts.
+// signatures are what the formats' own documents and the file tool's database (magic(5)) say. The
+// first that matches counts.
 func signatures() []signature {
 	return []signature{
 		{0, "\x1f\x8b", Kind{"a gzip file", Packed}},
@@ -127,8 +129,8 @@ func hasAt(b []byte, offset int, magic string) bool {
 	return len(b) >= offset+len(magic) && string(b[offset:offset+len(magic)]) == magic
 }
 
-// hasPartitions tells whether a sector is an MBR with at least one partition: each entry is empty or has a status byte of
-// 0 or 0x80, a type and a size.
+// hasPartitions tells whether a sector is an MBR with at least one partition: each entry is empty
+// or has a status byte of 0 or 0x80, a type and a size.
 func hasPartitions(head []byte) bool {
 	if !hasAt(head, 510, "\x55\xaa") {
 		return false

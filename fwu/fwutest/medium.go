@@ -16,7 +16,8 @@ type Medium struct {
 	// OnWrite and OnSync are called first, with no lock held. They are set while nobody uses the medium. May be nil.
 	OnWrite func(off int64)
 	OnSync  func()
-	// OnRead is called before n bytes are read at off. If it returns an error, so does the read. May be nil.
+	// OnRead is called before n bytes are read at off. If it returns an error, so does the read.
+	// May be nil.
 	OnRead func(off int64, n int) error
 
 	mu   sync.Mutex

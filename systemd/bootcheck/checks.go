@@ -69,7 +69,8 @@ func masked(path string) bool {
 // Runner runs checks.
 type Runner struct {
 	Timeout time.Duration
-	// Trust returns an error for a program that must not be run, as others than root can change it. Such a check fails.
+	// Trust returns an error for a program that must not be run, as others than root can change it.
+	// Such a check fails.
 	Trust func(path string) error
 	// Output takes each line that a check prints.
 	Output func(check, line string)

@@ -16,7 +16,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/systemd"
 )
 
-// row is one of the table in docs/boot-check.md: a system as it is at first, how it is after a while, and what becomes of it.
+// row is one of the table in docs/boot-check.md: a system as it is at first, how it is after a
+// while, and what becomes of it.
 type row struct {
 	at first // what is wrong from the beginning
 	// until is when all is well again, after the boot. 0: never.

@@ -48,7 +48,8 @@ const (
 	callTimeout   = 30 * time.Second // the answer of the service; its start is part of it
 	watchInterval = 5 * time.Second
 	retryInterval = 5 * time.Second
-	// verdictPatience is how long the service is tried before a system that failed a check is reset without it.
+	// verdictPatience is how long the service is tried before a system that failed a check is reset
+	// without it.
 	verdictPatience = time.Minute
 	downTimeout     = 10 * time.Minute // from the request for a reboot to the end of this process
 	unitInterval    = 500 * time.Millisecond
@@ -100,7 +101,8 @@ func (t Trial) call(ctx context.Context, f func(ctx context.Context, s Service, 
 	})
 }
 
-// errTrouble is wrapped by errors that say nothing of the system: the service is busy, refuses, cannot be reached, or is degraded. Trouble is no verdict; it is waited out.
+// errTrouble is wrapped by errors that say nothing of the system: the service is busy, refuses,
+// cannot be reached, or is degraded. Trouble is no verdict; it is waited out.
 var errTrouble = errors.New("trouble with the update service, which says nothing of the system")
 
 func trouble(err error) error { return fmt.Errorf("%w: %w", errTrouble, err) }
@@ -133,7 +135,8 @@ func (t Trial) persist(ctx context.Context, until time.Duration, f func(context.
 	}
 }
 
-// ask asks the service for the state of the bank. What a degraded service does not know it answers with READY, so only TRIAL and REJECTED are believed then.
+// ask asks the service for the state of the bank. What a degraded service does not know it answers
+// with READY, so only TRIAL and REJECTED are believed then.
 func (t Trial) ask(ctx context.Context) (fwu.State, error) {
 	found := fwu.Ready
 	err := t.call(ctx, func(_ context.Context, s Service, st fwu.State) error {
@@ -156,7 +159,8 @@ func believable(s Service, st fwu.State) error {
 	return nil
 }
 
-// On tells whether the system waits to be accepted. Where the service is in trouble, the evidence decides; where there is none either, both are asked again until the deadline.
+// On tells whether the system waits to be accepted. Where the service is in trouble, the evidence
+// decides; where there is none either, both are asked again until the deadline.
 func (t Trial) On(ctx context.Context) (bool, error) {
 	on := false
 	err := t.persist(ctx, t.Deadline, func(ctx context.Context) error {
@@ -175,8 +179,10 @@ func (t Trial) On(ctx context.Context) (bool, error) {
 	return on, err
 }
 
-// GiveUp rejects the running system and reboots into the previous one: through the service; where that is in trouble for longer than verdictPatience, by a reset, which does the
-// same as nothing but an accepted system is started twice. It returns nil if a reboot was asked for, or if there is no trial.
+// GiveUp rejects the running system and reboots into the previous one: through the service; where
+// that is in trouble for longer than verdictPatience, by a reset, which does the same as nothing
+// but an accepted system is started twice. It returns nil if a reboot was asked for, or if there is
+// no trial.
 func (t Trial) GiveUp(ctx context.Context, why fwu.Rejection) error {
 	now, err := t.SinceBoot()
 	if err != nil {
@@ -186,7 +192,8 @@ func (t Trial) GiveUp(ctx context.Context, why fwu.Rejection) error {
 	return err
 }
 
-// giveUp tells whether a reboot was asked for. It waits trouble out until the time since boot is until.
+// giveUp tells whether a reboot was asked for. It waits trouble out until the time since boot is
+// until.
 func (t Trial) giveUp(ctx context.Context, why fwu.Rejection, until time.Duration) (asked bool, err error) {
 	why.Text = oneLine(why.Text)
 	t.Log.Error("giving the new system up", "reason", why.Reason, "text", why.Text)
@@ -242,8 +249,9 @@ func (t Trial) reset(ctx context.Context) error {
 	return t.Reset(ctx)
 }
 
-// Accept accepts the running system if it is on trial and none of the units has failed. It waits for units that are still starting. Trouble with the service is waited out until the
-// deadline: only a unit that failed is a reason to give the system up here.
+// Accept accepts the running system if it is on trial and none of the units has failed. It waits
+// for units that are still starting. Trouble with the service is waited out until the deadline:
+// only a unit that failed is a reason to give the system up here.
 func (t Trial) Accept(ctx context.Context, units []string, states func(ctx context.Context, names ...string) ([]systemd.Unit, error)) error {
 	err := t.persist(ctx, t.Deadline, func(ctx context.Context) error { return t.acceptOnce(ctx, units, states) })
 	if errors.Is(err, errNoTrial) {
@@ -273,7 +281,8 @@ func (t Trial) acceptOnce(ctx context.Context, units []string, states func(ctx c
 		if st != fwu.Trial { // a client was faster
 			return cmp.Or(believable(s, st), errNoTrial)
 		}
-		// Of a service that answers queries only, an accept gives the other bank up: that is a decision of a client, not of a check.
+		// Of a service that answers queries only, an accept gives the other bank up: that is a
+		// decision of a client, not of a check.
 		if sys := s.System(); len(sys.Degraded) > 0 {
 			return &fwu.Error{Status: fwu.NotPermitted, Reason: sys.Degraded[0], Text: "the new system is not accepted: the service answers queries only"}
 		}
@@ -292,7 +301,8 @@ func (t Trial) acceptOnce(ctx context.Context, units []string, states func(ctx c
 // errUnit is wrapped by errors of units that stand in the way of an acceptance.
 var errUnit = errors.New("unit")
 
-// settled waits until none of the units is starting. The error wraps errUnit if one has failed or is not there; any other says that units could not be asked for.
+// settled waits until none of the units is starting. The error wraps errUnit if one has failed or
+// is not there; any other says that units could not be asked for.
 func settled(ctx context.Context, names []string, states func(ctx context.Context, names ...string) ([]systemd.Unit, error)) error {
 	if len(names) == 0 {
 		return nil

@@ -6,11 +6,15 @@
 // makes one more whole update. After each step the invariants are checked (judge_test.go). The same is done with a second cut during that
 // recovery, with every boot variable lost, with the record lost, and with a record that another version of the service wrote.
 //
-// The images are a few pieces long and have several checkpoints each: pieces of 16 KiB, checkpoints of 32 KiB. Media of a second kind have commands to zero and to discard, and
-// those of a third are read while they are written. There a seed, which is part of the name of each case, decides in which order the accesses of several goroutines are made.
+// The images are a few pieces long and have several checkpoints each: pieces of 16 KiB, checkpoints
+// of 32 KiB. Media of a second kind have commands to zero and to discard, and those of a third are
+// read while they are written. There a seed, which is part of the name of each case, decides in
+// which order the accesses of several goroutines are made.
 //
 // The second suite lets every read, write and flush of the stories fail once, in every way that a medium has.
 //
-// go test runs a sample that takes seconds. FWUAB_CRASH=deep runs six times as many cases, FWUAB_CRASH=full runs everything, which takes minutes (give it -timeout 30m; with -v it prints the number of cuts of each
-// story). FWUAB_CRASH_SEED replays one case: a failing one prints its seed.
+// go test runs a sample that takes seconds. FWUAB_CRASH=deep runs six times as many cases,
+// FWUAB_CRASH=full runs everything, which takes minutes (give it -timeout 30m; with -v it prints
+// the number of cuts of each story). FWUAB_CRASH_SEED replays one case: a failing one prints its
+// seed.
 package crash

@@ -105,12 +105,14 @@ func (h *handle) Close() error {
 	return nil
 }
 
-// zeroing is a medium that has a command for zeroes, and whose slots are discarded when they are erased.
+// zeroing is a medium that has a command for zeroes, and whose slots are discarded when they are
+// erased.
 type zeroing struct{ *handle }
 
 func (z zeroing) WriteZeroes(off, n int64) error { return z.Zero(off, n) }
 
-// parallel is a medium that is read while it is written, and has a command for zeroes: as block devices are.
+// parallel is a medium that is read while it is written, and has a command for zeroes: as block
+// devices are.
 type parallel struct{ zeroing }
 
 func (parallel) Parallel() bool { return true }

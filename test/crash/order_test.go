@@ -13,7 +13,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/sim"
 )
 
-// portion is one write of a client: n bytes at off, of the image or others, by Write or by WriteFrom.
+// portion is one write of a client: n bytes at off, of the image or others, by Write or by
+// WriteFrom.
 type portion struct {
 	off, n int64
 	other  bool
@@ -56,7 +57,8 @@ func (w *world) writeInAnyOrder(media mediaKind, seed uint64, portions []portion
 	return err
 }
 
-// writePortions keeps a model of the slot: a write that ends within a block leaves zeroes behind its end.
+// writePortions keeps a model of the slot: a write that ends within a block leaves zeroes behind
+// its end.
 func (c *client) writePortions(want []byte, portions []portion) error {
 	const block = fwu.WriteAlignment
 	model := make([]byte, (len(want)+block-1)/block*block)
@@ -91,8 +93,8 @@ func (c *client) writePortions(want []byte, portions []portion) error {
 	return nil
 }
 
-// TestMemoryOfASlotIsForOneOffset asks for the memory of the slot where the last write did not end: the bytes were
-// overwritten with zeroes there, and Finish said that the image is another one.
+// TestMemoryOfASlotIsForOneOffset asks for the memory of the slot where the last write did not end:
+// the bytes were overwritten with zeroes there, and Finish said that the image is another one.
 func TestMemoryOfASlotIsForOneOffset(t *testing.T) {
 	w := newWorld(t)
 	for _, media := range []mediaKind{plain, zeroes, concurrent} {

@@ -129,7 +129,8 @@ func stories() []story {
 	return append(out, efiStories(out)...)
 }
 
-// onOtherMedia are the stories that write images in different ways, on media that do more than one thing after the other.
+// onOtherMedia are the stories that write images in different ways, on media that do more than one
+// thing after the other.
 func onOtherMedia(all []story) []story {
 	var out []story
 	for _, st := range all {

@@ -16,7 +16,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/suit"
 )
 
-// ext4 makes the image that is installed one with a file system, and returns a function that mounts it.
+// ext4 makes the image that is installed one with a file system, and returns a function that mounts
+// it.
 func (d *device) ext4(t *testing.T) (mount func(flags uintptr) (unmount func(), err error)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "image")
@@ -56,7 +57,8 @@ func (d *device) install(t *testing.T) {
 	d.wantState(t, fwu.Staged)
 }
 
-// A bank that was installed could be mounted and changed until the reboot, and was started under the digest that was verified.
+// A bank that was installed could be mounted and changed until the reboot, and was started under
+// the digest that was verified.
 func TestStagedBankCannotBeMounted(t *testing.T) {
 	d := newDevice(t)
 	mount := d.ext4(t)
@@ -127,7 +129,8 @@ func TestStagedBankThatWasNotHeld(t *testing.T) {
 	}
 }
 
-// A slot that is a file is changed by whoever does not ask for the lock: it was installed as it had been verified before.
+// A slot that is a file is changed by whoever does not ask for the lock: it was installed as it had
+// been verified before.
 func TestFileThatIsChangedWhileItIsHeld(t *testing.T) {
 	d := newDevice(t)
 	path := filepath.Join(t.TempDir(), "slot")

@@ -1,5 +1,6 @@
-// Package fault has real block devices that fail, for tests: loop devices of this machine's kernel, over files that give
-// errors on demand. What is tested on them is the program's real way to a medium, O_DIRECT and ioctls included. Root is needed.
+// Package fault has real block devices that fail, for tests: loop devices of this machine's kernel,
+// over files that give errors on demand. What is tested on them is the program's real way to a
+// medium, O_DIRECT and ioctls included. Root is needed.
 //
 // No device outlives the process: the kernel detaches them when it ends.
 package fault
@@ -25,8 +26,9 @@ func NeedRoot(t testing.TB) {
 	}
 }
 
-// Truncated makes a file of size bytes and a loop device of it, and returns both paths. If the test truncates the file,
-// the kernel answers EIO for each block that is missing, until that block is written again.
+// Truncated makes a file of size bytes and a loop device of it, and returns both paths. If the test
+// truncates the file, the kernel answers EIO for each block that is missing, until that block is
+// written again.
 func Truncated(t testing.TB, path string, size int64) (device string) {
 	t.Helper()
 	NeedRoot(t)

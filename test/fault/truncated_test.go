@@ -119,7 +119,8 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// wantMediumError checks that a call was refused because a medium failed, with the kernel's error in it.
+// wantMediumError checks that a call was refused because a medium failed, with the kernel's error
+// in it.
 func wantMediumError(t *testing.T, err error) {
 	t.Helper()
 	if fwu.StatusOf(err) != fwu.StorageFailure || fwu.ReasonOf(err) != fwu.ReasonMedium || !errors.Is(err, unix.EIO) {
@@ -127,8 +128,8 @@ func wantMediumError(t *testing.T, err error) {
 	}
 }
 
-// TestImageThatCannotBeRead has the second half of a verified image unreadable at install. What another read left in
-// memory is zeroes, as the image has there: the digest of that would be right.
+// TestImageThatCannotBeRead has the second half of a verified image unreadable at install. What
+// another read left in memory is zeroes, as the image has there: the digest of that would be right.
 func TestImageThatCannotBeRead(t *testing.T) {
 	for name, lost := range map[string]int64{"all but the head": fwu.HeadSize, "the second half": slotSize / 2, "the last block": slotSize - 4096, "everything": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -169,7 +170,8 @@ func TestHeadThatCannotBeReadAtStart(t *testing.T) {
 	check(t, err)
 }
 
-// TestHeadsOfAStagedBankThatCannotBeRead has the old bank come up again: only the heads tell whether the new one was armed.
+// TestHeadsOfAStagedBankThatCannotBeRead has the old bank come up again: only the heads tell
+// whether the new one was armed.
 func TestHeadsOfAStagedBankThatCannotBeRead(t *testing.T) {
 	d := newDevice(t)
 	check(t, d.prepare(t.Context()))
@@ -189,7 +191,8 @@ func TestHeadsOfAStagedBankThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestBlocksThatCannotBeReadAreWritten has a slot that lost its end, and an image whose blocks there are what a read left in memory.
+// TestBlocksThatCannotBeReadAreWritten has a slot that lost its end, and an image whose blocks
+// there are what a read left in memory.
 func TestBlocksThatCannotBeReadAreWritten(t *testing.T) {
 	for _, lost := range []int64{0, 4096, fwu.HeadSize, slotSize / 2, slotSize - 4096} {
 		d := newDevice(t)
@@ -218,7 +221,8 @@ type shrinking struct {
 
 func (s shrinking) Sync() error { return errors.Join(s.Device.Sync(), os.Truncate(s.file, 0)) }
 
-// TestReadBackThatFails has a medium that takes zeroes, and returns an error when they are read back into memory that has zeroes.
+// TestReadBackThatFails has a medium that takes zeroes, and returns an error when they are read
+// back into memory that has zeroes.
 func TestReadBackThatFails(t *testing.T) {
 	d := newDisk(t, "slot", slotSize)
 	open := func(ctx context.Context, _ partition.Mode) (partition.Device, error) {

@@ -1,4 +1,5 @@
-// Command house measures the rules of CONTRIBUTING.md that a program can measure. make check runs it.
+// Command house measures the rules of CONTRIBUTING.md that a program can measure. make check runs
+// it.
 //
 //	house          checks the Go release, and the files that test/house/converted.txt names
 //	house -write   adds the files to that list that keep the rules now

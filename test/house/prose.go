@@ -13,7 +13,8 @@ import (
 const (
 	goColumns       = 100
 	markdownColumns = 120
-	// One line of prose in so many may have the word "what". As a noun it hides the name of a thing.
+	// One line of prose in so many may have the word "what". As a noun it hides the name of a
+	// thing.
 	whatEvery = 50
 )
 

@@ -83,7 +83,8 @@ func (m *Media) PowerOff() {
 	}
 }
 
-// Rest returns when all goroutines wait, if the media have an Order: until the caller waits for something itself, nobody makes an access.
+// Rest returns when all goroutines wait, if the media have an Order: until the caller waits for
+// something itself, nobody makes an access.
 func (m *Media) Rest() { m.order.wait(-1, Access{}) }
 
 // Quiet calls f with no faults, and without counting accesses: for a look from outside.

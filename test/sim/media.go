@@ -28,7 +28,8 @@ type page struct {
 	sum  uint64
 }
 
-// Media is a set of media that lose their power together. It is not safe for concurrent use, unless it has an Order.
+// Media is a set of media that lose their power together. It is not safe for concurrent use, unless
+// it has an Order.
 type Media struct {
 	seed   maphash.Seed
 	zero   *page
@@ -124,7 +125,8 @@ func (m *Media) state(of func(*Medium) []*page) State {
 // Use has o decide in which order accesses are made.
 func (m *Media) Use(o *Order) { m.order = o }
 
-// Power switches the access to all media off, so that every one fails and changes nothing, or on again.
+// Power switches the access to all media off, so that every one fails and changes nothing, or on
+// again.
 func (m *Media) Power(on bool) { m.off = !on }
 
 var errOff = errors.New("the medium has no power")

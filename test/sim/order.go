@@ -10,8 +10,10 @@ import (
 	"time"
 )
 
-// Order decides in which order the media get the accesses that several goroutines make at once. Every access waits until all goroutines of the run wait for something; then one of
-// the accesses that wait is made. So no two are made at the same time, and a seed gives the same order each time.
+// Order decides in which order the media get the accesses that several goroutines make at once.
+// Every access waits until all goroutines of the run wait for something; then one of the accesses
+// that wait is made. So no two are made at the same time, and a seed gives the same order each
+// time.
 type Order struct {
 	rand *rand.Rand
 
@@ -26,10 +28,12 @@ type request struct {
 	begin  chan struct{}
 }
 
-// maxIdle bounds how often all goroutines may wait although no access does: for a timer, whose time comes at once.
+// maxIdle bounds how often all goroutines may wait although no access does: for a timer, whose time
+// comes at once.
 const maxIdle = 1000
 
-// InOrder runs f, and has Order choose by seed. All media that f uses have to be given the Order, and all goroutines that f begins have to end. Time does not pass meanwhile.
+// InOrder runs f, and has Order choose by seed. All media that f uses have to be given the Order,
+// and all goroutines that f begins have to end. Time does not pass meanwhile.
 func InOrder(t *testing.T, seed uint64, f func(*Order)) {
 	synctest.Test(t, func(*testing.T) {
 		o := &Order{rand: rand.New(rand.NewPCG(seed, 1))}

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// letters has writers write at once, each its letter to sectors of its own, and returns the order in which they came.
+// letters has writers write at once, each its letter to sectors of its own, and returns the order
+// in which they came.
 func letters(t *testing.T, seed uint64, writers string) string {
 	t.Helper()
 	var order strings.Builder

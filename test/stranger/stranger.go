@@ -1,4 +1,5 @@
-// Package stranger lets a test act as an unprivileged user of the machine: with the user's real credentials, as the kernel, the bus and polkit see them.
+// Package stranger lets a test act as an unprivileged user of the machine: with the user's real
+// credentials, as the kernel, the bus and polkit see them.
 package stranger
 
 import (
@@ -31,8 +32,9 @@ func Need(t TB) {
 	}
 }
 
-// Do runs f as the user UID, without groups and capabilities. Only system calls that f makes in its own goroutine are the stranger's. A connection that f opens stays the
-// stranger's, whoever uses it later.
+// Do runs f as the user UID, without groups and capabilities. Only system calls that f makes in its
+// own goroutine are the stranger's. A connection that f opens stays the stranger's, whoever uses it
+// later.
 func Do(f func() error) error { return As(UID, f) }
 
 // As is Do as user uid.
@@ -50,7 +52,8 @@ func As(uid uint32, f func() error) error {
 	}, f)
 }
 
-// onThread runs prepare and f on a thread that ends with them: what prepare does to the thread reaches nobody else.
+// onThread runs prepare and f on a thread that ends with them: what prepare does to the thread
+// reaches nobody else.
 func onThread(prepare, f func() error) error {
 	done := make(chan error, 1)
 	go func() {

@@ -45,9 +45,9 @@ for m in virtio_pci virtio_console virtio_rng loop fuse dm_mod; do modprobe $m; 
 while :; do /usr/lib/vm-agent; sleep 1; done
 `
 
-// guestScript makes root.img and vmlinuz in the directory that is its first argument. The others are
-// the packages, the release, and the sources. No program of the packages runs, so that the host can
-// be of another architecture.
+// guestScript makes root.img and vmlinuz in the directory that is its first argument. The others
+// are the packages, the release, and the sources. No program of the packages runs, so that the host
+// can be of another architecture.
 const guestScript = `cd "$1"; include=$2 release=$3; shift 3
 merged='for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s usr/$d "$1/$d"; done'
 download='cd "$(dirname "$1")" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" && apt-get -q download \

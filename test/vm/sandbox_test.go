@@ -49,7 +49,8 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
-// TestSandboxWithOtherNames is of boards whose script calls the banks otherwise: an armed trial starts, once.
+// TestSandboxWithOtherNames is of boards whose script calls the banks otherwise: an armed trial
+// starts, once.
 func TestSandboxWithOtherNames(t *testing.T) {
 	if os.Getenv("FWUAB_VM") == "" {
 		t.Skip("builds U-Boot from Debian's source: make vm sets FWUAB_VM")
@@ -80,7 +81,8 @@ func TestSandboxWithOtherNames(t *testing.T) {
 	t.Logf("%d boots of the real U-Boot", d.boots)
 }
 
-// TestSandboxWithAnotherGeometry configures the environment otherwise than U-Boot has it, with a default environment at hand. Nothing is written, and U-Boot goes on with what it had.
+// TestSandboxWithAnotherGeometry configures the environment otherwise than U-Boot has it, with a
+// default environment at hand. Nothing is written, and U-Boot goes on with what it had.
 func TestSandboxWithAnotherGeometry(t *testing.T) {
 	if os.Getenv("FWUAB_VM") == "" {
 		t.Skip("builds U-Boot from Debian's source: make vm sets FWUAB_VM")

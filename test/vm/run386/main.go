@@ -66,8 +66,8 @@ func run(ctx context.Context, args []string) (int, error) {
 	return 0, errors.New("usage: run386 where | run386 vm go test [arguments]")
 }
 
-// here tells whether this machine runs 32-bit programs by itself. A program that runs in an emulator
-// does not count: Go's tests hang there.
+// here tells whether this machine runs 32-bit programs by itself. A program that runs in an
+// emulator does not count: Go's tests hang there.
 func here(ctx context.Context) (_ bool, err error) {
 	dir, err := os.MkdirTemp("", "run386-")
 	if err != nil {
