@@ -1,6 +1,6 @@
 // Package bootctl tells from which bank the running system was booted. The selectors themselves are in the packages below it.
 //
-// The booted bank is a matter of evidence, never of what a selector says: a fallback, a kexec or a
+// The booted bank is a matter of evidence, never of the selector's word: a fallback, a kexec or a
 // person at the console starts what no selector names. Each source of evidence says a, b, nothing,
 // or that it is neither. The bank is known if at least one says something and none says otherwise.
 //
@@ -110,8 +110,8 @@ func (r Running) read(path string, limit int64) (string, error) {
 	return string(b), nil
 }
 
-// commandLine returns what the parameters say that are there. known: the mounted root is a slot;
-// then a root= that names something else was for an initrd.
+// commandLine returns the evidence of the parameters that are there. known: the mounted root is a
+// slot; then a root= that names something else was for an initrd.
 func (r Running) commandLine(known bool) []Evidence {
 	text, err := r.read("/proc/cmdline", 64<<10)
 	if err != nil {

@@ -249,8 +249,8 @@ func TestBootOfThisMachineHasTheIDOfTheKernel(t *testing.T) {
 	}
 }
 
-// withFileSystem makes the slot of the kernel of bank b one that has a file system, which is what
-// is looked at.
+// withFileSystem makes the slot of the kernel of bank b one that has a file system. The
+// evidence is that file system.
 func withFileSystem(t *testing.T, root, uuid, label string) {
 	t.Helper()
 	need(t, exec.Command("mkfs.ext4", "-V").Run() == nil, "mkfs.ext4")

@@ -96,8 +96,8 @@ func (r Running) partUUIDParameter(e Evidence, name string) Evidence {
 	return r.match(e, r.devices("/dev/disk/by-partuuid/"+uuid))
 }
 
-// byLabel is what lies below the partition with a label: on the disk of the slots, else where udev
-// has a link to.
+// byLabel returns the devices below the partition with a label: on the disk of the slots, else
+// where udev has a link to.
 func (r Running) byLabel(label string) stack {
 	var found []Partition
 	for _, p := range r.Table {
@@ -205,8 +205,8 @@ func (r Running) inMemory(number string) bool {
 	return strings.HasPrefix(number, "1:") || err == nil && strings.HasPrefix(filepath.Base(target), "zram")
 }
 
-// lowerRoot looks at what is below a root in memory: the device that systemd keeps a link to, and
-// the read-only layers of an overlay where they are mounted.
+// lowerRoot looks at the device below a root in memory: the device that systemd keeps a link to,
+// and the read-only layers of an overlay where they are mounted.
 func (r Running) lowerRoot(e Evidence, m mount, mounts []mount) Evidence {
 	if target, err := os.Readlink(r.path(volatileRoot)); err == nil {
 		e.Text += " over " + target

@@ -115,7 +115,7 @@ type Output struct {
 }
 
 // Create makes the bundle that is described. The same description and images give the same bytes,
-// as long as Sign is deterministic. What is compressed needs room beside the output until it is
+// as long as Sign is deterministic. A compressed image needs room beside the output until it is
 // done. ctx ends the work, and then nothing is left.
 func (d *Description) Create(ctx context.Context, o Output) error {
 	return d.create(ctx, o, true)

@@ -48,7 +48,7 @@ func NotBundle(r io.ReaderAt, size int64, err error) error {
 	return Instead(k, err)
 }
 
-// Instead is the error of reading an envelope from what is of a kind. Where no kind is known it is
+// Instead is the error of reading an envelope from a file of a kind. Where no kind is known it is
 // err.
 func Instead(k kind.Kind, err error) error {
 	if k.Name == "" {
@@ -57,7 +57,7 @@ func Instead(k kind.Kind, err error) error {
 	return &KindError{k, err}
 }
 
-// KindError says what a file is that is no manifest or bundle.
+// KindError names the kind of a file that is no manifest or bundle.
 type KindError struct {
 	Kind kind.Kind
 	Err  error // of reading it as an envelope

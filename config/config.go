@@ -84,7 +84,7 @@ type UBoot struct {
 	DefaultEnvironment string
 	// BankVariables are the variables that stand for the bank, with their values for the banks a and b; nil unless Scheme is BootCount.
 	BankVariables map[string][2]string
-	// Names are what the boot script calls the banks a and b; empty unless Scheme is BootOrder and
+	// Names are the boot script's names of the banks a and b; empty unless Scheme is BootOrder and
 	// they are configured.
 	Names [2]string
 }

@@ -41,7 +41,7 @@ func TestCheckOwners(t *testing.T) {
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || strings.Count(err.Error(), "\n") > 0) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
-			// The oracle is the kernel: a stranger can change what is refused, and nothing else.
+			// The oracle is the kernel: a stranger can change the refused files, and nothing else.
 			changed := stranger.Do(func() error {
 				f, err := os.OpenFile(path, os.O_WRONLY, 0)
 				if err != nil {

@@ -15,7 +15,7 @@ import (
 // the user that the service runs as, take nothing from the others' limits and the others nothing
 // from theirs, so root always has room.
 
-// pool is what a call takes room in, one at a time.
+// pool is a kind of room; a call has room in one pool at a time.
 type pool int
 
 const (
@@ -83,7 +83,7 @@ func (a *allowance) spend(n int64, now time.Time) {
 	a.spent += n
 }
 
-// account is what the calls of one user hold. session.mu guards it.
+// account counts the calls and bytes that one user holds. session.mu guards it.
 type account struct {
 	uid     uint32
 	root    bool // may do everything without being asked
@@ -165,14 +165,14 @@ func (a *accounts) spend(user *account, size int64, now time.Time) {
 	}
 }
 
-// What may wait until the bus has said whose it is. When there is more, reading stops until the bus
-// has answered: nobody is refused.
+// Bounds of the calls that wait until the bus has said whose they are. When there are more, reading
+// stops until the bus has answered: nobody is refused.
 const (
 	maxParkedCalls = 1024
 	maxParkedBytes = 8 * maxBody
 )
 
-// peer is what is known of a connection to the bus as long as it lasts. session.mu guards all but
+// peer describes a connection to the bus as long as it lasts. session.mu guards all but
 // the contexts.
 type peer struct {
 	bulk    context.Context // of its WriteFile
@@ -215,7 +215,7 @@ func (s *session) caller(m *message) (*peer, bool) {
 	return p, false
 }
 
-// identify finds out whose a peer is, and takes what it sent meanwhile, in order.
+// identify finds out whose a peer is, and takes the calls that it sent meanwhile, in order.
 func (s *session) identify(name string, p *peer) {
 	ctx, cancel := context.WithTimeout(s.work, connectTimeout)
 	uid, err := s.aside.uid(ctx, name)
@@ -255,7 +255,7 @@ func (s *session) identify(name string, p *peer) {
 	s.ended()
 }
 
-// ended counts out what s.pending counts.
+// ended takes one call off s.pending.
 func (s *session) ended() {
 	s.pending--
 	s.rest()
@@ -264,7 +264,7 @@ func (s *session) ended() {
 	}
 }
 
-// vanished forgets a caller, and ends what would read from it.
+// vanished forgets a caller, and ends the transfers that would read from it.
 func (s *session) vanished(name string) {
 	s.mu.Lock()
 	p := s.peers[name]
@@ -355,7 +355,7 @@ func (s *session) spend(p *peer, answer *godbus.Message) {
 	s.accounts.spend(p.account, int64(size), s.server.now())
 }
 
-// counter counts what is written to it.
+// counter counts the bytes that are written to it.
 type counter int64
 
 func (c *counter) Write(p []byte) (int, error) {

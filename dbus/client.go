@@ -19,7 +19,7 @@ import (
 // ReasonUnreachable is what System of a Client reports as Degraded when the service does not answer.
 const ReasonUnreachable fwu.Reason = "service-unreachable"
 
-// ReasonDenied: the caller may not do what it asked for.
+// ReasonDenied: the caller lacks the right for this call.
 const ReasonDenied fwu.Reason = "access-denied"
 
 var _ Firmware = (*Client)(nil)
@@ -389,7 +389,8 @@ func (c *Client) RequestReboot(ctx context.Context) error {
 	return c.manager(ctx, "RequestReboot", []any{c.options()})
 }
 
-// Repair has the service do what it does not do by itself, because it gives something up.
+// Repair has the service make a repair that it does not make by itself, because it gives something
+// up.
 func (c *Client) Repair(ctx context.Context, what fwu.Repair) error {
 	return c.manager(ctx, "Repair", []any{clean(string(what)), c.options()})
 }

@@ -18,7 +18,7 @@ func (s *session) arrive(m *message) {
 	}
 }
 
-// take finds out what a call is for, gives it its place, and leaves it to a goroutine of its own.
+// take finds the method of a call, gives it its place, and leaves it to a goroutine of its own.
 func (s *session) take(p *peer, m *message) {
 	if !s.hears(p) {
 		m.close()

@@ -44,7 +44,7 @@ type Installer interface {
 	RequestReboot(ctx context.Context) error
 }
 
-// Repairer ends what the service waits for a decision about.
+// Repairer ends a fault that waits for a decision.
 type Repairer interface {
 	Repair(ctx context.Context, what fwu.Repair) error
 }

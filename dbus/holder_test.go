@@ -26,7 +26,7 @@ func TestCallOfACallerThatHasGoneIsNotServed(t *testing.T) {
 		gone.Object(Name, componentFolder+"/0").Go(ComponentInterface+"."+method, 0, nil, options())
 	}
 	gone.Object(Name, componentFolder+"/0").Go(ComponentInterface+".Start", 0, nil, []byte("m"), options())
-	// What was sent has arrived when this is answered: a connection keeps its order.
+	// All earlier calls have arrived when this one is answered: a connection keeps its order.
 	if err := gone.Object(Name, componentFolder+"/0").Call("org.freedesktop.DBus.Peer.Ping", 0).Err; err != nil {
 		t.Fatal(err)
 	}

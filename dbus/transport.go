@@ -86,9 +86,9 @@ func newTransport(conn *net.UnixConn, deliver func(*message)) *transport {
 // callers leave too much unread.
 const writeTimeout = 5 * time.Second
 
-// Write passes on what the library writes. A message that was sent in part ends the connection. The
-// library negotiates descriptors only with its own transport, so it is done here, where its last
-// line of the authentication passes.
+// Write passes on the bytes that the library writes. A message that was sent in part ends the
+// connection. The library negotiates descriptors only with its own transport, so it is done here,
+// where its last line of the authentication passes.
 func (t *transport) Write(p []byte) (int, error) {
 	if !t.begun && string(p) == "BEGIN\r\n" {
 		if err := t.negotiate(); err != nil {

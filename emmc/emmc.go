@@ -28,7 +28,7 @@ func Protected(dir string) (bool, error) {
 	return strings.TrimSpace(string(b)) != "0", nil
 }
 
-// Unprotect lifts the protection, if there is one. protect puts back what was there; it does
+// Unprotect lifts the protection, if there is one. protect restores the earlier setting; it does
 // nothing if there was none.
 func Unprotect(dir string) (protect func() error, err error) {
 	set, err := Protected(dir)

@@ -105,7 +105,7 @@ func (in *Input) ended() error {
 	return nil
 }
 
-// Read reads what is there. It waits if nothing is.
+// Read returns the bytes that are there. It waits if there are none.
 func (in *Input) Read(p []byte) (int, error) {
 	if err := in.wait(); err != nil {
 		return 0, err
@@ -159,8 +159,8 @@ func (in *Input) wait() error {
 	}
 }
 
-// OpenSeekable is Open for what is read more than once. What cannot be, as a pipe, is read to its
-// end first, into a file without a name in the directory for temporary files.
+// OpenSeekable is Open for a file that is read more than once. One that cannot be, as a pipe, is
+// read to its end first, into a file without a name in the directory for temporary files.
 func OpenSeekable(ctx context.Context, path string) (*Input, error) {
 	in, err := Open(ctx, path)
 	if err != nil || in.Seekable() {

@@ -24,7 +24,7 @@ import (
 // Standard is the name of standard input or of standard output.
 const Standard = "-"
 
-// Target is where an output goes, and what must not be lost by it.
+// Target is where an output goes, and the files that must not be lost by it.
 type Target struct {
 	Path string // "-" is standard output
 	// Inputs are files that the output is made from. An output that is one of them is refused.
@@ -136,7 +136,7 @@ func ownDescriptor(path string) (int, bool) {
 }
 
 // permit refuses to write to a file that is there, if that would lose something. opened: the
-// process has it open already, so that whoever opened it decided what happens to its content.
+// process has it open already, so that whoever opened it decided about its content.
 func (t Target) permit(info fs.FileInfo, opened bool) error {
 	for _, in := range t.Inputs {
 		if is(in, info) {
@@ -168,7 +168,7 @@ func is(name string, info fs.FileInfo) bool {
 	return err == nil && os.SameFile(other, info)
 }
 
-// headSize is how much of a file is looked at to find out what it is.
+// headSize is how much of a file is read to recognise its kind.
 const headSize = 1 << 10
 
 func (t Target) permitReplacing() error {
@@ -196,7 +196,7 @@ func (t Target) permitReplacing() error {
 	return nil
 }
 
-// openSpecial opens what is not a regular file.
+// openSpecial opens a file that is not regular.
 func openSpecial(ctx context.Context, path string, info fs.FileInfo) (*os.File, error) {
 	flags := os.O_WRONLY | unix.O_NOCTTY
 	switch {
@@ -249,7 +249,7 @@ func (o *Output) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Commit makes what was written durable, and gives it its path.
+// Commit makes the output durable, and gives it its path.
 func (o *Output) Commit() error {
 	o.done = true
 	if o.path == "" {
@@ -304,8 +304,8 @@ func (o *Output) Close() error {
 	return errors.Join(o.file.Close(), os.Remove(o.file.Name()))
 }
 
-// Write creates a target and commits what write wrote to it. If write fails, nothing is left of a
-// regular file.
+// Write creates a target and commits the bytes that write wrote to it. If write fails, nothing is
+// left of a regular file.
 func Write(ctx context.Context, t Target, write func(*Output) error) (err error) {
 	o, err := Create(ctx, t)
 	if err != nil {

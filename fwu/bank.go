@@ -11,8 +11,8 @@ import (
 // that bring the three into agreement. This file decides and does nothing; reconcile.go looks and
 // acts. The table in docs/design.md is made from the rules.
 
-// finding is what a start of the service finds. In a finding each field is one value; in a rule it
-// is the set of the values that the rule is for, and zero stands for all of them.
+// finding describes the device at a start of the service. In a finding each field is one value; in
+// a rule it is the set of the values that the rule is for, and zero stands for all of them.
 type finding struct {
 	state bankState
 	runs  runningBank
@@ -23,7 +23,7 @@ type finding struct {
 	asked rebootAsked
 }
 
-// bankState is what the record says of the bank as a whole.
+// bankState is the state of the bank as a whole, by the record.
 type bankState uint16
 
 const (
@@ -65,7 +65,7 @@ const (
 	isYes
 )
 
-// otherBank is what the heads say of the bank that does not run.
+// otherBank is the state of the bank that does not run, by its heads.
 type otherBank uint8
 
 const (
@@ -75,7 +75,7 @@ const (
 	otherUnreadable           // nothing is known: this proves neither
 )
 
-// rebootAsked tells what became of the one automatic reboot that leads back to the other bank.
+// rebootAsked is the state of the one automatic reboot that leads back to the other bank.
 type rebootAsked uint8
 
 const (
@@ -295,7 +295,7 @@ func newBankRules() []rule {
 	return rules
 }
 
-// oldBankRules are for the old bank, when it runs: what was installed was not started, or was left.
+// oldBankRules are for the old bank, when it runs: the installed bank was not started, or was left.
 func oldBankRules() []rule {
 	candidate := []step{keepRunning, sealOther, unstageOther}
 	return []rule{
@@ -344,7 +344,7 @@ func judge(f finding) (rule, error) {
 	return found[0], nil
 }
 
-// decidesOther tells whether the heads of the other bank decide what is done about f. Where they do
+// decidesOther tells whether the heads of the other bank decide which rule is for f. Where they do
 // not, a start does not read them.
 func (f finding) decidesOther() bool {
 	seen := ""
@@ -363,7 +363,7 @@ func (f finding) decidesOther() bool {
 	return false
 }
 
-// outcome is what a rule does, for people.
+// outcome describes a rule for people.
 func (r rule) outcome() string {
 	var out []string
 	for _, s := range r.do {

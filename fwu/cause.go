@@ -7,8 +7,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/suit"
 )
 
-// Cause is a stable code for the root of an error. Where a Reason says what was refused or failed,
-// a Cause says why, so that people are told what to do about it. Most errors have none.
+// Cause is a stable code for the root of an error. Where a Reason names the refusal or the failure,
+// a Cause says why, so that people are told the next step. Most errors have none.
 type Cause string
 
 // The causes. New ones may come.

@@ -75,8 +75,8 @@ func (f *filler) fill(path string, v reflect.Value) {
 	}
 }
 
-// What a record has comes back from the store, and what was cleared does not come back: a field
-// that the codec does not know is kept as one of a newer version, for ever.
+// A field that is set comes back from the store, and one that was cleared does not come back: a
+// field that the codec does not know is kept as one of a newer version, for ever.
 func TestEveryFieldOfTheRecordIsStoredAndCleared(t *testing.T) {
 	options := cmp.Options{cmpopts.IgnoreUnexported(record{}, trialRecord{}, componentRecord{}, slotRecord{}, imageRecord{}), cmpopts.EquateEmpty()}
 	full := &record{}
@@ -112,7 +112,7 @@ func TestEveryFieldOfTheRecordIsStoredAndCleared(t *testing.T) {
 			none("image", s.Image.extra)
 		}
 	}
-	// Each level alone: what is above it goes on to exist.
+	// Each level alone: the levels above it go on to exist.
 	got.Trial.clear()
 	c := got.Components["rootfs"]
 	for i := range c.Slots {

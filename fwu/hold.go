@@ -64,10 +64,10 @@ func (s *Service) giveUpStaged(members []*component) {
 	}
 }
 
-// holdAgain takes the slots of an armed bank, and verifies them. What it cannot take or verify it
-// disarms; it returns the problem that it could not even do that. It reads in a goroutine of its
-// own if cfg.Background is set: until that ends it has s.install, so that nothing else is done to
-// the bank.
+// holdAgain takes the slots of an armed bank, and verifies them. A bank that it cannot take or
+// verify it disarms; it returns the problem that it could not even do that. It reads in a goroutine
+// of its own if cfg.Background is set: until that ends it has s.install, so that nothing else is
+// done to the bank.
 func (s *Service) holdAgain() *problem {
 	s.mu.Lock()
 	armed := s.armed()
@@ -184,8 +184,8 @@ func (s *Service) digestOf(ctx context.Context, src Source, d suit.Digest, size 
 	return h.Sum(nil), nil
 }
 
-// disarmed takes an armed bank back. One that is not what was installed is FAILED. One that cannot
-// be looked at is a candidate again: install verifies it once more.
+// disarmed takes an armed bank back. One that differs from the installed image is FAILED. One that
+// cannot be looked at is a candidate again: install verifies it once more.
 func (s *Service) disarmed(why error) plan {
 	r := s.record()
 	p := plan{do: []effect{disarm{s.cfg.Boot.Bank}}}

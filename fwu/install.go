@@ -53,7 +53,7 @@ func (s *Service) Install(ctx context.Context) (Status, error) {
 }
 
 // giveUp ends an install. The slots that were carried over are held on if the bank is STAGED now.
-// What is WRITING was in the way, and goes on.
+// A transfer that is WRITING was in the way, and goes on.
 func (s *Service) giveUp(inst *installation) {
 	for _, c := range inst.carried {
 		if c.transfer != nil || s.record().Trial != nil {
@@ -457,9 +457,9 @@ func (s *Service) staged(inst *installation) ([]ID, map[ID]*componentRecord) {
 	return ids, after
 }
 
-// unstage takes STAGED back: the candidates are candidates again, and what was carried over is
-// nothing again. bypassed tells that the system was started without the bootloader while they were
-// armed.
+// unstage takes STAGED back: the candidates are candidates again, and a member that was carried
+// over is nothing again. bypassed tells that the system was started without the bootloader while
+// they were armed.
 func (s *Service) unstage(r *record, bypassed bool) {
 	if r.Trial == nil { // it was never recorded
 		return
@@ -564,7 +564,7 @@ func (s *Service) inStateOf(r *record, st State) []*component {
 	return out
 }
 
-// Accept is psa_fwu_accept (section 5.6.3). The commit of the selector is what makes the new bank
+// Accept is psa_fwu_accept (section 5.6.3). The commit of the selector makes the new bank
 // the default. Where the service answers queries only because of the bank that does not run, it
 // keeps the running bank: that becomes the default, the other one is given up, and what was
 // rejected is FAILED.
@@ -661,7 +661,7 @@ func (j Rejection) complete() (Rejection, error) {
 	return j, nil
 }
 
-// Reject is psa_fwu_reject (section 5.6.3). The reason is what Query tells of the components in
+// Reject is psa_fwu_reject (section 5.6.3). Query tells the reason of the components in
 // REJECTED and FAILED, in the previous system too. Where the previous bank cannot be started, a
 // bank in trial stays, and is FAILED: the answer is Success, as there is nothing to reboot into.
 func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
@@ -743,7 +743,7 @@ func (s *Service) finishReject(r *record) []effect {
 	return append(s.destroyTrial(r), save{"FAILED", s.rejectedStaged})
 }
 
-// rejectedStaged ends what was STAGED with the error that was recorded.
+// rejectedStaged ends a STAGED bank with the error that was recorded.
 func (s *Service) rejectedStaged(r *record) {
 	why := Rejection{r.Trial.Error, r.Trial.Reason, r.Trial.Text}
 	if why.Reason == "" { // recorded by a version that had one reason only

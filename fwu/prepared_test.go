@@ -43,7 +43,7 @@ func TestPreparedIsAShareOfTheImage(t *testing.T) {
 			if packed { // a frame counts when all of it is there
 				slack = frame + 8192
 			}
-			// The content does not compress, so what was sent says how much of the image that is.
+			// The content does not compress, so the bytes sent are as many bytes of the image.
 			if want := max(sent-head, 0); got > size || got < last || got < want-slack || got > sent {
 				t.Fatalf("compressed %v, %s: %d bytes of %d sent: %d of the image's %d, before it were %d", packed, mode, sent, len(stream), got, size, last)
 			}

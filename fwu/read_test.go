@@ -10,7 +10,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// answer is what a medium returns.
+// answer is the result of a read.
 type answer struct {
 	n   int
 	err error

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// situation is a finding, and what the steps of its rule need beside it.
+// situation is a finding, with the values that the steps of its rule need.
 type situation struct {
 	finding
 	bank    Bank      // that runs
@@ -121,8 +121,8 @@ func answerOf(b bool) answer {
 	return isNo
 }
 
-// settle looks at what a rule needs to be chosen, and carries it out. lost is why there was no
-// record before.
+// settle looks at the heads if the choice of the rule needs them, and carries the rule out. lost is
+// why there was no record before.
 func (s *Service) settle(ctx context.Context, sit situation, lost error) error {
 	if s.cfg.Selector == nil {
 		return s.run(ctx, plan{do: append(s.withoutBank(sit, lost), stamp{})})
@@ -133,7 +133,7 @@ func (s *Service) settle(ctx context.Context, sit situation, lost error) error {
 	return s.carryOut(ctx, sit, lost)
 }
 
-// withoutBank is what a start does on a device whose components are all live.
+// withoutBank is the start on a device whose components are all live.
 func (s *Service) withoutBank(sit situation, lost error) []effect {
 	if lost != nil {
 		return s.effects(recordFirst, s.record(), sit, lost)
@@ -141,7 +141,7 @@ func (s *Service) withoutBank(sit situation, lost error) []effect {
 	return s.judgeRest(s.record(), sit)
 }
 
-// carryOut carries out the rule for what was found.
+// carryOut carries out the rule for a finding.
 func (s *Service) carryOut(ctx context.Context, sit situation, lost error) error {
 	found, err := judge(sit.finding)
 	if err != nil {
@@ -509,9 +509,9 @@ func (s *Service) lookAtOther(ctx context.Context, r *record) otherBank {
 	return seen
 }
 
-// lookAt looks at the head of a member in the other bank. What is STAGED, or was carried over, has
-// a head on record. A head that is neither masked nor plain is that of a system that was started:
-// it changes its superblock.
+// lookAt looks at the head of a member in the other bank. A member that is STAGED, or was carried
+// over, has a head on record. A head that is neither masked nor plain is that of a system that was
+// started: it changes its superblock.
 func (s *Service) lookAt(ctx context.Context, r *record, c *component, other Bank) otherBank {
 	cr := r.Components[c.Name]
 	img := imageIn(cr, other)

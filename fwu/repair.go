@@ -29,7 +29,8 @@ const (
 	RepairSlots Repair = "slots"
 )
 
-// Repair repairs what the service answers queries only for, or does not write to a component for.
+// Repair repairs a fault for which the service answers queries only, or does not write to a
+// component for.
 func (s *Service) Repair(ctx context.Context, what Repair) error {
 	switch what {
 	case RepairRecord, RepairNewRecord:

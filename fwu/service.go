@@ -134,10 +134,10 @@ func (p problem) refusal(format string, args ...any) *Error {
 }
 
 // Open starts the service: it reads the store, looks at the boot and the selector, and brings the
-// three into agreement (reconciles). What it cannot mend makes the service degraded: it answers
-// Query, and refuses the rest. If a medium was at fault it reconciles again at the next call, and
-// from time to time by itself. An error means that there is no service at all. ctx is that of the
-// start alone; Close ends the service.
+// three into agreement (reconciles). A fault that it cannot mend makes the service degraded: it
+// answers Query, and refuses the rest. If a medium was at fault it reconciles again at the next
+// call, and from time to time by itself. An error means that there is no service at all. ctx is
+// that of the start alone; Close ends the service.
 func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

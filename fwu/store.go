@@ -139,7 +139,7 @@ func parseHeader(buf []byte) (c storeCopy, size int, err error) {
 	return c, int(n), nil
 }
 
-// wholeBlocks rounds n up to what a medium is read and written by.
+// wholeBlocks rounds n up to the blocks that a medium is read and written by.
 func wholeBlocks(n int) int { return (n + storeBlock - 1) &^ (storeBlock - 1) }
 
 func blank(buf []byte, b byte) bool {

@@ -64,7 +64,7 @@ type transition struct {
 
 // transitions is the state machine: figures 7 and 9 to 15 of the specification, with the rules of section 4.2.4 for failed checks, and
 // the choices that it leaves to an implementation: with non-volatile staging WRITING, FAILED and UPDATED survive a reboot.
-// What has no row is BAD_STATE for a call, and a mistake of ours for anything else.
+// An event without a row is BAD_STATE for a call, and a mistake of ours for anything else.
 func transitions() []transition {
 	return []transition{
 		{any2, any2, any2, Ready, evStart, Writing, Success},

@@ -55,8 +55,8 @@ func (s *Service) endOrphan(ctx context.Context, c *component) error {
 	return errors.Join(s.invalid(ctx, c, orphan), s.release(c))
 }
 
-// endOrphans ends what no trust anchor vouches for any more, at a start of the service. Anchors
-// that cannot be read end nothing.
+// endOrphans ends candidates that no trust anchor vouches for any more, at a start of the service.
+// Anchors that cannot be read end nothing.
 func (s *Service) endOrphans(ctx context.Context) {
 	for _, c := range s.components {
 		cr := s.record().Components[c.Name]

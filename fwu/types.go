@@ -137,7 +137,7 @@ var (
 	// ErrSlotBusy: the slot is mounted, swapped on, held by another driver or process, or booted from; the text names by whom.
 	ErrSlotBusy = constError("slot is in use")
 	// ErrReadOnly: the slot cannot be written, and that is known before anything is: the text says
-	// why, and what to do.
+	// why, and the next step.
 	ErrReadOnly = constError("slot is read-only")
 	// ErrReadBack: the medium returned something else than was written.
 	ErrReadBack = constError("medium returned other data than was written")
@@ -277,8 +277,8 @@ type Sealer interface {
 	Seal(ctx context.Context, h Head) error
 	// Unseal makes each sector of the head plain that is masked. ErrReadBack if the result does not have h's digest.
 	Unseal(ctx context.Context, h Head) error
-	// HeadState tells what the head is. A head that cannot be read is HeadUnknown, and the error of
-	// the medium.
+	// HeadState returns the state of the head. A head that cannot be read is HeadUnknown, and the
+	// error of the medium.
 	HeadState(ctx context.Context, h Head) (HeadState, error)
 }
 

@@ -58,7 +58,7 @@ func (b *badBlocks) written() int {
 
 const copySize = fwu.StoreSize / 2
 
-// spoil makes the named copies of the record unreadable, and mends what else was.
+// spoil makes the named copies of the record unreadable, and mends the others.
 func (b *badBlocks) spoil(err error, copies ...int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -301,8 +301,8 @@ func TestRecordThatStaysUnreadableIsRepairedOnDemand(t *testing.T) {
 	})
 }
 
-// The copy that is lost is the newest one, after each step of an update: what the older one says is
-// behind the device.
+// The copy that is lost is the newest one, after each step of an update: the content of the older
+// one is behind the device.
 func TestRepairWithTheOlderCopyFollowsTheDevice(t *testing.T) {
 	image := randomImage(94, 300000)
 	steps := map[string]struct {
@@ -400,7 +400,7 @@ func (l loop) content(t *testing.T) []byte {
 	return b
 }
 
-// restore puts back what was truncated.
+// restore puts the truncated part back.
 func (l loop) restore(t *testing.T, content []byte) {
 	t.Helper()
 	f, err := os.OpenFile(l.file, os.O_WRONLY, 0)

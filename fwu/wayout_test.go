@@ -34,7 +34,7 @@ func firmware(member string, version int) []byte {
 	return b
 }
 
-// photo is what lies on all media at some moment, and the boot in which that was.
+// photo has the content of all media at some moment, and the boot in which that was.
 type photo struct {
 	media map[string][]byte
 	boot  string
@@ -125,7 +125,7 @@ func newBoard(ctx context.Context, trial bool) (*board, error) {
 	return b, nil
 }
 
-// pair names what the members of a bank hold.
+// pair names the content of a bank's members.
 func (b *board) pair(bank fwu.Bank) string {
 	var out []string
 	for _, name := range members() {
@@ -473,7 +473,7 @@ func (c combination) set(ctx context.Context, p photo) (*board, bool, error) {
 	return b, true, nil
 }
 
-// agent is a client that knows the API, and calls what it says that the states ask for.
+// agent is a client that knows the API, and makes the calls that the states ask for.
 type agent struct {
 	*board
 	reject bool

@@ -20,7 +20,7 @@ type target struct {
 	base, size int64
 }
 
-// identity names what t lies on.
+// identity names the device or file that t lies on.
 func (t target) identity() (identity, error) {
 	if t.block {
 		return identity{block: true, dev: t.dev}, nil
@@ -28,7 +28,7 @@ func (t target) identity() (identity, error) {
 	return identify(t.path)
 }
 
-// is tells whether path leads to what t lies on. A path to nothing does not.
+// is tells whether path leads to the device or file that t lies on. A path to nothing does not.
 func (t target) is(path string) (bool, error) {
 	there, err := identify(path)
 	if absent(err) {
@@ -159,7 +159,7 @@ func (h host) loopsOf(t target) ([]loop, error) {
 	return of, nil
 }
 
-// overlaps tells whether l shows a part of t, if it shows what t lies on.
+// overlaps tells whether l shows a part of t, if it shows the device or file that t lies on.
 func (l loop) overlaps(t target) bool {
 	return l.start < t.base+t.size && (l.size == 0 || t.base < l.start+l.size)
 }

@@ -59,7 +59,7 @@ func (s *storer) differing(p []byte, off int64) []span {
 	return runs
 }
 
-// alike tells whether a block of a is what b has.
+// alike tells whether a block of a is the same in b.
 func alike(a, b []byte) bool {
 	for i := 0; i < len(a); i += blockSize {
 		if bytes.Equal(a[i:i+blockSize], b[i:i+blockSize]) {

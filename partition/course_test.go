@@ -150,7 +150,7 @@ func (c *course) sum(t *rapid.T) {
 	equal(t, "head", head, newHead(c.model[:roundUp(min(n, fwu.HeadSize))]))
 }
 
-// fail lets a flush fail; the medium has what it had, and the client goes on from the prefix.
+// fail lets a flush fail; the medium keeps its content, and the client goes on from the prefix.
 func (c *course) fail(t *rapid.T) {
 	c.put(t, 0)
 	c.m.pending() // nobody has the medium

@@ -297,7 +297,8 @@ func (m *image) hashAndStore(ctx context.Context, b *buffer, j piece, clean int)
 	return m.readBack(ctx, len(j.p))
 }
 
-// makeRoom has everything read back if j is written over what is not, or if too much is not.
+// makeRoom has everything read back if j is written over bytes that were not, or if too many were
+// not.
 func (m *image) makeRoom(ctx context.Context, j piece) error {
 	if j.off >= m.top && !m.loose {
 		return nil

@@ -67,7 +67,7 @@ func (f Finder) Reserved(ctx context.Context, path string) ([]Extent, error) {
 	return read.places, nil
 }
 
-// TableNotes lists what is wrong with the partition table of the disk although it can be read, for
+// TableNotes lists the faults of the partition table of the disk although it can be read, for
 // people.
 func (f Finder) TableNotes(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {

@@ -73,8 +73,9 @@ func (h host) loop(name string) (loop, error) {
 	return l, err
 }
 
-// shown asks the kernel for what a loop device shows. Where the device has no node it is looked up
-// by its path, and it is an error if nothing is there: what is shown may be anything.
+// shown asks the kernel for the file or device that a loop device shows. Where the device has no
+// node it is looked up by its path, and it is an error if nothing is there: the loop device may
+// show anything.
 func (h host) shown(l loop) (identity, error) {
 	node := h.path("dev", l.name)
 	number, ok, err := blockNumber(node)
@@ -113,7 +114,7 @@ func out(err error) bool {
 	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ESTALE)
 }
 
-// identify names what is at path.
+// identify names the file or device at path.
 func identify(path string) (identity, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// tool runs a command, and returns what it prints and whether it ended well.
+// tool runs a command, and returns its output and whether it ended well.
 func tool(t *testing.T, dir, line string) (string, bool) {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), "sh", "-c", line)

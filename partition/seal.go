@@ -10,7 +10,7 @@ import (
 )
 
 // Destroy overwrites the head with zeroes, and each second header outside of it. The Writer has to
-// be resumed afterwards; what it held is lost.
+// be resumed afterwards; its buffered data is lost.
 func (m *image) Destroy(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -27,7 +27,7 @@ func (m *image) Destroy(ctx context.Context) error {
 }
 
 // Seal masks each sector of the head that is plain, and then each second header. If the head is not
-// h's it wraps fwu.ErrReadBack and writes nothing: what to do about that is Destroy.
+// h's it wraps fwu.ErrReadBack and writes nothing: the caller then uses Destroy.
 func (m *image) Seal(ctx context.Context, h fwu.Head) error {
 	return m.seal(ctx, h, "seal", true)
 }
@@ -70,9 +70,9 @@ func (m *image) seal(ctx context.Context, h fwu.Head, verb string, masked bool) 
 	return nil
 }
 
-// HeadState tells what the head on the medium is, whatever is still buffered. A head of no sectors,
-// that of an empty image, is plain. A head that cannot be read is HeadUnknown, with the error: it
-// is never HeadOther. The slot is HeadMasked only if each second header is masked, too.
+// HeadState returns the state of the head on the medium, whatever is still buffered. A head of no
+// sectors, that of an empty image, is plain. A head that cannot be read is HeadUnknown, with the
+// error: it is never HeadOther. The slot is HeadMasked only if each second header is masked, too.
 func (m *image) HeadState(ctx context.Context, h fwu.Head) (fwu.HeadState, error) {
 	if err := ctx.Err(); err != nil {
 		return fwu.HeadUnknown, err

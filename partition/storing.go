@@ -22,7 +22,7 @@ type memory [2][]byte
 
 func newMemory(n int) *memory { return &memory{fwu.Buffer(n), fwu.Buffer(n)} }
 
-// request is what a storer is asked to do.
+// request is a message to a storer.
 type request uint8
 
 const (

@@ -21,8 +21,8 @@ func (m *image) Sync(ctx context.Context) (int64, error) {
 	return m.prefix, err
 }
 
-// Checkpoint makes durable what was stored, and has it read back while the image goes on. The
-// prefix that it returns is of what the Checkpoint before made durable: that is read back by now.
+// Checkpoint makes the stored bytes durable, and has them read back while the image goes on. The
+// prefix that it returns is that of the Checkpoint before: that is read back by now.
 // An error is as of Sync.
 func (m *image) Checkpoint(ctx context.Context) (int64, error) {
 	err := m.ready(ctx)
@@ -44,7 +44,7 @@ func (m *image) checkpoint(ctx context.Context) error {
 	return nil
 }
 
-// voiding gives up what an error of the medium voids.
+// voiding gives up the bytes that an error of the medium voids.
 func (m *image) voiding(err error) error {
 	if err != nil {
 		m.fail(err)
@@ -107,7 +107,8 @@ func (m *image) readBack(ctx context.Context, n int) error {
 	return nil
 }
 
-// hashTo reads the medium from what is hashed to end. The storer has to be idle: it is given up.
+// hashTo reads the medium from the end of the hashed bytes to end. The storer has to be idle: it is
+// given up.
 func (m *image) hashTo(ctx context.Context, end int64, progress func(done, total int64)) error {
 	if m.sum.n >= end {
 		return nil

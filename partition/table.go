@@ -84,8 +84,8 @@ func (t table) find(disk string, match func(entry) bool) (entry, error) {
 	return found[0], nil
 }
 
-// name is what a person can find the partition by: its label, or its identifier where the table has
-// no labels.
+// name is one by which a person can find the partition: its label, or its identifier where the
+// table has no labels.
 func (e entry) name() string {
 	if e.label == "" {
 		return "PARTUUID=" + e.uuid

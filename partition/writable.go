@@ -13,9 +13,10 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// Writable returns an error that wraps fwu.ErrReadOnly if the kernel refuses writes to what spec
-// names: a device that is read-only, the protection of an eMMC boot partition that LiftForceRO does
-// not allow to lift, or a file on a file system that is mounted read-only. It writes nothing.
+// Writable returns an error that wraps fwu.ErrReadOnly if the kernel refuses writes to the place
+// that spec names: a device that is read-only, the protection of an eMMC boot partition that
+// LiftForceRO does not allow to lift, or a file on a file system that is mounted read-only. It
+// writes nothing.
 func (f Finder) Writable(ctx context.Context, spec string) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -16,7 +16,7 @@ const Dir = "sys/class/power_supply"
 // Charge returns how much the batteries hold that the system runs on, in mWh. A battery says so
 // itself (energy_now), or how much current for how long (charge_now) and its voltage. Batteries of
 // devices (scope "Device", as of a mouse) do not count. ok is false where there is no battery. One
-// that does not say what it holds is an error: nobody may rely on it. So is a supply that cannot be
+// that does not tell its charge is an error: nobody may rely on it. So is a supply that cannot be
 // read: it may be a battery.
 func Charge(fsys fs.FS) (mWh uint64, ok bool, err error) {
 	entries, err := fs.ReadDir(fsys, Dir)

@@ -38,7 +38,7 @@ func LoadChain(path string) ([]*x509.Certificate, error) {
 	return chain, nil
 }
 
-// ReadChain is LoadChain for what a reader has.
+// ReadChain is LoadChain for a reader.
 func ReadChain(r io.Reader) ([]*x509.Certificate, error) {
 	blocks, err := readPEM(r)
 	if err != nil {

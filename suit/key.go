@@ -106,7 +106,7 @@ func loadFile[T any](path string, read func(io.Reader) (T, error)) (out T, err e
 	return read(f)
 }
 
-// ReadKeys is LoadKeys for what a reader has. Source of the keys is empty.
+// ReadKeys is LoadKeys for a reader. Source of the keys is empty.
 func ReadKeys(r io.Reader) (VerifyKeys, error) {
 	blocks, err := readPEM(r)
 	if err != nil {
@@ -152,7 +152,7 @@ func LoadSigner(path string) (key crypto.Signer, kid []byte, err error) {
 	return key, kid, nil
 }
 
-// ReadSigner is LoadSigner for what a reader has. KeyID returns the key identifier.
+// ReadSigner is LoadSigner for a reader. KeyID returns the key identifier.
 func ReadSigner(r io.Reader) (crypto.Signer, error) {
 	blocks, err := readPEM(r)
 	if err != nil {

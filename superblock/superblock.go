@@ -19,7 +19,7 @@ import (
 // ErrUnknown: there is no file system that this package knows.
 var ErrUnknown = errors.New("no known file system")
 
-// Superblock is what a file system says of itself.
+// Superblock has the names by which a file system is found.
 type Superblock struct {
 	Type  string // "ext4" for ext2 and ext3 too
 	UUID  string // in lower case; of FAT as 12AB-34CD, in upper case; empty if it has none

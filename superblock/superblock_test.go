@@ -22,7 +22,7 @@ func makers() map[string][]string {
 	}
 }
 
-// TestAsBlkidReadsIt compares with libblkid, on what the real tools made.
+// TestAsBlkidReadsIt compares with libblkid, on file systems that the real tools made.
 func TestAsBlkidReadsIt(t *testing.T) {
 	for name, tool := range makers() {
 		t.Run(name, func(t *testing.T) {

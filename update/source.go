@@ -35,7 +35,7 @@ type Source struct {
 	close     func() error   // may be nil
 }
 
-// Close closes what sources read from.
+// Close closes the files that sources read from.
 func Close(sources []Source) error {
 	var errs []error
 	for _, src := range sources {
@@ -51,9 +51,9 @@ func Close(sources []Source) error {
 	return errors.Join(errs...)
 }
 
-// Open looks at the files given and says what they are for; stdin is the stream that "-" stands
-// for. Nothing is verified: the service does that. A pipe is read as far as the header of the
-// bundle in it. The caller closes the sources with Close.
+// Open looks at the files given and finds the components that they are for; stdin is the stream
+// that "-" stands for. Nothing is verified: the service does that. A pipe is read as far as the
+// header of the bundle in it. The caller closes the sources with Close.
 func Open(ctx context.Context, names []string, stdin io.Reader) (out []Source, err error) {
 	defer func() {
 		if err != nil {
@@ -143,7 +143,7 @@ func openFile(ctx context.Context, name string, stdin io.Reader) (f file, err er
 	return f, nil
 }
 
-// from opens the file where off is in it. What can be read once only is read up to there.
+// from opens the file where off is in it. A stream that can be read once only is read up to there.
 func (f file) from(off int64) (io.ReadCloser, error) {
 	if f.once == nil {
 		return inFile(f.path, 0)(off)
@@ -151,7 +151,7 @@ func (f file) from(off int64) (io.ReadCloser, error) {
 	return skip(f.once, f.once.in, off)
 }
 
-// skip reads up to off, and returns what reads on.
+// skip reads up to off, and returns a reader of the rest.
 func skip(r, in io.Reader, off int64) (io.ReadCloser, error) {
 	_, err := io.CopyN(io.Discard, r, off)
 	return reading{r, nil, in}, err
@@ -218,14 +218,14 @@ func openEnvelope(ctx context.Context, name string, stdin io.Reader) (src Source
 	return src, missing, nil
 }
 
-// beginning keeps the first bytes of what is read, to say what it is if it is no envelope.
+// beginning keeps the first bytes of a stream, to name its kind if it is no envelope.
 type beginning struct {
 	r    io.Reader
 	head []byte
 	err  error // of reading
 }
 
-// beginningSize is enough to recognise what people hand over by mistake.
+// beginningSize is enough to recognise the files that people hand over by mistake.
 const beginningSize = 4 << 10
 
 func (b *beginning) Read(p []byte) (int, error) {
@@ -237,7 +237,7 @@ func (b *beginning) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// explain says what was read that is no envelope.
+// explain names the kind of a stream that is no envelope.
 func (b *beginning) explain(err error) error {
 	if b.err != nil || !errors.Is(err, suit.ErrMalformed) {
 		return err
@@ -270,7 +270,7 @@ type image struct {
 	needs     []suit.Dependency                      // of the manifest
 }
 
-// unknownSize is the size of what ends when it ends.
+// unknownSize is the size of a stream whose length nobody knows.
 const unknownSize = -1
 
 // images are those of the source that are for this device: a list of them as they will be, and then
@@ -524,14 +524,14 @@ func (c closers) Close() error {
 	return errors.Join(errs...)
 }
 
-// reading reads, closes what it read from, and passes on the interruption of a read that waits.
+// reading reads, closes its source, and passes on the interruption of a read that waits.
 type reading struct {
 	io.Reader
 	closer io.Closer // may be nil
 	in     any       // SetReadDeadline of this one interrupts a read, if it has it
 }
 
-// Close closes what it reads from.
+// Close closes its source.
 func (r reading) Close() error {
 	if r.closer == nil {
 		return nil

@@ -76,7 +76,7 @@ type Options struct {
 	// AsIs: an image without a manifest is written even if it looks as if it had to be unpacked
 	// first, or were a whole disk.
 	AsIs bool
-	// TakeOver: what another client prepares is cancelled.
+	// TakeOver: the preparation of another client is cancelled.
 	TakeOver bool
 	// Device is for whom a manifest has to be that has an image for a component. With it and Battery (in mWh) a client that is on the device chooses between alternatives of a manifest as the service will. What is nil
 	// is not known: then every identifier is taken for that of the device, and there is no battery to rely on.
@@ -94,7 +94,7 @@ func Run(ctx context.Context, s Service, sources []Source, r Reporter, o Options
 	return s.Install(ctx)
 }
 
-// Prepare is Run without the install: what it prepared are candidates, which Install takes.
+// Prepare is Run without the install: its images are candidates, which Install takes.
 func Prepare(ctx context.Context, s Service, sources []Source, r Reporter, o Options) error {
 	u := updater{Service: s, report: r, options: o}
 	planned, err := u.plan(ctx, sources)
@@ -112,7 +112,7 @@ func Prepare(ctx context.Context, s Service, sources []Source, r Reporter, o Opt
 	return nil
 }
 
-// Change is what an update would do with a component.
+// Change is the effect that an update would have on a component.
 type Change struct {
 	Component string
 	Version   string // of the image; empty without a manifest
@@ -125,8 +125,8 @@ type Change struct {
 	Reboot    bool // a reboot would complete it
 }
 
-// Plan says what Run would do, after every check that Run makes before it changes anything. With
-// ErrNothingToDo it is nothing.
+// Plan returns the changes that Run would make, after every check that Run makes before it changes
+// anything. With ErrNothingToDo it is nothing.
 func Plan(ctx context.Context, s Service, sources []Source, o Options) ([]Change, error) {
 	u := updater{Service: s, options: o}
 	planned, err := u.plan(ctx, sources)
@@ -266,7 +266,7 @@ func (u *updater) together(c fwu.ComponentInfo, i image, updated map[fwu.ID]suit
 	return nil
 }
 
-// usable refuses an image without a manifest that cannot be what its component expects.
+// usable refuses an image without a manifest that its component cannot expect.
 func (u *updater) usable(i image) error {
 	k := i.kind
 	if u.options.AsIs || i.envelope != nil {
@@ -309,7 +309,7 @@ func (u *updater) free(c fwu.ComponentInfo, info fwu.Info) error {
 	return nil
 }
 
-// ours tells whether what is prepared was started with the manifest of i.
+// ours tells whether the image in preparation was started with the manifest of i.
 func ours(info fwu.Info, i image) bool {
 	return i.manifest != "" && info.Impl.ManifestDigest == i.manifest
 }

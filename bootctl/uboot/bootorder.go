@@ -8,19 +8,19 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
-// VarOrder is the variable of the scheme BootOrder that lists what may be started, the first one
-// first: the names of the banks, and names that are not ours.
+// VarOrder is the variable of the scheme BootOrder that lists the banks that may be started, the
+// first one first: the names of the banks, and names that are not ours.
 const VarOrder = "BOOT_ORDER"
 
-// VarLeft is the variable of the scheme BootOrder that says how often what has this name may still
-// be started.
+// VarLeft is the variable of the scheme BootOrder that says how often the bank of this name may
+// still be started.
 func VarLeft(name string) string { return "BOOT_" + name + "_LEFT" }
 
-// BankNames are what boot scripts call bank a and bank b unless Config.Names says otherwise.
+// BankNames are the names of bank a and bank b in boot scripts, unless Config.Names says otherwise.
 func BankNames() [2]string { return [2]string{"A", "B"} }
 
-// fullLeft is what the boot script takes where a counter is missing, and what it fills all counters
-// up with when none is left.
+// fullLeft is the value that the boot script takes where a counter is missing, and the one it fills
+// all counters up with when none is left.
 const fullLeft = "3"
 
 // bootOrder writes these values, here with a as default bank. No boot script changes BOOT_ORDER, whatever it does to the counters.

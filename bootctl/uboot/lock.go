@@ -26,11 +26,12 @@ func lockFiles() []string {
 	return []string{"/run/fw_printenv.lock", "/var/lock/fw_printenv.lock"}
 }
 
-// lock takes both locks and returns what gives them up. A lock file counts if only root's tools can
-// hold it: it belongs to root, and nobody else can open it. One that belongs to another user is
-// left out at once, as any program may hold it for ever; one of root that others can open is left
-// out if it is still held after Wait, which no tool takes. A lock whose directory does not exist or
-// cannot be written is left out: no tool can take it either. So is what is no regular file.
+// lock takes both locks and returns the function that gives them up. A lock file counts if only
+// root's tools can hold it: it belongs to root, and nobody else can open it. One that belongs to
+// another user is left out at once, as any program may hold it for ever; one of root that others
+// can open is left out if it is still held after Wait, which no tool takes. A lock whose directory
+// does not exist or cannot be written is left out: no tool can take it either. So is anything but a
+// regular file.
 func (l Locks) lock() (unlock func(), err error) {
 	var held []*os.File
 	unlock = func() {
@@ -58,7 +59,7 @@ func (l Locks) lock() (unlock func(), err error) {
 	return unlock, nil
 }
 
-// errNoLock is of what no tool of root holds as a lock.
+// errNoLock is of a file that no tool of root holds as a lock.
 var errNoLock = errors.New("not a lock file of root")
 
 // openLock opens without O_CREAT first: the kernel refuses it for a file of somebody else in a

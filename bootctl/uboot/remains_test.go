@@ -33,7 +33,7 @@ func place(parts ...[]byte) []byte {
 }
 
 // TestDefaultEnvironmentIsNotWrittenOverOthersBytes has a default environment and no valid copy,
-// and what is there is not ours.
+// and the content there is not ours.
 func TestDefaultEnvironmentIsNotWrittenOverOthersBytes(t *testing.T) {
 	ext4 := func(t *testing.T) []byte {
 		file := writeFile(t, make([]byte, 1<<20))

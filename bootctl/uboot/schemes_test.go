@@ -69,7 +69,7 @@ func TestBootOrderRead(t *testing.T) {
 	}
 }
 
-// TestBootOrderOfOthers lists names that are not ours: what we wrote would start nothing.
+// TestBootOrderOfOthers lists names that are not ours: our names would start nothing.
 func TestBootOrderOfOthers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		order string

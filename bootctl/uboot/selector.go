@@ -29,7 +29,7 @@ type Config struct {
 	Scheme Scheme
 	// BankVariables are the variables that stand for the bank in the scheme BootCount, and their values for bank a and bank b.
 	BankVariables map[string][2]string
-	// Names are what the boot script calls bank a and bank b in the scheme BootOrder; empty:
+	// Names are the boot script's names of bank a and bank b in the scheme BootOrder; empty:
 	// BankNames.
 	Names [2]string
 	// Default is a full default environment (ParseDefault) for the case that no copy is valid; nil: the selector is unusable then.

@@ -53,7 +53,7 @@ func (m *machine) foreign(path string) bool {
 	return m.build && m.builds() && strings.HasPrefix(path, "/") && path != m.cfg.Disk && !strings.HasPrefix(path, m.root+"/")
 }
 
-// specInTree is what spec names in the tree. It fails for a device node.
+// specInTree returns the path in the tree that spec names. It fails for a device node.
 func (m *machine) specInTree(spec string) (string, error) {
 	if !strings.HasPrefix(spec, "/") || spec == m.cfg.Disk {
 		return spec, nil

@@ -34,7 +34,7 @@ func hint(err error) string {
 	return reasonHint(fwu.ReasonOf(err))
 }
 
-// causeHint says what to do about the root of an error, where that is known.
+// causeHint returns the next step for the root of an error, where that is known.
 func causeHint(c fwu.Cause, r fwu.Reason) string {
 	switch c {
 	case fwu.CauseUnsigned:

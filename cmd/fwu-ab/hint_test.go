@@ -14,8 +14,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/update"
 )
 
-// TestHintsFollowTheCause: what people are told to do next depends on the root of an error, here or
-// in the service, and not on its class.
+// TestHintsFollowTheCause: the next step that people are told depends on the root of an error, here
+// or in the service, and not on its class.
 func TestHintsFollowTheCause(t *testing.T) {
 	medium := func(cause error) error {
 		return &fwu.Error{Status: fwu.StorageFailure, Reason: fwu.ReasonMedium, Text: "write slot b", Err: cause}
@@ -60,8 +60,8 @@ func TestHintsFollowTheCause(t *testing.T) {
 	}
 }
 
-// TestMessagesOfTheCommandLine: each is read by somebody who mistyped: it says what was wrong and
-// what is wanted, and shows nothing of the program's insides.
+// TestMessagesOfTheCommandLine: each is read by somebody who mistyped: it says which mistake was
+// made and how to correct it, and shows nothing of the program's insides.
 func TestMessagesOfTheCommandLine(t *testing.T) {
 	insides := regexp.MustCompile(`strconv|struct|bundle\.|fwu\.|bits|arg\(s\)|\*[a-z]+\.|toml:|errors\.`)
 	for _, c := range []struct{ args, want string }{

@@ -155,8 +155,8 @@ func (m *machine) time() time.Time {
 	return now
 }
 
-// owners returns an error that names everything that others than root can change, of what decides
-// over what is installed and run.
+// owners returns an error that names everything that others than root can change, of the files that
+// decide over installing and running.
 func (m *machine) owners() error {
 	paths := append(config.Folders(m.root), m.cfg.Report.Files...)
 	for _, name := range []string{config.ReleaseFile, m.cfg.DeviceFile, m.cfg.Selector.UBoot.EnvConfig, m.cfg.Selector.UBoot.DefaultEnvironment} {

@@ -144,7 +144,7 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 veri
 	return root
 }
 
-// explainFlag says what is wrong with a flag in the words of the command line.
+// explainFlag names the mistake in a flag in the words of the command line.
 func explainFlag(cmd *cobra.Command, err error) error {
 	text, number, found := strings.Cut(err.Error(), ": strconv.")
 	switch {

@@ -216,7 +216,7 @@ An ECDSA key signs its digest, which --hashed writes instead: SHA-256 for a key 
 	return cmd
 }
 
-// toBeSigned is what a private key elsewhere has to sign for the manifest in a file.
+// toBeSigned returns the bytes that a private key elsewhere has to sign for the manifest in a file.
 func toBeSigned(ctx context.Context, path, key, chain string, hashed bool) ([]byte, error) {
 	signer, err := publicIdentity(ctx, key, chain)
 	if err != nil {
@@ -237,7 +237,7 @@ func toBeSigned(ctx context.Context, path, key, chain string, hashed bool) ([]by
 	return message, nil
 }
 
-// wasToBeSigned tells whether a file is what an earlier "manifest digest" may have written: a
+// wasToBeSigned tells whether an earlier "manifest digest" may have written a file: a
 // Sig_structure or a digest.
 func wasToBeSigned(head []byte, size int64) bool {
 	return bytes.HasPrefix(head, []byte("\x84\x6aSignature1")) || size == 32 || size == 48 || size == 64

@@ -68,8 +68,8 @@ func TestBundleFromAPipe(t *testing.T) {
 	check(t, client.Start())
 	files, ours := 0, int64(0)
 	werr := writeGenerated(in, size, key, func() { // when the last byte is about to be sent
-		// The kernel counts the memory of the process that starts a program into what wait4(2) says
-		// of it.
+		// The kernel counts the memory of the process that starts a program into the figure of
+		// wait4(2).
 		ours = peak(t, client.Process.Pid)
 		for _, pid := range []int{daemon.Process.Pid, client.Process.Pid} {
 			links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))

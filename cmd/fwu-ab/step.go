@@ -62,7 +62,7 @@ func newStepCommands(g *globals) []*cobra.Command {
 	return cmds
 }
 
-// tellWait says for whom a call will wait. It is a courtesy: what goes wrong with it goes wrong
+// tellWait says for whom a call will wait. It is a courtesy: an error in it shows
 // with the call as well.
 func tellWait(cmd *cobra.Command, g *globals, c *dbus.Client, info fwu.ComponentInfo) {
 	q, err := c.Query(cmd.Context(), info.ID)

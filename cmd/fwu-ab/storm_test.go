@@ -145,7 +145,7 @@ func startDaemonOn(t *testing.T, root, bus string) running {
 // the storm, which is this test program again, run by an unprivileged user.
 const stormVariable = "FWUAB_TEST_STORM"
 
-// startStorm returns when the storm has begun, with what ends it.
+// startStorm returns when the storm has begun, with the function that ends it.
 func startStorm(t *testing.T, bus, locks string) (stop func()) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")

@@ -12,8 +12,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/lab"
 )
 
-// TestWhatTheKernelDoesNotLetWrite plants devices and file systems that are read-only. What cannot
-// be written is refused before anything is transferred.
+// TestWhatTheKernelDoesNotLetWrite plants devices and file systems that are read-only. A place that
+// cannot be written is refused before anything is transferred.
 func TestWhatTheKernelDoesNotLetWrite(t *testing.T) {
 	if os.Geteuid() != 0 {
 		missing(t, "root")

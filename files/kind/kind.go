@@ -1,8 +1,8 @@
 // Package kind recognises files that people hand over in place of an update: images, archives,
 // keys, and the update files of other updaters.
 //
-// It looks at the first bytes, and for one kind at the last ones. What it does not know has no
-// kind. Nothing is decided by a kind but a sentence for people, or a refusal that people can
+// It looks at the first bytes, and for one kind at the last ones. A file that it does not know has
+// no kind. Nothing is decided by a kind but a sentence for people, or a refusal that people can
 // overrule.
 package kind
 
@@ -12,13 +12,13 @@ import (
 	"io"
 )
 
-// Kind is what a file is.
+// Kind describes the format of a file.
 type Kind struct {
 	Name string // with its article: "an ext4 file system"; empty if it is not known
 	Form Form
 }
 
-// Form says what can be done with a kind.
+// Form says how a kind can be used.
 type Form int
 
 // The forms.
@@ -40,7 +40,7 @@ type signature struct {
 	kind   Kind
 }
 
-// signatures are what the formats' own documents and the file tool's database (magic(5)) say. The
+// signatures come from the formats' own documents and the file tool's database (magic(5)). The
 // first that matches counts.
 func signatures() []signature {
 	return []signature{

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestFilesOfRealTools: what the tools of each format write is recognised.
+// TestFilesOfRealTools: files that the tools of each format write are recognised.
 func TestFilesOfRealTools(t *testing.T) {
 	for name, c := range map[string]struct {
 		command string // writes f

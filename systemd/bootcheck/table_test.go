@@ -17,7 +17,7 @@ import (
 )
 
 // row is one of the table in docs/boot-check.md: a system as it is at first, how it is after a
-// while, and what becomes of it.
+// while, and its end.
 type row struct {
 	at first // what is wrong from the beginning
 	// until is when all is well again, after the boot. 0: never.
@@ -30,7 +30,7 @@ type row struct {
 
 type unitStates = func(ctx context.Context, names ...string) ([]systemd.Unit, error)
 
-// first is what can be wrong.
+// first is the fault.
 type first struct {
 	world
 	units error
@@ -45,7 +45,7 @@ func accept(ctx context.Context, t Trial, states unitStates) error {
 
 func watch(ctx context.Context, t Trial, _ unitStates) error { return t.Watch(ctx, testDeadline) }
 
-// fails is what rejectFailed and a required check do.
+// fails is the end that rejectFailed and a required check lead to.
 func fails(ctx context.Context, t Trial, _ unitStates) error {
 	return t.GiveUp(ctx, fwu.Rejection{Reason: fwu.ReasonTrialCheck, Text: "why"})
 }

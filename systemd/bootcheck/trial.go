@@ -135,8 +135,8 @@ func (t Trial) persist(ctx context.Context, until time.Duration, f func(context.
 	}
 }
 
-// ask asks the service for the state of the bank. What a degraded service does not know it answers
-// with READY, so only TRIAL and REJECTED are believed then.
+// ask asks the service for the state of the bank. A state that a degraded service does not know it
+// answers with READY, so only TRIAL and REJECTED are believed then.
 func (t Trial) ask(ctx context.Context) (fwu.State, error) {
 	found := fwu.Ready
 	err := t.call(ctx, func(_ context.Context, s Service, st fwu.State) error {

@@ -49,7 +49,7 @@ func sampled(cuts func(func(sim.Cut) bool), n int) func(func(sim.Cut) bool) {
 	}
 }
 
-// newSuite has a context without an end: what comes from outside does not fit into an order of
+// newSuite has a context without an end: an event from outside does not fit into an order of
 // accesses.
 func newSuite(t *testing.T) *suite {
 	return &suite{ctx: context.Background(), w: newWorld(t), judged: map[uint64]bool{}}
@@ -178,8 +178,8 @@ func TestKilledService(t *testing.T) {
 	})
 }
 
-// thin takes fewer cases of a story that another one differs from in a detail only: what firmware
-// does with what it finds, or what a medium does at a time.
+// thin takes fewer cases of a story that another one differs from in a detail only: the way in
+// which firmware uses the variables that it finds, or a medium orders its accesses.
 func (st story) thin(n int) int {
 	switch {
 	case st.dev.first:

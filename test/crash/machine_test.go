@@ -117,7 +117,7 @@ type parallel struct{ zeroing }
 
 func (parallel) Parallel() bool { return true }
 
-// as makes of a handle what the media of a device are.
+// as gives a handle the abilities of a device's media.
 func (d device) as(h *handle) partition.Device {
 	switch d.media {
 	case zeroes:

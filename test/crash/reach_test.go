@@ -8,8 +8,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/sim"
 )
 
-// TestStoriesAreRepeated plays each story on concurrent media twice: what a seed names has to be
-// the same each time.
+// TestStoriesAreRepeated plays each story on concurrent media twice: the case that a seed names has
+// to be the same each time.
 func TestStoriesAreRepeated(t *testing.T) {
 	s := newSuite(t)
 	for _, st := range stories() {
@@ -27,7 +27,7 @@ func TestStoriesAreRepeated(t *testing.T) {
 }
 
 // TestWhatStoriesReach: a suite whose images fit in one piece would say nothing of pieces,
-// checkpoints, and what media do beside writes.
+// checkpoints, and commands of media beside writes.
 func TestWhatStoriesReach(t *testing.T) {
 	s := newSuite(t)
 	for _, st := range stories() {

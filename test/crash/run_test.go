@@ -126,7 +126,7 @@ func (t trial) String() string {
 	return s
 }
 
-// seed is the order of accesses in what follows the last cut.
+// seed is the order of accesses after the last cut.
 func (t trial) seed() uint64 {
 	c := t.at[len(t.at)-1]
 	return uint64(c.Position)<<32 + uint64(c.Shape)

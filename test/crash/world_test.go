@@ -168,7 +168,7 @@ type device struct {
 	media      mediaKind
 }
 
-// mediaKind is what the slots of a device lie on.
+// mediaKind is the kind of medium that the slots of a device lie on.
 type mediaKind uint8
 
 const (

@@ -1,5 +1,5 @@
 // Package fault has real block devices that fail, for tests: loop devices of this machine's kernel,
-// over files that give errors on demand. What is tested on them is the program's real way to a
+// over files that give errors on demand. Tests on them go the program's real way to a
 // medium, O_DIRECT and ioctls included. Root is needed.
 //
 // No device outlives the process: the kernel detaches them when it ends.

@@ -192,7 +192,7 @@ func TestHeadsOfAStagedBankThatCannotBeRead(t *testing.T) {
 }
 
 // TestBlocksThatCannotBeReadAreWritten has a slot that lost its end, and an image whose blocks
-// there are what a read left in memory.
+// there are the bytes that a read left in memory.
 func TestBlocksThatCannotBeReadAreWritten(t *testing.T) {
 	for _, lost := range []int64{0, 4096, fwu.HeadSize, slotSize / 2, slotSize - 4096} {
 		d := newDevice(t)

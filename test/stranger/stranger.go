@@ -12,7 +12,7 @@ import (
 // UID is the user that strangers are, nobody: the bus wants a user with an account.
 const UID = 65534
 
-// TB is what Need needs of a testing.TB.
+// TB has the methods of a testing.TB that Need uses.
 type TB interface {
 	Helper()
 	Skip(args ...any)
@@ -52,8 +52,8 @@ func As(uid uint32, f func() error) error {
 	}, f)
 }
 
-// onThread runs prepare and f on a thread that ends with them: what prepare does to the thread
-// reaches nobody else.
+// onThread runs prepare and f on a thread that ends with them: changes that prepare makes to the
+// thread reach nobody else.
 func onThread(prepare, f func() error) error {
 	done := make(chan error, 1)
 	go func() {

@@ -18,7 +18,7 @@ type Guest struct {
 	Kernel string
 }
 
-// guestPackages are the tools that our tests compare with, and what they need.
+// guestPackages are the tools that our tests compare with, and their dependencies.
 func guestPackages() []string {
 	return []string{"base-files", "base-passwd", "bash", "bash-completion", "coreutils", "dash", "dbus", "debianutils",
 		"diffutils", "dmsetup", "e2fsprogs", "efibootmgr", "fdisk", "findutils", "gdisk", "grep", "groff", "gzip",
@@ -27,7 +27,7 @@ func guestPackages() []string {
 		"usr-is-merged", "util-linux", "zstd"}
 }
 
-// guestInit is the first process. It reaps what the tests leave behind.
+// guestInit is the first process. It reaps the processes that the tests leave behind.
 const guestInit = `#!/bin/sh
 export PATH=/usr/sbin:/usr/bin
 mount -t proc proc /proc

@@ -82,7 +82,7 @@ func TestSandboxWithOtherNames(t *testing.T) {
 }
 
 // TestSandboxWithAnotherGeometry configures the environment otherwise than U-Boot has it, with a
-// default environment at hand. Nothing is written, and U-Boot goes on with what it had.
+// default environment at hand. Nothing is written, and U-Boot goes on with its environment.
 func TestSandboxWithAnotherGeometry(t *testing.T) {
 	if os.Getenv("FWUAB_VM") == "" {
 		t.Skip("builds U-Boot from Debian's source: make vm sets FWUAB_VM")

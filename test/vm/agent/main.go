@@ -105,7 +105,7 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// stream sends what is written to it as pieces of the output of a command.
+// stream sends the bytes that are written to it as pieces of the output of a command.
 type stream struct {
 	id   int
 	send func(wire.Reply) error
