@@ -36,13 +36,14 @@ BENCH_PACKAGES = dbus-daemon e2fsprogs util-linux mount coreutils diffutils open
 BENCH ?=
 
 # Functions are aligned to 8 bytes, not 32: amd64 is below its limit of size by that.
-LDFLAGS = -s -w -funcalign 8
+LDFLAGS = -s -w -funcalign 8 -X main.release=$(VERSION)
 # What of the output of go test -v says how the stories went.
 STORIES = grep --line-buffered -vE '^ *=== (RUN|PAUSE|CONT|NAME)'
 # The size of the program: what is not ours, and not hot, is compiled without inlining. Of patterns the last one that matches counts.
 # Ours that is hot: what moves the bytes of an image.
 HOT = $(addprefix github.com/fwu-ab/fwu-ab/,zstdframe)
 GCFLAGS = -gcflags=all=-l $(addprefix -gcflags=,$(addsuffix =,$(HOT) github.com/klauspost/compress/... crypto/internal/fips140/sha256))
+# Without a stamp of git: a copy of the sources makes the same program.
 BUILD = CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags "$(LDFLAGS)" $(GCFLAGS)
 MAXSIZE = 8388608
 

@@ -188,8 +188,14 @@ func busAddress(getenv func(string) string) string {
 	return "system"
 }
 
-// version is that of the build: the module's, or the revision it was built from.
+// release is the version of a build by the Makefile. The linker sets it, and nothing else does.
+var release string
+
+// version is that of the build: the Makefile's, the module's, or the revision it was built from.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
