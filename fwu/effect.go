@@ -10,7 +10,7 @@ import (
 // effect is one step of an operation: a value that says what is to be done. Every effect is idempotent, and durable before the next one begins, so that
 // a cut between any two leaves something that reconcile knows.
 type effect interface {
-	apply(ctx context.Context, s *Service) error
+	apply(ctx context.Context, s *Service, n *news) error
 	String() string
 }
 
@@ -96,9 +96,9 @@ func (e confirm) String() string {
 }
 func (e reboot) String() string { return fmt.Sprintf("reboot into bank %s", e.bank) }
 
-func (e save) apply(_ context.Context, s *Service) error { return s.update(e.edit) }
+func (e save) apply(_ context.Context, s *Service, n *news) error { return s.update(e.edit, n) }
 
-func (e commit) apply(_ context.Context, s *Service) error {
+func (e commit) apply(_ context.Context, s *Service, _ *news) error {
 	if err := s.cfg.Selector.Commit(e.Selection); err != nil {
 		if e.lenient {
 			s.log.Warn("boot selection not committed again", "err", err)
@@ -112,16 +112,16 @@ func (e commit) apply(_ context.Context, s *Service) error {
 	return nil
 }
 
-func (e disarm) apply(ctx context.Context, s *Service) error {
+func (e disarm) apply(ctx context.Context, s *Service, n *news) error {
 	want := Selection{Default: e.bank}
 	if sel, err := s.cfg.Selector.Read(); err == nil && sel == want {
 		s.setSelection(sel)
 		return nil
 	}
-	return commit{want, false}.apply(ctx, s)
+	return commit{want, false}.apply(ctx, s, n)
 }
 
-func (e claim) apply(ctx context.Context, s *Service) error {
+func (e claim) apply(ctx context.Context, s *Service, n *news) error {
 	sel, err := s.cfg.Selector.Read()
 	if err != nil {
 		return &Error{Status: StorageFailure, Reason: ReasonSelectorUnusable, Text: "read the boot selection", Err: err}
@@ -130,10 +130,10 @@ func (e claim) apply(ctx context.Context, s *Service) error {
 	if want := (Selection{Default: e.bank}); sel != want {
 		return refuse(NotPermitted, ReasonDefaultDiffers, "the boot selector has default bank %q and trial bank %q, but bank %q is running: somebody else changed it; restart the service", sel.Default, sel.Trial, e.bank)
 	}
-	return commit{Selection{Default: e.bank}, false}.apply(ctx, s)
+	return commit{Selection{Default: e.bank}, false}.apply(ctx, s, n)
 }
 
-func (e destroy) apply(ctx context.Context, s *Service) error {
+func (e destroy) apply(ctx context.Context, s *Service, _ *news) error {
 	err := s.withImage(ctx, e.id, e.slot, func(img Image) error { return img.Destroy(ctx) })
 	if err == nil {
 		s.setSealed(e.id, true)
@@ -145,7 +145,7 @@ func (e destroy) apply(ctx context.Context, s *Service) error {
 	return err
 }
 
-func (e seal) apply(ctx context.Context, s *Service) error {
+func (e seal) apply(ctx context.Context, s *Service, _ *news) error {
 	destroyed := false
 	err := s.withImage(ctx, e.id, e.slot, func(img Image) error {
 		switch st, err := img.HeadState(ctx, e.head); {
@@ -168,12 +168,12 @@ func (e seal) apply(ctx context.Context, s *Service) error {
 	return err
 }
 
-func (e unseal) apply(ctx context.Context, s *Service) error {
+func (e unseal) apply(ctx context.Context, s *Service, _ *news) error {
 	s.setSealed(e.id, false)
 	return s.withImage(ctx, e.id, e.slot, func(img Image) error { return img.Unseal(ctx, e.head) })
 }
 
-func (e link) apply(ctx context.Context, s *Service) error {
+func (e link) apply(ctx context.Context, s *Service, _ *news) error {
 	c := s.component(e.id)
 	err := func() error {
 		if _, err := s.cfg.System.Link(ctx, c.Name, c.Slots[e.slot].Info().Path); err != nil {
@@ -194,7 +194,7 @@ func (e link) apply(ctx context.Context, s *Service) error {
 	return err
 }
 
-func (e expire) apply(ctx context.Context, s *Service) error {
+func (e expire) apply(ctx context.Context, s *Service, n *news) error {
 	r := s.record()
 	for _, c := range s.components {
 		cr := r.Components[c.Name]
@@ -205,14 +205,14 @@ func (e expire) apply(ctx context.Context, s *Service) error {
 		if ok, err := second.Bootable(ctx); err == nil && !ok { // destroyed at an earlier boot, or sealed
 			continue
 		}
-		if err := s.applyAll(ctx, s.destroySecond(r, c, true)); err != nil {
+		if err := s.applyAll(ctx, s.destroySecond(r, c, true), n); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e stamp) apply(_ context.Context, s *Service) error {
+func (e stamp) apply(_ context.Context, s *Service, n *news) error {
 	r := s.record()
 	s.mu.Lock()
 	settled := s.settled && r.Settled != s.cfg.Boot.ID
@@ -220,14 +220,14 @@ func (e stamp) apply(_ context.Context, s *Service) error {
 	if r.BootID == s.cfg.Boot.ID && r.Bank == s.cfg.Boot.Bank && s.store.repaired() && !settled {
 		return nil
 	}
-	err := s.update(func(r *record) { s.stampRecord(r) })
+	err := s.update(func(r *record) { s.stampRecord(r) }, n)
 	if err == nil && !s.store.repaired() {
-		err = s.update(func(*record) {})
+		err = s.update(func(*record) {}, n)
 	}
 	return err
 }
 
-func (e confirm) apply(_ context.Context, s *Service) error {
+func (e confirm) apply(_ context.Context, s *Service, _ *news) error {
 	switch sel, err := s.cfg.Selector.Read(); {
 	case err != nil:
 		return stays(s.cfg.Boot.Bank, "the boot selection cannot be read: %v", err)
@@ -237,7 +237,7 @@ func (e confirm) apply(_ context.Context, s *Service) error {
 	return nil
 }
 
-func (e reboot) apply(ctx context.Context, s *Service) error {
+func (e reboot) apply(ctx context.Context, s *Service, _ *news) error {
 	if err := s.cfg.System.Reboot(ctx); err != nil {
 		return stays(e.bank.Other(), "%v", err)
 	}
@@ -249,26 +249,38 @@ func (s *Service) save(ctx context.Context, what string, edit func(*record)) err
 	return s.run(ctx, plan{do: []effect{save{what, edit}}})
 }
 
-// run applies a plan. It is not interrupted once it began: what it leaves behind is either the whole or what undo makes of it.
+// run applies a plan, and logs what became of the components. It is not interrupted once it began:
+// what it leaves behind is either the whole or what undo makes of it.
 func (s *Service) run(ctx context.Context, p plan) error {
+	var n news
+	err := s.perform(ctx, p, &n)
+	if err == nil || len(p.undo) == 0 { // without undo, each save of the plan stays
+		s.tell(n)
+	}
+	return err
+}
+
+// perform is run for an operation of several plans: it adds the changes of the record to n, and
+// logs no event.
+func (s *Service) perform(ctx context.Context, p plan, n *news) error {
 	ctx = context.WithoutCancel(ctx)
 	s.works(1)
 	defer s.works(-1)
-	err := s.applyAll(ctx, p.do)
+	err := s.applyAll(ctx, p.do, n)
 	if err == nil || len(p.undo) == 0 {
 		return err
 	}
-	if undoErr := s.applyAll(ctx, p.undo); undoErr != nil {
+	if undoErr := s.applyAll(ctx, p.undo, n); undoErr != nil {
 		return errors.Join(err, fmt.Errorf("and taking it back: %w", undoErr))
 	}
 	return err
 }
 
-func (s *Service) applyAll(ctx context.Context, effects []effect) error {
+func (s *Service) applyAll(ctx context.Context, effects []effect, n *news) error {
 	for _, e := range effects {
 		s.log.Debug("effect", "do", e.String())
 		s.works(0)
-		if err := e.apply(ctx, s); err != nil {
+		if err := e.apply(ctx, s, n); err != nil {
 			return fmt.Errorf("%s: %w", e, err)
 		}
 	}

@@ -11,12 +11,13 @@ type Event string
 // EventKey is the key of an Event in the log. Beside it are "component", and as far as they are known "version", "reason" and "text".
 const EventKey = "event"
 
-// The events.
+// The events. Each is logged after the last write of the operation, when all of it is durable. An
+// operation that failed and was taken back has none.
 const (
 	EventStarted    Event = "started"     // an image is being written
 	EventCandidate  Event = "candidate"   // it was read back, and is the one that its manifest describes
 	EventInstalled  Event = "installed"   // it is started by the next reboot, or is in use if the component is live
-	EventNotStarted Event = "not-started" // the reboot did not pass the bootloader: it is a candidate again
+	EventNotStarted Event = "not-started" // its bank was not started, and is not armed any more: it is a candidate again
 	EventTrial      Event = "trial"       // it runs on trial
 	EventAccepted   Event = "accepted"    // it is kept
 	EventRejected   Event = "rejected"    // it is given up, and the previous one comes back with a reboot
@@ -51,11 +52,8 @@ func eventOf(before, after *componentRecord) Event {
 	case Staged:
 		return EventInstalled
 	case Trial:
-		switch from {
-		case Candidate:
+		if from == Candidate {
 			return EventInstalled
-		case Rejected:
-			return "" // the rejection was taken back, as it could not be carried out
 		}
 		return EventTrial
 	case Rejected:
@@ -69,7 +67,7 @@ func eventOf(before, after *componentRecord) Event {
 		switch {
 		case after.Reason == ReasonRollbackFailed:
 			return EventKept
-		case from.bound():
+		case from.bound(), after.Reason == ReasonUnitRestart:
 			return EventRolledBack
 		case after.Reason == ReasonCancelled:
 			return EventCancelled
@@ -78,6 +76,9 @@ func eventOf(before, after *componentRecord) Event {
 	}
 	switch { // READY
 	case from == Failed, from == Updated:
+		if before.Active != after.Active {
+			return "" // the other bank was booted without an update
+		}
 		return EventCleaned
 	case !from.bound():
 		return EventDropped
@@ -101,15 +102,36 @@ func (s *Service) date(before, after *record) {
 	}
 }
 
-// tell logs what became of the components when the record became another one.
-func (s *Service) tell(before, after *record) {
-	for _, c := range s.components {
-		b, a := before.Components[c.Name], after.Components[c.Name]
-		if b == nil || a == nil {
+// news are the changes of state that the saves of an operation made. Each component has the record
+// before the first of them and after the last.
+type news map[string]*[2]*componentRecord
+
+func (n *news) add(before, after *record) {
+	for name, a := range after.Components {
+		b := before.Components[name]
+		if b == nil || b.State == a.State {
 			continue
 		}
-		if e := eventOf(b, a); e != "" {
-			attrs := e.attributes(c.Name, b, a)
+		if *n == nil {
+			*n = news{}
+		}
+		if c := (*n)[name]; c != nil {
+			c[1] = a
+		} else {
+			(*n)[name] = &[2]*componentRecord{b, a}
+		}
+	}
+}
+
+// tell logs what became of the components. The caller has done all that the operation is made of.
+func (s *Service) tell(n news) {
+	for _, c := range s.components {
+		change := n[c.Name]
+		if change == nil {
+			continue
+		}
+		if e := eventOf(change[0], change[1]); e != "" {
+			attrs := e.attributes(c.Name, change[0], change[1])
 			if e == EventCandidate {
 				attrs = append(attrs, s.countAttributes(c)...)
 			}
@@ -140,7 +162,7 @@ func (e Event) message() string {
 		EventStarted:    "an image is being written",
 		EventCandidate:  "the image was verified",
 		EventInstalled:  "the image was installed",
-		EventNotStarted: "the reboot did not start the new bank",
+		EventNotStarted: "the new bank was not started, and is not armed",
 		EventTrial:      "the new system runs on trial",
 		EventAccepted:   "the new image is kept",
 		EventRejected:   "the new image was rejected",
@@ -176,10 +198,10 @@ func (e Event) image(before, after *componentRecord) *imageRecord {
 	case EventTrial, EventAccepted, EventKept:
 		return after.image()
 	case EventRejected, EventRolledBack:
-		if before.State != Staged {
-			return before.image()
+		if before.State == Staged || before.State == Candidate {
+			return before.next()
 		}
-		return before.next()
+		return before.image()
 	case EventInstalled:
 		if before.Active != after.Active {
 			return after.image()

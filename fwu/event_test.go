@@ -3,6 +3,7 @@ package fwu_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/fwu/fwutest"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -181,5 +183,143 @@ func TestSince(t *testing.T) {
 	d.do(d.Cancel(t.Context(), 0))
 	if n := since(); n != 2_000_003_600 {
 		t.Errorf("FAILED since %d", n)
+	}
+}
+
+// The log said that an image was installed, or rejected, when the record said so. An operation that
+// failed after that, and was taken back, stood there as well.
+func TestOperationThatIsTakenBackHasNoEvent(t *testing.T) {
+	image := randomImage(10, 50000)
+	staged := func(d *device) {
+		d.candidate(0, "rootfs", image, "2.0.0", 2)
+		d.installed(fwu.SuccessReboot)
+	}
+	onTrial := func(d *device) { staged(d); d.reboot() }
+	for name, c := range map[string]struct {
+		before, do func(*device)
+		want       []string
+	}{
+		"install": {func(d *device) { d.candidate(0, "rootfs", image, "2.0.0", 2) }, func(d *device) {
+			d.Selector.Failing = 0
+			d.do(d.Stop())
+			d.Config.Selector = unarmed{d.Selector}
+			d.restart()
+			_, err := d.Install(d.t.Context())
+			d.wantStatus(err, fwu.StorageFailure, fwu.ReasonSelectorUnusable)
+			d.reboot()
+			d.want("rootfs CANDIDATE 1.0.0")
+		}, nil},
+		"accept": {onTrial, func(d *device) {
+			d.wantStatus(d.Accept(d.t.Context()), fwu.StorageFailure, fwu.ReasonSelectorUnusable)
+		}, nil},
+		"reject on trial": {onTrial, func(d *device) {
+			_, err := d.Reject(d.t.Context(), fwu.Rejection{})
+			d.wantStatus(err, fwu.StorageFailure, fwu.ReasonSelectorUnusable)
+			d.want("rootfs TRIAL 2.0.0")
+		}, nil},
+		"reject before the reboot": {staged, func(d *device) {
+			_, err := d.Reject(d.t.Context(), fwu.Rejection{})
+			d.wantStatus(err, fwu.StorageFailure, fwu.ReasonSelectorUnusable)
+		}, nil},
+		"reject on trial, and the old bank is dead": {onTrial, func(d *device) {
+			d.Selector.Failing = 0
+			overwrite(d.t, d.Slots["rootfs_a"], make([]byte, slotSize), 0)
+			_, err := d.Reject(d.t.Context(), fwu.Rejection{})
+			d.do(err)
+			d.want("rootfs FAILED 2.0.0")
+		}, []string{"rootfs kept 2.0.0 rollback-failed"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, l := logged(t, bank("rootfs")...)
+			c.before(d)
+			l.take()
+			d.Selector.Failing = 1
+			c.do(d)
+			if diff := cmp.Diff(c.want, l.take()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// unarmed is a selector that cannot be armed.
+type unarmed struct{ *fwutest.Selector }
+
+func (u unarmed) Commit(sel fwu.Selection) error {
+	if sel.Trial != fwu.NoBank {
+		return errors.New("write error")
+	}
+	return u.Selector.Commit(sel)
+}
+
+// The unit of a live component that does not start with its new image gets the old one back: that
+// image was never in use.
+func TestLiveImageThatDoesNotStartWasNotInstalled(t *testing.T) {
+	for _, trial := range []bool{true, false} {
+		c := live(7, "app", trial)
+		c.Unit = "app.service"
+		d, l := logged(t, c)
+		d.System.Failing = c.Unit
+		d.candidate(7, "app", randomImage(14, 50000), "2.0.0", 2)
+		_, err := d.Install(t.Context())
+		d.wantStatus(err, fwu.GenericError, fwu.ReasonUnitRestart)
+		want := []string{"app started 2.0.0", "app candidate 2.0.0", "app rolled-back 2.0.0 unit-restart"}
+		if diff := cmp.Diff(want, l.take()); diff != "" {
+			t.Errorf("trial %v: %s", trial, diff)
+		}
+	}
+}
+
+// At the time of an event, nothing is left to be done that could fail.
+func TestEventsFollowTheCommit(t *testing.T) {
+	d, l := logged(t, bank("rootfs")...)
+	d.do(d.Stop())
+	sel := &watchedSelector{Selector: d.Selector, log: l}
+	d.Config.Selector = sel
+	d.restart()
+	d.candidate(0, "rootfs", randomImage(10, 50000), "2.0.0", 2)
+	for _, step := range []struct {
+		do   func() error
+		want string
+	}{
+		{func() error { _, err := d.Install(t.Context()); return err }, "rootfs installed 2.0.0"},
+		{func() error { d.reboot(); return nil }, "rootfs trial 2.0.0"},
+		{func() error { _, err := d.Reject(t.Context(), fwu.Rejection{}); return err }, "rootfs rejected 2.0.0 rejected"},
+	} {
+		l.take()
+		d.do(step.do())
+		if diff := cmp.Diff([]string{step.want}, l.take()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if len(sel.early) > 0 {
+		t.Errorf("logged before a commit of the same operation: %q", sel.early)
+	}
+}
+
+// watchedSelector keeps the events that stand in the log when a selection is committed.
+type watchedSelector struct {
+	*fwutest.Selector
+	log   *eventLog
+	early []string
+}
+
+func (w *watchedSelector) Commit(sel fwu.Selection) error {
+	w.early = append(w.early, w.log.take()...)
+	return w.Selector.Commit(sel)
+}
+
+// A bank that was flashed by hand is followed. Nothing was cleaned there.
+func TestBankThatIsFollowedIsNotCleaned(t *testing.T) {
+	d, l := logged(t, bank("rootfs")...)
+	d.do(d.Start(t.Context(), 0, d.manifest("rootfs", randomImage(10, 50000), "2.0.0", 2)))
+	d.do(d.Cancel(t.Context(), 0))
+	overwrite(t, d.Slots["rootfs_b"], randomImage(11, slotSize), 0)
+	l.take()
+	d.Selector.Selection = fwu.Selection{Default: fwu.BankB}
+	d.reboot()
+	d.want("rootfs READY 2.0.0")
+	if seen := l.take(); len(seen) > 0 {
+		t.Errorf("%q", seen)
 	}
 }

@@ -502,7 +502,8 @@ func (s *Service) installLive(ctx context.Context, inst *installation) (Status, 
 		}}),
 		undo: append([]effect{save{"CANDIDATE", func(*record) {}}}, sealAll(before, ids)...), // the record of the install may be on the medium
 	}
-	if err := s.run(ctx, p); err != nil {
+	var n news
+	if err := s.perform(ctx, p, &n); err != nil {
 		return 0, err
 	}
 	for _, c := range inst.candidates {
@@ -511,10 +512,15 @@ func (s *Service) installLive(ctx context.Context, inst *installation) (Status, 
 		}
 	}
 	for _, c := range inst.candidates {
-		if err := s.run(ctx, plan{do: []effect{link{c.ID, 1 - before[c.ID].Active, false}}}); err != nil {
-			return 0, errors.Join(err, s.run(ctx, s.putBack(inst, before, c)))
+		if err := s.perform(ctx, plan{do: []effect{link{c.ID, 1 - before[c.ID].Active, false}}}, &n); err != nil {
+			back := s.perform(ctx, s.putBack(inst, before, c), &n)
+			if back == nil {
+				s.tell(n)
+			}
+			return 0, errors.Join(err, back)
 		}
 	}
+	s.tell(n)
 	return Success, nil
 }
 

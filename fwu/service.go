@@ -273,9 +273,9 @@ func (s *Service) record() *record {
 	return s.rec
 }
 
-// update makes an edited copy of the record the one that counts.
-func (s *Service) update(edit func(*record)) error {
-	if err := s.saveEdited(edit); err != nil {
+// update makes an edited copy of the record the one that counts, and adds the change to n.
+func (s *Service) update(edit func(*record), n *news) error {
+	if err := s.saveEdited(edit, n); err != nil {
 		return err
 	}
 	for _, c := range s.components {
@@ -284,7 +284,7 @@ func (s *Service) update(edit func(*record)) error {
 	return nil
 }
 
-func (s *Service) saveEdited(edit func(*record)) error {
+func (s *Service) saveEdited(edit func(*record), n *news) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	before := s.record()
@@ -301,7 +301,7 @@ func (s *Service) saveEdited(edit func(*record)) error {
 	s.mu.Lock()
 	s.rec = r
 	s.mu.Unlock()
-	s.tell(before, r)
+	n.add(before, r)
 	return nil
 }
 
