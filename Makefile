@@ -64,7 +64,7 @@ CAPI ?= $(if $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo yes),
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help docs build generate install place capi install-capi units deb deb-test demo root test test-deep test-full check unit race 386 386-host 386-vm cross fuzz crash conformance vm vm-short test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
+.PHONY: help docs build generate install place capi install-capi units deb deb-test demo root test test-deep test-full check unit race 386 386-host 386-vm cross fuzz crash conformance vm vm-short vm-rest test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -141,7 +141,7 @@ test: root test-packages vm-packages ## every package's tests, crash and conform
 	@echo "make test: passed"
 
 test-deep: root test-packages vm-packages deb-packages ## crash in depth, conformance in full, race, 32 bits, fuzzing, packages, all core stories; root
-	@test/suites 1 vm race
+	@test/suites 1 vm-rest race
 	@test/suites 2 crash conformance 386 fuzz deb-test
 	@echo "make test-deep: passed"
 
@@ -212,11 +212,18 @@ conformance: ## the tables and the walk of the specification, against the servic
 	FWUAB_TEST_ALL=1 FWUAB_CONFORMANCE=full $(GO) test -count=1 -v -timeout 80m ./fwu/conformance > build/conformance.log 2>&1 || { grep -v '^ *=== ' build/conformance.log; exit 1; }
 	@grep -E '^--- |conformance of TestService' build/conformance.log
 
+# The stories of make test, which make test-deep does not tell again.
+SHORT = ^(accepted|check_fails)$$
+VM = FWUAB_VM=core $(GO) test -count=1 -v -timeout 120m
+
 vm-short: vm-packages ## of make vm, an update that is accepted and one that is rolled back, on each kind of machine
-	FWUAB_VM=core $(GO) test -count=1 -v $(LIMIT) -run 'TestCore/.*/^(accepted|check_fails)$$' ./test/vm | $(STORIES)
+	$(VM) -run 'TestCore/.*/$(SHORT)' ./test/vm | $(STORIES)
+
+vm-rest: vm-packages ## of make vm, all but vm-short
+	$(VM) -run 'TestCore|TestSandbox' -skip 'TestCore/.*/$(SHORT)' ./test/vm | $(STORIES)
 
 vm: vm-packages ## virtual machines with real firmware, and the real U-Boot: the stories that every change is tested with; needs root
-	FWUAB_VM=core $(GO) test -count=1 -v -timeout 120m -run 'TestCore|TestSandbox' ./test/vm | $(STORIES)
+	$(VM) -run 'TestCore|TestSandbox' ./test/vm | $(STORIES)
 
 test-vm-full: vm-packages ## the stories that make vm has no time for, and power cuts in disks and firmware variables; more than an hour
 	FWUAB_VM=full $(GO) test -count=1 -v -timeout 600m -run 'TestFull|TestWatchdog|TestPowerCuts' ./test/vm | $(STORIES)
@@ -225,7 +232,7 @@ demo-vm: vm-packages ## updates on a virtual machine with UEFI firmware and syst
 	$(GO) run ./test/vm/demo
 
 fuzz: ## every fuzz target for FUZZTIME
-	@for p in $$($(GO) list ./...); do \
+	@for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 			echo "$$p $$f"; $(GO) test $(LIMIT) -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p > build/fuzz.log 2>&1 || { cat build/fuzz.log; exit 1; }; \
 		done; \
