@@ -64,6 +64,40 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+func TestLinks(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, c := range map[string]struct {
+		text string
+		bad  int
+	}{
+		"file":                  {"[a](other.md)", 0},
+		"section":               {"[a](other.md#a-section-2)", 0},
+		"own section":           {"# Who, me?\n[a](#who-me)", 0},
+		"address":               {"[a](https://example.com/other) [b]: mailto:a@example.com", 0},
+		"reference":             {"[a][b]\n\n[b]: other.md\n", 0},
+		"no file":               {"[a](nowhere.md)", 1},
+		"no section":            {"[a](other.md#elsewhere)", 1},
+		"reference to no file":  {"[a][b]\n\n[b]: nowhere.md\n", 1},
+		"two links of one line": {"[a](nowhere.md) and [b](#nowhere)", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for file, text := range map[string]string{"page.md": c.text, "other.md": "## A `section` 2\n"} {
+				if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := links([]string{"page.md"})
+			bad := 0
+			if err != nil {
+				bad = strings.Count(err.Error(), "\n") + 1
+			}
+			if bad != c.bad {
+				t.Errorf("got %v, want %d errors", err, c.bad)
+			}
+		})
+	}
+}
+
 // The checkout itself keeps the rules: the same as make check.
 func TestCheckout(t *testing.T) {
 	t.Chdir("../..")

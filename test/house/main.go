@@ -1,7 +1,8 @@
 // Command house measures the rules of CONTRIBUTING.md that a program can measure. make check runs
 // it.
 //
-//	house          checks the Go release, and the files that test/house/converted.txt names
+//	house          checks the Go release, the links of all pages, and the files that
+//	               test/house/converted.txt names
 //	house -write   adds the files to that list that keep the rules now
 //
 // The list only grows: a file that is on it and breaks a rule makes the check fail.
@@ -49,7 +50,11 @@ func run(write bool) error {
 	if write {
 		return add(names)
 	}
-	errs := []error{release(string(mod), runtime.Version())}
+	pages, err := tracked("*.md")
+	if err != nil {
+		return err
+	}
+	errs := []error{release(string(mod), runtime.Version()), links(pages)}
 	for _, name := range names {
 		faults, err := measure(name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -87,20 +92,33 @@ func converted() ([]string, error) {
 	return strings.Fields(string(text)), nil
 }
 
-func add(names []string) error {
-	out, err := exec.Command("git", "ls-files", "*.go", "*.md").Output()
+// tracked returns the files of the checkout that exist and match one of the patterns.
+func tracked(patterns ...string) ([]string, error) {
+	out, err := exec.Command("git", append([]string{"ls-files", "--"}, patterns...)...).Output()
 	if err != nil {
-		return fmt.Errorf("git ls-files: %w", err)
+		return nil, fmt.Errorf("git ls-files: %w", err)
 	}
+	var names []string
 	for name := range strings.Lines(string(out)) {
 		name = strings.TrimSuffix(name, "\n")
 		if strings.Contains(name, "testdata/") {
 			continue
 		}
-		faults, err := measure(name)
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
 			continue // removed, not committed yet
 		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+func add(names []string) error {
+	files, err := tracked("*.go", "*.md")
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		faults, err := measure(name)
 		if err != nil {
 			return err
 		}
