@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 	"unicode"
@@ -453,7 +454,7 @@ func (s *Service) staged(inst *installation) ([]ID, map[ID]*componentRecord) {
 		after[c.ID] = cr
 		ids = append(ids, c.ID)
 	}
-	slices.Sort(ids)
+	sort.Slice(ids, func(i, j int) bool { return ids[i] < ids[j] }) // see Open
 	return ids, after
 }
 

@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
-	"strings"
-
-	"github.com/diskfs/go-diskfs/partition/gpt"
+	"unicode/utf16"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
@@ -135,46 +132,44 @@ func checkGPTHeader(b []byte, last, lba uint64) (first uint64, count int, err er
 	return first, int(entries), nil
 }
 
-// parse gives the table to go-diskfs: not the disk, but a copy of what was checked, where that library expects it. It knows headers of 92 bytes only, counts bytes in an int, and
-// looks for a backup in places of its own.
+// parse reads the entries (UEFI specification 2.11, table 5.6). One without a type is unused.
 func (t gptTable) parse(last uint64) ([]entry, error) {
-	read, err := gpt.Read(t.image(), t.sector, t.sector)
-	if err != nil {
-		return nil, err
-	}
 	var entries []entry
-	for _, p := range read.Partitions {
-		if p.Start < 2 || p.End < p.Start || p.End >= last {
-			return nil, fmt.Errorf("partition %d lies from sector %d to %d of %d", p.Index, p.Start, p.End, last)
+	le := binary.LittleEndian
+	for i := range len(t.entries) / gptEntrySize {
+		b := t.entries[i*gptEntrySize:][:gptEntrySize]
+		if kind := b[:16]; bytes.Equal(kind, make([]byte, 16)) {
+			continue
+		}
+		first, end := le.Uint64(b[32:]), le.Uint64(b[40:])
+		if first < 2 || end < first || end >= last {
+			return nil, fmt.Errorf("partition %d lies from sector %d to %d of %d", i+1, first, end, last)
 		}
 		entries = append(entries, entry{
-			index: p.Index, label: p.Name, uuid: strings.ToLower(p.GUID), kind: strings.ToLower(string(p.Type)),
-			start: int64(p.Start) * int64(t.sector), size: int64(p.End-p.Start+1) * int64(t.sector),
+			index: i + 1, label: gptName(b[56:]), uuid: guid(b[16:]), kind: guid(b),
+			start: int64(first) * int64(t.sector), size: int64(end-first+1) * int64(t.sector),
 		})
 	}
 	return entries, nil
 }
 
-// image is the beginning of a disk with this table, as a primary one, and nothing else.
-func (t gptTable) image() *memoryDisk {
-	header := make([]byte, t.sector)
-	copy(header, t.header[:gptHeaderSize])
+// guid is an EFI_GUID as text: the first three numbers are little-endian (appendix A).
+func guid(b []byte) string {
 	le := binary.LittleEndian
-	le.PutUint32(header[8:], 1<<16)
-	le.PutUint32(header[12:], gptHeaderSize)
-	clear(header[16:24])
-	le.PutUint64(header[24:], 1)
-	le.PutUint64(header[72:], 2)
-	le.PutUint32(header[16:], crc32.ChecksumIEEE(header[:gptHeaderSize]))
-	disk := make([]byte, t.sector, 2*t.sector+len(t.entries))
-	disk = append(append(disk, header...), t.entries...)
-	return &memoryDisk{bytes.NewReader(disk)}
+	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(b), le.Uint16(b[4:]), le.Uint16(b[6:]), b[8:10], b[10:16])
 }
 
-// memoryDisk is what go-diskfs reads from.
-type memoryDisk struct{ *bytes.Reader }
-
-func (*memoryDisk) Stat() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
-func (*memoryDisk) Close() error               { return nil }
+// gptName is the name of a partition, in UTF-16 up to the first NUL.
+func gptName(b []byte) string {
+	var units []uint16
+	for ; len(b) > 1; b = b[2:] {
+		u := binary.LittleEndian.Uint16(b)
+		if u == 0 {
+			break
+		}
+		units = append(units, u)
+	}
+	return string(utf16.Decode(units))
+}
 
 func readFullAt(r io.ReaderAt, b []byte, off int64) error { return cause(fwu.ReadFull(r, b, off)) }

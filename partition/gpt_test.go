@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/diskfs/go-diskfs/partition/gpt"
+
 	"github.com/fwu-ab/fwu-ab/partition/diskimage"
 )
 
@@ -176,4 +178,32 @@ func FuzzReadGPT(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestEntriesAreThoseOfAnotherReader compares each entry with go-diskfs:
+// numbers with gaps, names that are not ASCII, names of full length, and GUIDs whose
+// bytes all differ.
+func TestEntriesAreThoseOfAnotherReader(t *testing.T) {
+	path, _ := newDisk(t, 512,
+		diskimage.Partition{Name: "größe-\U0001f600", UUID: "01234567-89ab-cdef-0123-456789abcdef"},
+		diskimage.Partition{Name: "gone", UUID: uuidA},
+		diskimage.Partition{Name: strings.Repeat("x", 36), UUID: "fedcba98-7654-3210-fedc-ba9876543210"})
+	disk := readFile(t, path)
+	clear(disk[1024+128 : 1024+2*128])
+	binary.LittleEndian.PutUint32(disk[512+88:], crc32.ChecksumIEEE(disk[1024:1024+128*128]))
+	sumHeader(disk[512:1024])
+	check(t, os.WriteFile(path, disk, 0o600))
+	ours, err := readGPT(bytes.NewReader(disk), int64(len(disk)), 512)
+	check(t, err)
+	f, err := os.Open(path)
+	check(t, err)
+	defer f.Close()
+	theirs, err := gpt.Read(f, 512, 512)
+	check(t, err)
+	var want []entry
+	for _, p := range theirs.Partitions {
+		want = append(want, entry{p.Index, p.Name, strings.ToLower(p.GUID), strings.ToLower(string(p.Type)), int64(p.Start) * 512, int64(p.Size)})
+	}
+	equal(t, "entries", ours.entries, want)
+	equal(t, "numbers", []int{ours.entries[0].index, ours.entries[1].index}, []int{1, 3})
 }

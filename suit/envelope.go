@@ -162,6 +162,13 @@ func validName(s string) bool {
 	return s != "" && len(s) <= maxName
 }
 
+// sortKeys sorts keys of a map in place. sort.Slice is one function for all types, slices.Sort one
+// for each.
+func sortKeys(keys []int64) []int64 {
+	sort.Slice(keys, func(i, j int) bool { return keys[i] < keys[j] })
+	return keys
+}
+
 // appendEnvelope encodes the envelope up to the content of its first payload.
 func appendEnvelope(b []byte, f frame) []byte {
 	b = appendHead(b, majorTag, tagEnvelope)
@@ -170,7 +177,7 @@ func appendEnvelope(b []byte, f frame) []byte {
 	b = appendBytes(b, f.authentication)
 	b = appendInt(b, memberManifest)
 	b = appendBytes(b, f.manifest)
-	for _, key := range slices.Sorted(maps.Keys(f.moved)) {
+	for _, key := range sortKeys(slices.Collect(maps.Keys(f.moved))) {
 		b = appendBytes(appendInt(b, key), f.moved[key])
 	}
 	if f.payloads > 0 {

@@ -262,7 +262,7 @@ func (m *Manifest) encode() []byte {
 	for key := range m.bodies {
 		keys = append(keys, key)
 	}
-	slices.Sort(keys)
+	sortKeys(keys)
 	b := appendHead(nil, majorMap, uint64(len(keys)))
 	for _, key := range keys {
 		b = m.appendMember(appendInt(b, key), key)

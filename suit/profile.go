@@ -23,7 +23,7 @@ func (m *Manifest) check() error {
 	case m.bodies[memberValidate] == nil:
 		return malformed("manifest has no member %d", memberValidate)
 	}
-	for _, key := range slices.Sorted(maps.Keys(m.bodies)) {
+	for _, key := range sortKeys(slices.Collect(maps.Keys(m.bodies))) {
 		b, s := m.bodies[key], sectionOf(key)
 		switch {
 		case s == load || s == invoke:
@@ -180,8 +180,8 @@ func (m *Manifest) some(f func(command) bool) bool {
 	if m.shared.some(f) {
 		return true
 	}
-	for _, key := range slices.Sorted(maps.Keys(m.bodies)) {
-		if m.bodies[key].sequence.some(f) {
+	for _, body := range m.bodies {
+		if body.sequence.some(f) {
 			return true
 		}
 	}

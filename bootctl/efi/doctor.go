@@ -2,7 +2,6 @@ package efi
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -16,7 +15,7 @@ func (s *Selector) Doctor() []string {
 		return nil // whoever asks reads the selection, and is told
 	}
 	var lines []string
-	for _, n := range slices.Sorted(maps.Keys(st.entries)) {
+	for _, n := range st.numbers() {
 		lines = append(lines, s.describe(st, st.entries[n]))
 	}
 	refer := func(name string, numbers []uint16) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -107,10 +106,20 @@ func (st state) selection() fwu.Selection {
 	return sel
 }
 
+// numbers are those of the entries, in ascending order.
+func (st state) numbers() []uint16 {
+	var out []uint16
+	for n := range st.entries {
+		out = append(out, n)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
+	return out
+}
+
 // ours are the entries of a bank, the best one first: the one that was started, then what the boot manager would come to, then what needs no change.
 func (st state) ours(bank fwu.Bank, wanted LoadOption) []entry {
 	var out []entry
-	for _, n := range slices.Sorted(maps.Keys(st.entries)) {
+	for _, n := range st.numbers() {
 		if e := st.entries[n]; e.bank == bank {
 			out = append(out, e)
 		}
