@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -39,12 +40,14 @@ func joinErrors(files []string, errs []*Error) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(errs, func(a, b *Error) int {
+	// sort.SliceStable is one function for all types. slices.SortStableFunc has 9 kB for this one.
+	sort.SliceStable(errs, func(i, j int) bool {
+		a, b := errs[i], errs[j]
 		return cmp.Or(
 			cmp.Compare(slices.Index(files, a.Pos.File), slices.Index(files, b.Pos.File)),
 			cmp.Compare(a.Pos.Line, b.Pos.Line),
 			cmp.Compare(a.Pos.Column, b.Pos.Column),
-		)
+		) < 0
 	})
 	errs = slices.CompactFunc(errs, func(a, b *Error) bool { return *a == *b }) // of what all components inherit
 	var list []error

@@ -161,6 +161,9 @@ func implOf(i fwu.Impl) map[string]godbus.Variant {
 		"stored":          godbus.MakeVariant(uint64(i.Counts.Written)),
 		"read_back":       godbus.MakeVariant(uint64(i.Counts.ReadBack)),
 		"reason":          godbus.MakeVariant(reasonOf(i.Reason, i.Text)),
+		"active_errors":   godbus.MakeVariant(i.ActiveErrors),
+		"second_errors":   godbus.MakeVariant(i.SecondErrors),
+		"store_errors":    godbus.MakeVariant(i.StoreErrors[:]),
 		"read_only":       godbus.MakeVariant(reasonOf(i.ReadOnly, i.ReadOnlyText)),
 	}
 }

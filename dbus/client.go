@@ -186,6 +186,11 @@ func (c *Client) Query(ctx context.Context, id fwu.ID) (fwu.Info, error) {
 	i.Impl.Reason, i.Impl.Text = reasonPair(impl["reason"].Value())
 	i.Impl.ReadOnly, i.Impl.ReadOnlyText = reasonPair(impl["read_only"].Value())
 	i.Impl.Client = fwu.Client{Name: value[string](impl, "client"), PID: value[uint32](impl, "client_pid"), Since: int64(value[uint64](impl, "client_since"))}
+	i.Impl.ActiveErrors, i.Impl.SecondErrors = mediumErrors(impl["active_errors"].Value()), mediumErrors(impl["second_errors"].Value())
+	copies := value[[][]any](impl, "store_errors")
+	for n := range min(len(copies), len(i.Impl.StoreErrors)) {
+		i.Impl.StoreErrors[n] = mediumErrors(copies[n])
+	}
 	p, err := c.getAll(ctx, componentPath(id), ComponentInterface)
 	if err != nil {
 		return fwu.Info{}, err
@@ -203,6 +208,16 @@ func reasonPair(v any) (fwu.Reason, string) {
 	code, _ := pair[0].(string)
 	text, _ := pair[1].(string)
 	return fwu.Reason(code), text
+}
+
+// mediumErrors reads (tttt).
+func mediumErrors(v any) fwu.MediumErrors {
+	var n [4]uint64
+	fields, _ := v.([]any)
+	for i := range min(len(fields), len(n)) {
+		n[i], _ = fields[i].(uint64)
+	}
+	return fwu.MediumErrors{Read: n[0], Write: n[1], Flush: n[2], Retried: n[3]}
 }
 
 func progressPair(v any) (done, total int64) {

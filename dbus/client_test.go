@@ -80,7 +80,9 @@ func TestQueryCarriesEverything(t *testing.T) {
 		MaxSize: 1<<63 - 1, Flags: 3, Location: 1,
 		Impl: fwu.Impl{
 			Written: 1 << 40, ImageSize: 1 << 41, ManifestDigest: "sha256:aa", Digest: "sha256:bb", ActiveSlot: "/dev/a", SecondSlot: "/dev/b",
-			Sequence: 1<<64 - 1, Reason: fwu.ReasonManifestSignature, Text: "bad", Operation: fwu.OpWrite, Done: 3, Total: 4,
+			ActiveErrors: fwu.MediumErrors{Read: 5, Write: 6, Flush: 7}, SecondErrors: fwu.MediumErrors{Read: 8, Write: 9, Flush: 10},
+			StoreErrors: [2]fwu.MediumErrors{{Read: 11, Write: 12, Flush: 13, Retried: 14}, {Read: 1<<64 - 1}},
+			Sequence:    1<<64 - 1, Reason: fwu.ReasonManifestSignature, Text: "bad", Operation: fwu.OpWrite, Done: 3, Total: 4,
 		},
 	}
 	s.set(7, func(i *fwu.Info) { *i = want })

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 	"unicode"
@@ -446,7 +445,11 @@ func (s *Service) staged(inst *installation) ([]ID, map[ID]*componentRecord) {
 	r := s.record().clone()
 	after := map[ID]*componentRecord{}
 	var ids []ID
-	for _, c := range inst.all() {
+	all := inst.all()
+	for _, c := range s.components { // in the order of ids
+		if !slices.Contains(all, c) {
+			continue
+		}
 		cr := r.Components[c.Name]
 		if img := inst.copies[c.ID]; img != nil {
 			cr.second().Image = img
@@ -454,7 +457,6 @@ func (s *Service) staged(inst *installation) ([]ID, map[ID]*componentRecord) {
 		after[c.ID] = cr
 		ids = append(ids, c.ID)
 	}
-	sort.Slice(ids, func(i, j int) bool { return ids[i] < ids[j] }) // see Open
 	return ids, after
 }
 

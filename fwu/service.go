@@ -171,6 +171,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		}
 		s.components = append(s.components, &component{Component: c, op: newLock()})
 	}
+	s.watchMedia()
 	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.setProblem(s.start(ctx))
 	if s.problem() == nil {
@@ -383,6 +384,16 @@ func (s *Service) Query(_ context.Context, id ID) (Info, error) {
 	if c == nil {
 		return Info{}, refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
 	}
+	info := s.snapshot(c)
+	info.Impl.ActiveErrors, info.Impl.SecondErrors = mediumErrors(c.Slots[info.Location]), mediumErrors(c.Slots[1-info.Location])
+	for i := range s.store.meters {
+		info.Impl.StoreErrors[i] = s.store.meters[i].Errors()
+	}
+	return info, nil
+}
+
+// snapshot is what Query answers of c, without the errors of its media.
+func (s *Service) snapshot(c *component) Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info := Info{MaxSize: maxSize(c)}
@@ -401,7 +412,7 @@ func (s *Service) Query(_ context.Context, id ID) (Info, error) {
 		if s.degraded != nil {
 			info.Impl.Reason, info.Impl.Text = s.degraded.reason, s.degraded.text
 		}
-		return info, nil
+		return info
 	}
 	cr := s.rec.Components[c.Name]
 	active, next := cr.image(), cr.next()
@@ -416,7 +427,7 @@ func (s *Service) Query(_ context.Context, id ID) (Info, error) {
 	if cr.State == Candidate { // all of it is durable, whatever its size
 		i.Written, i.Prepared = c.written, next.Size
 	}
-	return info, nil
+	return info
 }
 
 // prepared is how many bytes of the image are durable.
@@ -485,6 +496,7 @@ func (s *Service) condition() (*problem, error) {
 // wants the operation to end; end takes it back.
 func (s *Service) begin(ctx context.Context, c *component, name string) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	beginOn(c.Component)
 	s.mu.Lock()
 	c.operation, c.done, c.total, c.interrupt = name, 0, 0, cancel
 	s.working++

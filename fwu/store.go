@@ -57,6 +57,7 @@ type Store struct {
 	generation uint64 // highest that was ever read or tried
 	newest     int    // copy that counts, -1 if none
 	good       [2]bool
+	meters     [2]Meter // of the copies
 }
 
 // OpenStore takes a medium for a store. Nothing is read yet.
@@ -112,6 +113,7 @@ func (s *Store) readCopy(i int) (storeCopy, error) {
 func (s *Store) readTwice(buf []byte, i int, off int64) error {
 	err := s.read(buf, i, off)
 	if err != nil {
+		s.meters[i].Retry()
 		err = s.read(buf, i, off)
 	}
 	return err
@@ -122,7 +124,12 @@ func (s *Store) read(buf []byte, i int, off int64) error {
 	if len(buf) == 0 {
 		return nil
 	}
-	return ReadFull(s.medium, buf, int64(i)*storeCopySize+off)
+	off += int64(i) * storeCopySize
+	err := ReadFull(s.medium, buf, off)
+	if err != nil {
+		s.meters[i].Read(fmt.Errorf("read the store at %d: %w", off, err))
+	}
+	return err
 }
 
 // parseHeader reads the header of a copy, and how many bytes its record has.
@@ -196,6 +203,7 @@ func (s *Store) readCopies() (c storeCopy, unreadable, err error) {
 	var errs [2]error
 	s.newest = -1
 	for i := range copies {
+		s.meters[i].Begin()
 		copies[i], errs[i] = s.readCopy(i)
 		s.good[i] = errs[i] == nil
 		s.generation = max(s.generation, copies[i].generation)
@@ -281,10 +289,13 @@ func encodeCopy(c storeCopy) []byte {
 
 func (s *Store) writeCopy(i int, buf []byte) error {
 	off := int64(i) * storeCopySize
+	s.meters[i].Begin()
 	if _, err := s.medium.WriteAt(buf, off); err != nil {
+		s.meters[i].Write(fmt.Errorf("write the store at %d: %w", off, err))
 		return err
 	}
 	if err := s.medium.Sync(); err != nil {
+		s.meters[i].Flush(fmt.Errorf("flush the store: %w", err))
 		return err
 	}
 	back := make([]byte, len(buf))
@@ -292,6 +303,7 @@ func (s *Store) writeCopy(i int, buf []byte) error {
 		return err
 	}
 	if !bytes.Equal(back, buf) {
+		s.meters[i].Read(fmt.Errorf("read the store back at %d: %w", off, ErrReadBack))
 		return ErrReadBack
 	}
 	return nil

@@ -38,7 +38,7 @@ func writeSparse(t testing.TB, path string, size int64) {
 		if prefix != off+mib {
 			t.Fatalf("prefix %d at %d", prefix, off+mib)
 		}
-		m.(*image).dev.(*file).Discard(0, prefix)
+		m.(*image).dev.Device.(*file).Discard(0, prefix)
 	}
 }
 

@@ -17,7 +17,7 @@ func (s *Slot) Bootable(ctx context.Context) (bool, error) {
 	}
 	defer dev.Close()
 	head := fwu.Buffer(int(min(fwu.HeadSize, size)))
-	if err := readFull(dev, s.info.Path, head, 0); err != nil {
+	if err := dev.readFull(head, 0); err != nil {
 		return false, err
 	}
 	if bytes.Count(head, head[:1]) == len(head) {

@@ -18,7 +18,7 @@ const zeroRun = 64 << 10
 // the medium has. A block that is equal has been read back with that.
 func (s *storer) differing(p []byte, off int64) []span {
 	old, err := s.oldContent(off, len(p))
-	_, zeroer := s.dev.(Zeroer)
+	_, zeroer := s.dev.Device.(Zeroer)
 	// A block that cannot be read, or that failed before, is mended by a write of data. A command
 	// to have zeroes there may leave it as it is.
 	zeroer = zeroer && err == nil && !s.shared.distrust.Load()

@@ -27,7 +27,7 @@ func TestAnyCourse(t *testing.T) {
 			t.Run(fmt.Sprint(name, size), func(t *testing.T) {
 				rapid.Check(t, func(t *rapid.T) {
 					dev := &sim{t: t, medium: make([]byte, blocks*blockSize)}
-					m := newImage(medium(dev), "sim", dev.Size(), Options{Piece: size})
+					m := newImage(onMeter(medium(dev)), dev.Size(), Options{Piece: size})
 					defer m.stop()
 					c := &course{m: m, dev: dev, model: bytes.Repeat([]byte{0xff}, fwu.HeadSize)}
 					c.model = append(c.model, make([]byte, len(dev.medium)-len(c.model))...)

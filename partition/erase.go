@@ -17,7 +17,7 @@ func (m *image) Erase(ctx context.Context, progress func(done, total int64)) err
 		return err
 	}
 	if err := m.discardAll(ctx, progress); err != nil {
-		return fmt.Errorf("erase %s: %w", m.name, err)
+		return fmt.Errorf("erase %s: %w", m.dev.name, err)
 	}
 	zeroes := fwu.Buffer(int(min(bufferSize, m.size)))
 	n := int64(len(zeroes))
@@ -34,7 +34,7 @@ func (m *image) Erase(ctx context.Context, progress func(done, total int64)) err
 
 // discardAll gives up at the first range that the medium does not take: nothing depends on it.
 func (m *image) discardAll(ctx context.Context, progress func(done, total int64)) error {
-	d, ok := m.dev.(Discarder)
+	d, ok := m.dev.Device.(Discarder)
 	ok = ok && m.options.Discard
 	for off := int64(0); ok && off < m.size; {
 		if err := ctx.Err(); err != nil {

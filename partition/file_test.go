@@ -140,7 +140,7 @@ func TestWindowAtAnOddSector(t *testing.T) {
 		equal(t, "written", n, mib)
 		check(t, d.Sync())
 		got := fwu.Buffer(mib)
-		check(t, readFull(d, path, got, 4096))
+		check(t, fwu.ReadFull(d, got, 4096))
 		sameBytes(t, "data", got, plain)
 		check(t, d.Close())
 		sameBytes(t, "file", readFile(t, path)[base+4096:base+4096+mib], plain)
@@ -162,7 +162,7 @@ func TestDeviceTakesAnyMemory(t *testing.T) {
 	check(t, d.Sync())
 	for _, p := range []put{{0, 1}, {1, 3*mib - 1}, {4095, 4097}, {8192, 12288}, {3*mib - 5, 3 * mib}} {
 		got := make([]byte, p.to-p.from)
-		check(t, readFull(d, "slot", got, int64(p.from)))
+		check(t, fwu.ReadFull(d, got, int64(p.from)))
 		sameBytes(t, "data", got, plain[p.from:p.to])
 	}
 	for _, off := range []int64{-1, 3 * mib, 3*mib - 4095, 1<<63 - 1} {
@@ -184,7 +184,7 @@ func TestDeviceOfAnOddSize(t *testing.T) {
 	check(t, err)
 	check(t, d.Sync())
 	got := make([]byte, 10000)
-	check(t, readFull(d, "slot", got, 0))
+	check(t, fwu.ReadFull(d, got, 0))
 	sameBytes(t, "data", got[:8192], content(8192))
 }
 

@@ -19,8 +19,7 @@ import (
 // last flush made durable (storer), while the next piece is filled. Each of them has data of its
 // own. There are no goroutines and no pieces while an image only is held.
 type image struct {
-	dev     Device
-	name    string
+	dev     metered
 	size    int64
 	options Options
 	shared  shared
@@ -39,12 +38,12 @@ type image struct {
 	failed bool  // everything behind prefix is void
 }
 
-func newImage(dev Device, name string, size int64, o Options) *image {
+func newImage(dev metered, size int64, o Options) *image {
 	piece := max(int(roundDown(int64(o.Piece))), blockSize)
 	if o.Piece == 0 {
 		piece = bufferSize
 	}
-	return &image{dev: dev, name: name, size: size, options: o, places: placesOf(size), shared: shared{distrust: &atomic.Bool{}},
+	return &image{dev: dev, size: size, options: o, places: placesOf(size), shared: shared{distrust: &atomic.Bool{}},
 		fill: filling{piece: piece, size: int(min(int64(piece), size))}, sum: hasher{head: make([]byte, fwu.HeadSize)}}
 }
 
@@ -69,16 +68,16 @@ func invert(b []byte) {
 // After a failure it refuses an n beyond the prefix that Sync returned then.
 func (m *image) Resume(ctx context.Context, h hash.Hash, n int64) error {
 	if err := m.inside(0, n); err != nil {
-		return fmt.Errorf("resume %s: %w", m.name, err)
+		return fmt.Errorf("resume %s: %w", m.dev.name, err)
 	}
 	if m.failed && n > m.prefix {
-		return fmt.Errorf("resume %s at %d: what is behind %d is void since the failure", m.name, n, m.prefix)
+		return fmt.Errorf("resume %s at %d: what is behind %d is void since the failure", m.dev.name, n, m.prefix)
 	}
 	m.stop()
 	m.sum.start(h)
 	if err := m.resume(ctx, n); err != nil {
 		m.stop()
-		return fmt.Errorf("resume %s at %d: %w", m.name, n, err)
+		return fmt.Errorf("resume %s at %d: %w", m.dev.name, n, err)
 	}
 	m.prefix, m.firm, m.failed = n, m.sum.n, false
 	return nil
@@ -91,7 +90,7 @@ func (m *image) resume(ctx context.Context, n int64) error {
 		return err
 	}
 	b := m.fill.buf()[:blockSize]
-	if err := readFull(m.dev, m.name, b, whole); err != nil {
+	if err := m.dev.readFull(b, whole); err != nil {
 		return err
 	}
 	m.show(b, whole)
@@ -173,7 +172,7 @@ func (m *image) inside(off, n int64) error {
 // ready checks that there is a Writer to use.
 func (m *image) ready(ctx context.Context) error {
 	if !m.sum.started() {
-		return fmt.Errorf("use %s: not resumed since it was opened, sealed or failed", m.name)
+		return fmt.Errorf("use %s: not resumed since it was opened, sealed or failed", m.dev.name)
 	}
 	return ctx.Err()
 }
@@ -197,17 +196,17 @@ func (m *image) WriteAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	if err := m.inside(off, int64(len(p))); err != nil {
-		return fmt.Errorf("write %s: %w", m.name, err)
+		return fmt.Errorf("write %s: %w", m.dev.name, err)
 	}
 	if len(p) == 0 {
 		return nil
 	}
 	if owns, continues := m.fill.owns(p, off); owns && !continues {
-		return fmt.Errorf("write %s at %d: the bytes are in memory that Space returned for another offset", m.name, off)
+		return fmt.Errorf("write %s at %d: the bytes are in memory that Space returned for another offset", m.dev.name, off)
 	}
 	if off != m.fill.end() {
 		if off%blockSize != 0 {
-			return fmt.Errorf("write %s at %d: neither a multiple of %d nor the end of the write before", m.name, off, blockSize)
+			return fmt.Errorf("write %s at %d: neither a multiple of %d nor the end of the write before", m.dev.name, off, blockSize)
 		}
 		if err := m.drain(ctx); err != nil {
 			m.fail(err)
@@ -324,7 +323,7 @@ func (m *image) Counts() fwu.Counts {
 // Exclusive tells whether the kernel refuses everybody else who would write to the slot or mount
 // it.
 func (m *image) Exclusive() bool {
-	h, ok := m.dev.(Holder)
+	h, ok := m.dev.Device.(Holder)
 	return !ok || h.Exclusive()
 }
 
@@ -332,7 +331,7 @@ func (m *image) Exclusive() bool {
 func (m *image) Close() error {
 	m.stop()
 	if err := m.dev.Close(); err != nil {
-		return fmt.Errorf("close %s: %w", m.name, err)
+		return fmt.Errorf("close %s: %w", m.dev.name, err)
 	}
 	return nil
 }

@@ -117,7 +117,7 @@ func (m *image) changePlaces(change func(p place, sector []byte), unreadable fun
 	for _, p := range m.places {
 		block, off := fwu.Buffer(blockSize), roundDown(p.off)
 		sector := block[p.off-off:][:fwu.SectorSize]
-		if err := readFull(m.dev, m.name, block, off); err != nil {
+		if err := m.dev.readFull(block, off); err != nil {
 			if err := unreadable(block, err); err != nil {
 				return err
 			}
@@ -146,7 +146,7 @@ func (m *image) maskPlaces(masked bool) error {
 func (m *image) anyPlacePlain() (bool, error) {
 	for _, p := range m.places {
 		block, off := fwu.Buffer(blockSize), roundDown(p.off)
-		if err := readFull(m.dev, m.name, block, off); err != nil {
+		if err := m.dev.readFull(block, off); err != nil {
 			return false, err
 		}
 		if p.isPlain(block[p.off-off:][:fwu.SectorSize]) {

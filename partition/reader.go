@@ -3,23 +3,22 @@ package partition
 // reader reads from a medium before the bytes are wanted: beside other accesses, if the medium
 // takes that.
 type reader struct {
-	dev  Device
-	name string
-	in   chan *ahead // nil: who begins a read makes it
+	dev metered
+	in  chan *ahead // nil: who begins a read makes it
 }
 
-func newReader(dev Device, name string) *reader {
-	r := &reader{dev: dev, name: name}
-	if isParallel(dev) {
+func newReader(dev metered) *reader {
+	r := &reader{dev: dev}
+	if isParallel(dev.Device) {
 		r.in = make(chan *ahead, 2)
-		go readAll(dev, name, r.in)
+		go readAll(dev, r.in)
 	}
 	return r
 }
 
-func readAll(dev Device, name string, in <-chan *ahead) {
+func readAll(dev metered, in <-chan *ahead) {
 	for a := range in {
-		a.done <- readFull(dev, name, a.buf[:a.n], a.off)
+		a.done <- dev.readFull(a.buf[:a.n], a.off)
 	}
 }
 
@@ -54,7 +53,7 @@ func (r *reader) begin(a *ahead, off int64, n int) {
 		r.in <- a
 		return
 	}
-	a.done <- readFull(r.dev, r.name, a.buf[:n], off)
+	a.done <- r.dev.readFull(a.buf[:n], off)
 }
 
 // wait returns the bytes. They are valid until the next read begins.

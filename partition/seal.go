@@ -43,7 +43,7 @@ func (m *image) seal(ctx context.Context, h fwu.Head, verb string, masked bool) 
 		return err
 	}
 	if m.pending() {
-		return fmt.Errorf("%s %s: there are writes that were not synced", verb, m.name)
+		return fmt.Errorf("%s %s: there are writes that were not synced", verb, m.dev.name)
 	}
 	m.stop()
 	plain, _, err := m.plainHead(h)
@@ -51,7 +51,7 @@ func (m *image) seal(ctx context.Context, h fwu.Head, verb string, masked bool) 
 		return fmt.Errorf("%s: %w", verb, err)
 	}
 	if !isHead(plain, h) {
-		return fmt.Errorf("%s %s: the head is not the one that was recorded: %w", verb, m.name, fwu.ErrReadBack)
+		return fmt.Errorf("%s %s: the head is not the one that was recorded: %w", verb, m.dev.name, fwu.ErrReadBack)
 	}
 	if masked {
 		mask(plain, 0)
@@ -104,13 +104,13 @@ func (m *image) plainHead(h fwu.Head) (head []byte, masked int, err error) {
 	if h.Sectors < 0 || int64(h.Sectors) > min(fwu.HeadSize, m.size)/fwu.SectorSize || h.Sectors%(blockSize/fwu.SectorSize) != 0 ||
 		len(h.Bits) != h.Sectors/8 || len(h.SHA256) != sha256.Size {
 		return nil, 0, fmt.Errorf("record of a head of %d sectors, %d bytes of bits and a digest of %d bytes does not fit %s",
-			h.Sectors, len(h.Bits), len(h.SHA256), m.name)
+			h.Sectors, len(h.Bits), len(h.SHA256), m.dev.name)
 	}
 	head = fwu.Buffer(h.Sectors * fwu.SectorSize)
 	if len(head) == 0 {
 		return head, 0, nil
 	}
-	if err := readFull(m.dev, m.name, head, 0); err != nil {
+	if err := m.dev.readFull(head, 0); err != nil {
 		return nil, 0, err
 	}
 	for n := range h.Sectors {
@@ -133,18 +133,18 @@ func (m *image) replace(stored []byte, off int64) error {
 	if len(stored) == 0 {
 		return nil
 	}
-	if err := writeFull(m.dev, m.name, stored, off); err != nil {
+	if err := m.dev.writeFull(stored, off); err != nil {
 		return err
 	}
-	if err := flush(m.dev, m.name); err != nil {
+	if err := m.dev.flush(); err != nil {
 		return err
 	}
 	got := fwu.Buffer(len(stored))
-	if err := readFull(m.dev, m.name, got, off); err != nil {
+	if err := m.dev.readFull(got, off); err != nil {
 		return err
 	}
 	if !bytes.Equal(got, stored) {
-		return fmt.Errorf("read back %s at %d: %w", m.name, off, fwu.ErrReadBack)
+		return m.dev.differs(off, off+int64(len(got)))
 	}
 	return nil
 }

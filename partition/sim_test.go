@@ -48,6 +48,9 @@ type op struct {
 
 func newSim(t testT, size int) *sim { return &sim{t: t, medium: make([]byte, size)} }
 
+// onMeter is a medium whose errors are counted.
+func onMeter(dev Device) metered { return metered{dev, "sim", &fwu.Meter{}} }
+
 func (s *sim) aligned(p []byte, off int64) {
 	s.t.Helper()
 	if off%blockSize != 0 || len(p)%blockSize != 0 || !isAligned(p) || len(p) > bufferSize || len(p) == 0 {

@@ -11,10 +11,11 @@ import (
 )
 
 var (
-	_ fwu.Slot   = (*Slot)(nil)
-	_ fwu.Image  = (*image)(nil)
-	_ fwu.Holder = (*image)(nil)
-	_ fwu.Source = (*source)(nil)
+	_ fwu.Slot    = (*Slot)(nil)
+	_ fwu.Metered = (*Slot)(nil)
+	_ fwu.Image   = (*image)(nil)
+	_ fwu.Holder  = (*image)(nil)
+	_ fwu.Source  = (*source)(nil)
 )
 
 // Slot is one location of a component's image. It is safe for concurrent use, as far as its Opener is.
@@ -28,6 +29,7 @@ type Slot struct {
 
 	options  Options
 	distrust atomic.Bool // an image of it failed
+	meter    fwu.Meter
 }
 
 // Options are what a user may want of a slot.
@@ -49,6 +51,9 @@ func (s *Slot) Set(o Options) { s.options = o }
 
 // Info identifies the slot.
 func (s *Slot) Info() fwu.SlotInfo { return s.info }
+
+// Meter counts the errors of the slot's medium.
+func (s *Slot) Meter() *fwu.Meter { return &s.meter }
 
 // InUse tells what the kernel knows of others that use the slot, an error that wraps fwu.ErrSlotBusy, without opening it. It does not see who has it open just now.
 func (s *Slot) InUse() error {
@@ -73,7 +78,7 @@ func (s *Slot) Open(ctx context.Context) (fwu.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := newImage(dev, s.info.Path, size, s.options)
+	m := newImage(dev, size, s.options)
 	m.shared.distrust = &s.distrust
 	return m, nil
 }
@@ -84,26 +89,26 @@ func (s *Slot) Source(ctx context.Context) (fwu.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &source{dev: dev, name: s.info.Path, size: size, frozen: s.frozen}, nil
+	return &source{dev: dev, size: size, frozen: s.frozen}, nil
 }
 
 // device opens the medium, and returns its size as far as it consists of whole blocks.
-func (s *Slot) device(ctx context.Context, mode Mode) (Device, int64, error) {
+func (s *Slot) device(ctx context.Context, mode Mode) (metered, int64, error) {
 	dev, err := s.open(ctx, mode)
 	if err != nil {
-		return nil, 0, fmt.Errorf("open slot %s: %w", s.info.Path, err)
+		return metered{}, 0, fmt.Errorf("open slot %s: %w", s.info.Path, err)
 	}
 	size := roundDown(dev.Size())
 	if size < blockSize {
 		dev.Close()
-		return nil, 0, fmt.Errorf("open slot %s: it has %d bytes, too few to hold anything", s.info.Path, dev.Size())
+		return metered{}, 0, fmt.Errorf("open slot %s: it has %d bytes, too few to hold anything", s.info.Path, dev.Size())
 	}
-	return dev, size, nil
+	s.meter.Begin()
+	return metered{dev, s.info.Path, &s.meter}, size, nil
 }
 
 type source struct {
-	dev    Device
-	name   string
+	dev    metered
 	size   int64
 	frozen func() error
 
@@ -116,7 +121,7 @@ type source struct {
 // use.
 func (s *source) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
-		return 0, fmt.Errorf("read %s at %d: negative offset", s.name, off)
+		return 0, fmt.Errorf("read %s at %d: negative offset", s.dev.name, off)
 	}
 	done := 0
 	for done < len(p) {
@@ -135,7 +140,7 @@ func (s *source) ReadAt(p []byte, off int64) (int, error) {
 
 func (s *source) readSome(p []byte, pos int64) (int, error) {
 	if n := min(roundDown(int64(len(p))), s.size-pos, bufferSize); n > 0 && pos%blockSize == 0 && isAligned(p) {
-		if err := readFull(s.dev, s.name, p[:n], pos); err != nil {
+		if err := s.dev.readFull(p[:n], pos); err != nil {
 			return 0, err
 		}
 		return int(n), nil
@@ -147,7 +152,7 @@ func (s *source) readSome(p []byte, pos int64) (int, error) {
 	}
 	start := roundDown(pos)
 	want := min(roundUp(pos+int64(len(p)))-start, s.size-start, int64(len(s.buf)))
-	if err := readFull(s.dev, s.name, s.buf[:want], start); err != nil {
+	if err := s.dev.readFull(s.buf[:want], start); err != nil {
 		return 0, err
 	}
 	return copy(p, s.buf[pos-start:want]), nil
@@ -163,29 +168,3 @@ func (s *source) Frozen() error {
 
 // Close gives the medium up.
 func (s *source) Close() error { return s.dev.Close() }
-
-// readFull reads all of b at off, or returns an error, after which nothing of b counts.
-func readFull(dev Device, name string, b []byte, off int64) error {
-	if err := fwu.ReadFull(dev, b, off); err != nil {
-		return fmt.Errorf("read %s at %d: %w", name, off, err)
-	}
-	return nil
-}
-
-func writeFull(dev Device, name string, b []byte, off int64) error {
-	n, err := dev.WriteAt(b, off)
-	if err == nil && n < len(b) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		return fmt.Errorf("write %s at %d: %w", name, off, err)
-	}
-	return nil
-}
-
-func flush(dev Device, name string) error {
-	if err := dev.Sync(); err != nil {
-		return fmt.Errorf("flush %s: %w", name, err)
-	}
-	return nil
-}

@@ -24,7 +24,7 @@ func TestRewriteThatIsNotStored(t *testing.T) {
 func TestSpaceIsForOneOffset(t *testing.T) {
 	plain := content(16384)
 	dev := newSim(t, mib)
-	m := newImage(dev, "sim", dev.Size(), Options{})
+	m := newImage(onMeter(dev), dev.Size(), Options{})
 	check(t, m.Resume(t.Context(), sha256.New(), 0))
 	check(t, m.WriteAt(t.Context(), plain[:5000], 0))
 	for _, off := range []int64{0, 4096, 4999, 8192, mib} {

@@ -195,7 +195,7 @@ func TestZeroes(t *testing.T) {
 		dev := newSim(t, 3*mib)
 		copy(dev.medium, content(6 * mib)[3*mib:])
 		z := &zeroer{sim: dev, refuses: refuses}
-		m := newImage(z, "sim", dev.Size(), Options{})
+		m := newImage(onMeter(z), dev.Size(), Options{})
 		check(t, m.Resume(t.Context(), sha256.New(), 0))
 		check(t, m.WriteAt(t.Context(), plain, 0))
 		sum, _, err := m.Sum(t.Context(), int64(len(plain)), nil)
@@ -244,7 +244,7 @@ func TestParallel(t *testing.T) {
 	for _, fault := range []func(*sim){nil, func(s *sim) { s.failWrite = errMedium }, func(s *sim) { s.failSync = errMedium }} {
 		dev := newSim(t, len(plain))
 		copy(dev.medium, stored(old))
-		m := newImage(&parallel{sim: dev}, "sim", dev.Size(), Options{})
+		m := newImage(onMeter(&parallel{sim: dev}), dev.Size(), Options{})
 		check(t, m.Resume(t.Context(), sha256.New(), 0))
 		var failed error
 		for i, p := range pieces(len(plain), mib) {
@@ -302,7 +302,7 @@ func TestSpace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(3, 9))
 			dev := newSim(t, 8*mib)
-			m := newImage(wrap(dev), "sim", dev.Size(), Options{})
+			m := newImage(onMeter(wrap(dev)), dev.Size(), Options{})
 			if m.Space(0) != nil {
 				t.Error("memory before Resume")
 			}

@@ -1,13 +1,10 @@
 package partition
 
 import (
-	"fmt"
 	"hash/maphash"
 	"math"
 	"sort"
 	"sync/atomic"
-
-	"github.com/fwu-ab/fwu-ab/fwu"
 )
 
 // maxExtents bounds how many writes are remembered until they are read back. Where one more piece
@@ -18,8 +15,7 @@ const maxExtents = 1024
 // durable, while the next one is filled. It is the only one that has the medium meanwhile.
 // Everything here belongs to its goroutine: see storing for the messages that it takes.
 type storer struct {
-	dev     Device
-	name    string
+	dev     metered
 	size    int64
 	piece   int
 	options Options
@@ -97,11 +93,11 @@ func (s *storer) store(j piece) error {
 // write writes stored bytes at off, and notes them.
 func (s *storer) write(stored []byte, off, end int64, zeroes bool) error {
 	n := int64(len(stored))
-	switch z, ok := s.dev.(Zeroer); {
+	switch z, ok := s.dev.Device.(Zeroer); {
 	case zeroes && ok && z.WriteZeroes(off, n) == nil:
 		s.shared.zeroed.Add(n)
 	default: // zeroes, too, if the medium only takes them as they are
-		if err := writeFull(s.dev, s.name, stored, off); err != nil {
+		if err := s.dev.writeFull(stored, off); err != nil {
 			return err
 		}
 		s.shared.stored.Add(n)
@@ -140,7 +136,7 @@ func (s *storer) pending() bool {
 // may not have.
 func (s *storer) flush() error {
 	if len(s.written) > 0 || s.skipped {
-		if err := flush(s.dev, s.name); err != nil {
+		if err := s.dev.flush(); err != nil {
 			return err
 		}
 	}
@@ -179,7 +175,7 @@ func (s *storer) next() (extent, []byte, error) {
 		return e, nil, err
 	}
 	if maphash.Bytes(s.seed, b) != e.sum {
-		return e, nil, fmt.Errorf("read back %s from %d to %d: %w", s.name, e.off, e.end, fwu.ErrReadBack)
+		return e, nil, s.dev.differs(e.off, e.end)
 	}
 	s.shared.readBack.Add(int64(len(b)))
 	s.check(e)

@@ -49,10 +49,10 @@ type reply struct {
 
 // newStoring makes a storer for an image that is being written.
 func (m *image) newStoring(mem *memory) *storing {
-	s := &storer{dev: m.dev, name: m.name, size: m.size, piece: m.fill.piece, options: m.options, shared: &m.shared, seed: maphash.MakeSeed(),
-		reader: newReader(m.dev, m.name), old: newAhead(mem[0]), back: newAhead(mem[1]), runs: make([]span, 0, m.fill.size/blockSize)}
+	s := &storer{dev: m.dev, size: m.size, piece: m.fill.piece, options: m.options, shared: &m.shared, seed: maphash.MakeSeed(),
+		reader: newReader(m.dev), old: newAhead(mem[0]), back: newAhead(mem[1]), runs: make([]span, 0, m.fill.size/blockSize)}
 	st := &storing{memory: mem}
-	if !isParallel(m.dev) {
+	if !isParallel(m.dev.Device) {
 		st.here = s
 		return st
 	}

@@ -115,7 +115,7 @@ func (m *image) hashTo(ctx context.Context, end int64, progress func(done, total
 	}
 	m.endStorer()
 	m.spare = m.memory()
-	r := newReader(m.dev, m.name)
+	r := newReader(m.dev)
 	defer r.end()
 	this, next := newAhead(m.spare[0]), newAhead(m.spare[1])
 	defer this.drop()
@@ -157,7 +157,7 @@ func (m *image) Sum(ctx context.Context, size int64, progress func(done, total i
 		return nil, fwu.Head{}, err
 	}
 	if err := m.inside(0, size); err != nil {
-		return nil, fwu.Head{}, fmt.Errorf("hash %s: %w", m.name, err)
+		return nil, fwu.Head{}, fmt.Errorf("hash %s: %w", m.dev.name, err)
 	}
 	if err := m.voiding(m.sync(ctx)); err != nil {
 		return nil, fwu.Head{}, err

@@ -25,37 +25,40 @@ type systemStatus struct {
 }
 
 type componentStatus struct {
-	ID             fwu.ID           `json:"id"`
-	Name           string           `json:"name"`
-	Activation     string           `json:"activation"`
-	ManifestMode   fwu.ManifestMode `json:"manifest_mode"`
-	State          string           `json:"state"`
-	Error          int32            `json:"error"`
-	Since          string           `json:"since"` // when it came into its state (RFC 3339), empty if that is not known
-	Reason         fwu.Reason       `json:"reason"`
-	Text           string           `json:"text"`
-	ReadOnly       fwu.Reason       `json:"read_only"` // why nothing is written to it, empty if it may be
-	ReadOnlyText   string           `json:"read_only_text"`
-	Version        string           `json:"version"`
-	Active         fwu.Bank         `json:"active"`
-	MaxSize        int64            `json:"max_size"`
-	Volatile       bool             `json:"volatile_staging"`
-	Written        int64            `json:"written"`
-	ImageSize      int64            `json:"image_size"`
-	Prepared       int64            `json:"prepared"` // bytes of the image that were taken: a share of image_size
-	ManifestDigest string           `json:"manifest_digest"`
-	Digest         string           `json:"digest"`
-	Received       int64            `json:"received"`
-	Equal          int64            `json:"equal"`
-	Zeroed         int64            `json:"zeroed"`
-	Stored         int64            `json:"stored"`
-	ReadBack       int64            `json:"read_back"`
-	Sequence       uint64           `json:"sequence"`
-	ActiveSlot     string           `json:"active_slot"`
-	SecondSlot     string           `json:"second_slot"`
-	Operation      string           `json:"operation"`
-	Done           int64            `json:"done"`
-	Total          int64            `json:"total"`
+	ID             fwu.ID              `json:"id"`
+	Name           string              `json:"name"`
+	Activation     string              `json:"activation"`
+	ManifestMode   fwu.ManifestMode    `json:"manifest_mode"`
+	State          string              `json:"state"`
+	Error          int32               `json:"error"`
+	Since          string              `json:"since"` // when it came into its state (RFC 3339), empty if that is not known
+	Reason         fwu.Reason          `json:"reason"`
+	Text           string              `json:"text"`
+	ReadOnly       fwu.Reason          `json:"read_only"` // why nothing is written to it, empty if it may be
+	ReadOnlyText   string              `json:"read_only_text"`
+	Version        string              `json:"version"`
+	Active         fwu.Bank            `json:"active"`
+	MaxSize        int64               `json:"max_size"`
+	Volatile       bool                `json:"volatile_staging"`
+	Written        int64               `json:"written"`
+	ImageSize      int64               `json:"image_size"`
+	Prepared       int64               `json:"prepared"` // bytes of the image that were taken: a share of image_size
+	ManifestDigest string              `json:"manifest_digest"`
+	Digest         string              `json:"digest"`
+	Received       int64               `json:"received"`
+	Equal          int64               `json:"equal"`
+	Zeroed         int64               `json:"zeroed"`
+	Stored         int64               `json:"stored"`
+	ReadBack       int64               `json:"read_back"`
+	Sequence       uint64              `json:"sequence"`
+	ActiveSlot     string              `json:"active_slot"`
+	SecondSlot     string              `json:"second_slot"`
+	ActiveErrors   fwu.MediumErrors    `json:"active_errors"` // of the slots' media, since the service was started
+	SecondErrors   fwu.MediumErrors    `json:"second_errors"`
+	StoreErrors    [2]fwu.MediumErrors `json:"store_errors"` // of the copies of the record, the same for each component
+	Operation      string              `json:"operation"`
+	Done           int64               `json:"done"`
+	Total          int64               `json:"total"`
 
 	state fwu.State
 }
@@ -70,7 +73,8 @@ func componentStatusOf(ctx context.Context, c *dbus.Client, info fwu.ComponentIn
 		State: q.State.String(), Since: timeOf(i.Since), Error: int32(q.Error), Reason: i.Reason, Text: i.Text, ReadOnly: i.ReadOnly, ReadOnlyText: i.ReadOnlyText, Version: q.Version.String(), Active: fwu.BankOf(int(q.Location & 1)),
 		MaxSize: q.MaxSize, Volatile: q.Flags&fwu.FlagVolatileStaging != 0, Written: i.Written, ImageSize: i.ImageSize, Prepared: i.Prepared, ManifestDigest: i.ManifestDigest,
 		Received: i.Counts.Received, Equal: i.Counts.Equal, Zeroed: i.Counts.Zeroed, Stored: i.Counts.Written, ReadBack: i.Counts.ReadBack,
-		Digest: i.Digest, Sequence: i.Sequence, ActiveSlot: i.ActiveSlot, SecondSlot: i.SecondSlot, Operation: i.Operation, Done: i.Done, Total: i.Total, state: q.State}, nil
+		Digest: i.Digest, Sequence: i.Sequence, ActiveSlot: i.ActiveSlot, SecondSlot: i.SecondSlot,
+		ActiveErrors: i.ActiveErrors, SecondErrors: i.SecondErrors, StoreErrors: i.StoreErrors, Operation: i.Operation, Done: i.Done, Total: i.Total, state: q.State}, nil
 }
 
 // timeOf is a time as status and monitor print it, empty for none.
@@ -151,6 +155,12 @@ func draw(st systemStatus) string {
 			fmt.Fprintf(&b, "! %s is read-only, %s: %s\n  -> %s\n", c.Name, c.ReadOnly, c.ReadOnlyText, reasonHint(c.ReadOnly))
 		}
 	}
+	for _, c := range st.Components {
+		b.WriteString(failures(c.Name, string(c.Active), c.ActiveErrors) + failures(c.Name, string(c.Active.Other()), c.SecondErrors))
+	}
+	for _, c := range st.Components[:min(1, len(st.Components))] { // each has those of the record
+		b.WriteString(failures("record", "0", c.StoreErrors[0]) + failures("record", "1", c.StoreErrors[1]))
+	}
 	if c, ok := latest(st); ok {
 		fmt.Fprintf(&b, "last: %s is %s since %s\n", c.Name, c.State, c.Since)
 	}
@@ -158,6 +168,14 @@ func draw(st systemStatus) string {
 		fmt.Fprintf(&b, "next: %s\n", n)
 	}
 	return b.String()
+}
+
+// failures names a medium that failed.
+func failures(medium, part string, n fwu.MediumErrors) string {
+	if n.Total() == 0 {
+		return ""
+	}
+	return fmt.Sprintf("! %s %s: %d reads, %d writes and %d flushes failed since the service was started\n", medium, part, n.Read, n.Write, n.Flush)
 }
 
 // latest is the component that changed last. Times of one form are ordered like texts.
