@@ -64,7 +64,7 @@ CAPI ?= $(if $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo yes),
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help docs build generate install place capi install-capi units deb deb-test demo root test test-deep test-full check unit race 386 386-host 386-vm cross fuzz crash conformance vm vm-short vm-rest test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
+.PHONY: help docs lab build generate install place capi install-capi units deb deb-test demo root test test-deep test-full check unit race 386 386-host 386-vm cross fuzz crash conformance vm vm-short vm-rest test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -127,6 +127,10 @@ units: ## the units as they are installed: no mistake, and no exposure above EXP
 demo: demo-packages build ## a device goes through updates, a broken one, a power cut and forgeries; needs no root
 	$(BUILD) -o build/demo ./test/demo
 	./build/demo -fwu-ab build/fwu-ab
+
+lab: demo-packages build ## a device in DIR (build/lab) to try an agent or a command on; takes reset, power-cut and boot; needs no root
+	$(BUILD) -o build/fwu-lab ./test/lab/fwu-lab
+	./build/fwu-lab -fwu-ab build/fwu-ab $(or $(DIR),build/lab)
 
 docs: ## write the tables in docs that are made from the code
 	FWUAB_UPDATE=1 $(GO) test -count=1 -run TestTableInTheDocumentation ./fwu

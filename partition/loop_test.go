@@ -16,6 +16,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/partition/diskimage"
+	"github.com/fwu-ab/fwu-ab/test/stranger"
 )
 
 // mincore tells which pages of mem are in the page cache.
@@ -433,5 +434,49 @@ func TestSgdisk(t *testing.T) {
 		s := find(t, Finder{Disk: made}, "PARTLABEL=root fs")
 		equal(t, "id", s.Info().ID, "partuuid:"+uuidB)
 		equal(t, "path", s.Info().Path, fmt.Sprintf("%s@%d", made, 6144*512))
+	}
+}
+
+// TestLoopDevicesOfOthers looks at a slot in a file as an ordinary user, who may not open loop devices: those
+// of other files are in nobody's way, and one of the slot's own file is found.
+func TestLoopDevicesOfOthers(t *testing.T) {
+	stranger.Need(t)
+	private := newFileSlot(t, mib)
+	loopDevice(t, private)
+	gone := newFileSlot(t, mib)
+	loopDevice(t, gone)
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "slot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chown(dir, stranger.UID, stranger.UID); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "slot.img")
+	inUse := func() error {
+		return stranger.Do(func() error {
+			slot, err := Finder{}.Find(t.Context(), path)
+			if err != nil {
+				return err
+			}
+			return slot.InUse()
+		})
+	}
+	if err := os.WriteFile(path, make([]byte, mib), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path, stranger.UID, stranger.UID); err != nil {
+		t.Fatal(err)
+	}
+	if err := inUse(); err != nil {
+		t.Errorf("a loop device of another file is in the way: %v", err)
+	}
+	dev := loopDevice(t, path)
+	if err := inUse(); err == nil || !strings.Contains(err.Error(), "attached to "+filepath.Base(dev)) {
+		t.Errorf("not in use, while it is attached to %s: %v", dev, err)
 	}
 }

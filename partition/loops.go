@@ -90,6 +90,9 @@ func (h host) shown(l loop) (identity, error) {
 		return on, err
 	}
 	f, err := os.OpenFile(node, os.O_RDONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EACCES) {
+		return found(l.backing)
+	}
 	if err != nil {
 		return identity{}, err
 	}
@@ -105,6 +108,17 @@ func (h host) shown(l loop) (identity, error) {
 		return identity{block: true, dev: numberOf(info.Rdevice)}, nil
 	}
 	return identity{dev: numberOf(info.Device), inode: info.Inode}, nil
+}
+
+// found names the file or device at the path of a loop device that this user may not ask: a service
+// that is not root, as in a lab. Files that this user does not reach are not slots of its devices.
+// Root is never refused by EACCES; a sandbox refuses with EPERM, which stays an error.
+func found(path string) (identity, error) {
+	on, err := identify(path)
+	if absent(err) || errors.Is(err, unix.EACCES) {
+		return identity{}, nil
+	}
+	return on, err
 }
 
 // out tells whether err says that the file system of the file that a loop device shows does not

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fwu-ab/fwu-ab/test/child"
 	godbus "github.com/godbus/dbus/v5"
 )
 
@@ -38,7 +39,7 @@ const config = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Config
 // maxSocketPath is what fits sun_path (unix(7)).
 const maxSocketPath = 107
 
-// Start runs a bus whose socket and configuration lie in dir, until stop is called or ctx ends. It returns when the bus answers. Only root
+// Start runs a bus whose socket and configuration lie in dir, until stop is called, ctx ends, or this process does. It returns when the bus answers. Only root
 // and the user that runs it can connect. The name of dir must be short: the path of a socket has 107 bytes at most.
 func Start(ctx context.Context, dir string) (address string, stop func() error, err error) {
 	socket, err := filepath.Abs(filepath.Join(dir, "bus"))
@@ -82,7 +83,7 @@ func run(ctx context.Context, file string) (address string, wait func() error, e
 	cmd.Stderr = &stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
-	err = cmd.Start()
+	ended, err := child.Start(cmd, nil)
 	_ = in.Close()
 	if err != nil {
 		return "", nil, err
@@ -90,10 +91,10 @@ func run(ctx context.Context, file string) (address string, wait func() error, e
 	line, readErr := bufio.NewReader(out).ReadString('\n')
 	if readErr != nil {
 		_ = cmd.Process.Kill()
-		return "", nil, fmt.Errorf("%w: %s", errors.Join(readErr, cmd.Wait()), bytes.TrimSpace(stderr.Bytes()))
+		return "", nil, fmt.Errorf("%w: %s", errors.Join(readErr, ended()), bytes.TrimSpace(stderr.Bytes()))
 	}
 	return strings.TrimSpace(line), func() error {
-		err := cmd.Wait()
+		err := ended()
 		if ctx.Err() != nil { // it was told to end
 			return nil
 		}

@@ -15,6 +15,9 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/fwu-ab/fwu-ab/fwu"
+	"github.com/fwu-ab/fwu-ab/test/lab"
 )
 
 func main() {
@@ -47,17 +50,11 @@ func run(ctx context.Context, binary string, keep bool) (err error) {
 		defer func() { _ = os.RemoveAll(dir) }()
 	}
 	d := &device{dir: dir, binary: binary, out: os.Stdout}
-	defer func() {
-		if stopErr := d.shutDown(); err == nil {
-			err = stopErr
-		}
-		if err != nil {
-			_, _ = os.Stdout.Write(d.log.Bytes())
-		}
-	}()
+	d.factory = lab.Factory{Dir: dir, Program: binary, Run: func(ctx context.Context, args ...string) error { return d.fwu(ctx, exitOK, args...) }}
+	defer func() { err = d.end(err) }()
 	began := time.Now()
 	for _, chapter := range []func(context.Context) error{
-		d.factory, d.acceptedUpdate, d.brokenUpdate, d.cutOff, d.forged,
+		d.inTheFactory, d.acceptedUpdate, d.brokenUpdate, d.cutOff, d.forged,
 	} {
 		if err := chapter(ctx); err != nil {
 			return err
@@ -80,8 +77,8 @@ func (d *device) told(format string, args ...any) {
 	fmt.Fprintf(&d.summary, "  - "+format+"\n", args...)
 }
 
-// factory makes images, keys and the disk, and fills bank a.
-func (d *device) factory(ctx context.Context) error {
+// inTheFactory makes images, keys and the disk, and fills bank a.
+func (d *device) inTheFactory(ctx context.Context) error {
 	d.title("In the factory: keys, four versions of a system, a disk with bank a filled")
 	for _, k := range []string{"release", "attacker"} {
 		if err := d.fwu(ctx, exitOK, "key", "generate", d.path(k)); err != nil {
@@ -89,23 +86,17 @@ func (d *device) factory(ctx context.Context) error {
 		}
 	}
 	for v := 1; v <= 4; v++ {
-		if err := d.makeImage(ctx, v, v != 3); err != nil {
+		if err := d.factory.Image(ctx, v, v != 3); err != nil {
 			return err
 		}
 	}
-	if err := d.makeDevice(); err != nil {
+	if err := d.makeDevice(ctx); err != nil {
 		return err
 	}
-	if err := d.provision(ctx); err != nil {
+	if err := d.PowerOn(ctx); err != nil {
 		return err
 	}
-	if err := d.startBus(ctx); err != nil {
-		return err
-	}
-	if err := d.powerOn(ctx); err != nil {
-		return err
-	}
-	if err := d.fwu(ctx, exitOK, "doctor"); err != nil {
+	if err := d.fwu(ctx, exitOK, "--root", d.Root, "doctor"); err != nil {
 		return err
 	}
 	return d.expect(ctx, "READY 1.0.0", "READY 1.0.0", bankA)
@@ -130,7 +121,8 @@ func (d *device) acceptedUpdate(ctx context.Context) error {
 	if err := d.expect(ctx, "UPDATED 2.0.0", "UPDATED 2.0.0", bankB); err != nil {
 		return err
 	}
-	if err := d.reset(ctx, "a plain reset, to see that it stays"); err != nil {
+	d.note("a plain reset, to see that it stays")
+	if err := d.Reset(ctx); err != nil {
 		return err
 	}
 	d.told("1 -> 2: both components, one trial, accepted; bank b is the default")
@@ -162,16 +154,16 @@ func (d *device) brokenUpdate(ctx context.Context) error {
 // cutOff cuts the power while version 4 is being written, and goes on.
 func (d *device) cutOff(ctx context.Context) error {
 	d.title("Version 4: the power fails while it is written")
-	if err := d.writeHalf(ctx, "rootfs", d.path("rootfs-4.suit")); err != nil {
+	if err := d.cutInWrite(ctx, "rootfs", d.path("rootfs-4.suit")); err != nil {
 		return err
 	}
-	if err := d.powerCut(ctx); err != nil {
+	if err := d.PowerOn(ctx); err != nil {
 		return err
 	}
-	for _, b := range []string{"a", "b"} {
-		d.note("bank %s can be started: %v", b, d.bootable(ctx, b))
+	for _, b := range []fwu.Bank{bankA, bankB} {
+		d.note("bank %s can be started: %v", b, d.Bootable(ctx, b))
 	}
-	if d.bootable(ctx, "a") {
+	if d.Bootable(ctx, bankA) {
 		return fmt.Errorf("a half-written bank can be started")
 	}
 	written, err := d.written(ctx, "rootfs")
@@ -193,7 +185,7 @@ func (d *device) cutOff(ctx context.Context) error {
 	if err := d.fwu(ctx, exitOK, "accept"); err != nil {
 		return err
 	}
-	d.told("2 -> 4: cut off, continued at %d bytes of %d, accepted; bank a is the default", written, fileSize(d.path("rootfs-4.suit")))
+	d.told("2 -> 4: cut off, continued at %d bytes, accepted; bank a is the default", written)
 	return d.expect(ctx, "UPDATED 4.0.0", "READY 2.0.0", bankA)
 }
 
@@ -203,7 +195,7 @@ func (d *device) forged(ctx context.Context) error {
 	if err := d.fwu(ctx, exitOK, "clean", "rootfs"); err != nil {
 		return err
 	}
-	if err := d.manifest(ctx, "rootfs", 5, d.path("rootfs-2.img"), d.path("attacker.key"), d.path("forged.suit")); err != nil {
+	if err := d.factory.Manifest(ctx, "rootfs", 5, d.path("rootfs-2.img"), d.path("attacker.key"), d.path("forged.suit")); err != nil {
 		return err
 	}
 	if err := d.fwu(ctx, exitVerification, "update", d.path("forged.suit")); err != nil {
@@ -212,7 +204,7 @@ func (d *device) forged(ctx context.Context) error {
 	if err := d.fwu(ctx, exitNotPermitted, "update", d.path("rootfs-2.suit")); err != nil {
 		return err
 	}
-	if err := d.manifest(ctx, "rootfs", 5, d.path("rootfs-2.img"), d.path("release.key"), d.path("rootfs-5.suit")); err != nil {
+	if err := d.factory.Manifest(ctx, "rootfs", 5, d.path("rootfs-2.img"), d.path("release.key"), d.path("rootfs-5.suit")); err != nil {
 		return err
 	}
 	if err := d.changeOneByte(d.path("rootfs-5.suit"), d.path("changed.suit")); err != nil {

@@ -1,5 +1,7 @@
-// Package lab makes devices without hardware: a disk image with partitions, and a tree with what the kernel and the root file system show of a system that was booted from
-// it. The demonstration and the tests of the command line run the real program on them, with --root.
+// Package lab makes devices without hardware: a disk image with partitions, and a tree with the files of
+// the kernel and of the root file system of a system that was booted from it. Machine is such a device
+// with its power, and with the real program as its service. The lab (test/lab/fwu-lab), the
+// demonstration and the tests of the command line use them.
 package lab
 
 import (
@@ -92,12 +94,15 @@ func (d *Device) Write(name, content string) error {
 	return os.WriteFile(path, []byte(content), 0o644)
 }
 
+// bootID tells boots apart, for the service and for us.
+const bootID = "proc/sys/kernel/random/boot_id"
+
 // Booted makes the tree that of boot number n, with a kernel command line.
 func (d *Device) Booted(n int, cmdline string) error {
 	if err := d.Write("proc/cmdline", cmdline+"\n"); err != nil {
 		return err
 	}
-	return d.Write("proc/sys/kernel/random/boot_id", fmt.Sprintf("00000000-0000-4000-8000-%012d\n", n))
+	return d.Write(bootID, fmt.Sprintf("00000000-0000-4000-8000-%012d\n", n))
 }
 
 // Fill copies bytes to an offset of a partition, as a factory does, or a fault.
