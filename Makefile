@@ -165,8 +165,9 @@ check: ## formatting and static analysis
 unit: ## all tests; what only root can do, or needs a tool that is missing, fails rather than be left out
 	FWUAB_TEST_ALL=1 FWUAB_SAMPLE=$(SAMPLE) RAPID_SEED=$(SAMPLE) $(GO) test -count=1 $(LIMIT) ./...
 
+# With -short the random tests are fewer; every test runs. make unit has all of them.
 race: ## all tests under the race detector
-	CGO_ENABLED=1 $(GO) test -race -count=1 $(LIMIT) ./...
+	CGO_ENABLED=1 $(GO) test -race -count=1 $(LIMIT) -short ./...
 
 386: ## all tests as 32-bit programs: on this machine, or where it cannot, or with RUN386=vm, in a virtual machine
 	@mkdir -p build
@@ -175,7 +176,7 @@ race: ## all tests under the race detector
 	echo "32-bit programs run here: $$where"; $(MAKE) --no-print-directory 386-$$where
 
 386-host:
-	CGO_ENABLED=0 GOARCH=386 $(GO) test -count=1 $(LIMIT) ./...
+	CGO_ENABLED=0 GOARCH=386 $(GO) test -count=1 $(LIMIT) -short ./...
 
 # The emulated machine takes twenty to fifty times as long, so the packages in which sizes and
 # offsets are computed run there by default, with -short. VM386=./... runs all.
