@@ -159,10 +159,11 @@ func makeDebian(ctx context.Context, dir string) error {
 
 // generic are the modules that Debian's generic kernel needs, and those for machines and stories.
 func generic() []string {
-	return []string{"nvme", "ext4", "vfat", "nls_cp437", "nls_ascii", "efivarfs", "virtio_pci", "virtio_console", "i6300esb"}
+	return []string{"nvme", "ext4", "vfat", "nls_cp437", "nls_ascii", "efivarfs", "virtio_pci", "virtio_console", "i6300esb", "overlay"}
 }
 
-// initScript mounts the root file system of the bank that the boot entry names.
+// initScript finds the root file system of the bank that the boot entry names. One of the two
+// scripts below mounts it and starts it.
 const initScript = `#!/bin/busybox sh
 bb=/bin/busybox
 $bb mkdir -p /proc /sys /dev /root
@@ -171,8 +172,21 @@ for m in $($bb cat /modules); do $bb insmod $m; done
 bank=$($bb sed -n 's/.*fwu\.bank=\([ab]\).*/\1/p' /proc/cmdline)
 until root=$($bb grep -l "^PARTNAME=rootfs_$bank$" /sys/class/block/*/uevent); do $bb usleep 50000; done
 root=${root%/uevent}
-$bb mount -o ro /dev/${root##*/} /root && exec $bb switch_root /root /sbin/init
+root=/dev/${root##*/}
 `
+
+const (
+	plainRoot = "$bb mount -o ro $root /root"
+	// overlayRoot puts a layer in memory over the slot, in the way of Ubuntu's overlayroot: the slot
+	// is seen at /media/root-ro.
+	overlayRoot = `$bb mkdir -p /media/root-ro /media/root-rw
+$bb mount -o ro $root /media/root-ro
+$bb mount -t tmpfs tmpfs /media/root-rw
+$bb mkdir /media/root-rw/upper /media/root-rw/work
+$bb mount -t overlay overlay -o lowerdir=/media/root-ro,upperdir=/media/root-rw/upper,workdir=/media/root-rw/work /root
+$bb mkdir -p /root/media/root-ro
+$bb mount --move /media/root-ro /root/media/root-ro`
+)
 
 // genericScript makes kernel and initrd in the directory that is its first argument, with the modules that follow, up to "--", and options for apt-get.
 const genericScript = `cd "$1"; shift; modules=
@@ -191,13 +205,15 @@ rm -r all initrd lists ./*.deb
 `
 
 // MakeGeneric makes a kernel with drivers as modules and an initrd for it, vmlinuz and initrd.img, or finds them in the cache.
-func MakeGeneric(ctx context.Context) (string, error) {
-	dir, err := cached(ctx, "generic", release()+initScript+genericScript+strings.Join(generic(), " "), func(ctx context.Context, dir string) error {
+// The initrd mounts the root file system by the script mount.
+func MakeGeneric(ctx context.Context, mount string) (string, error) {
+	init := initScript + mount + "\nexec $bb switch_root /root /sbin/init\n"
+	dir, err := cached(ctx, "generic", release()+init+genericScript+strings.Join(generic(), " "), func(ctx context.Context, dir string) error {
 		apt, err := privateLists(dir, false)
 		if err != nil {
 			return err
 		}
-		if err := put(dir, Files{"init*": initScript}); err != nil {
+		if err := put(dir, Files{"init*": init}); err != nil {
 			return err
 		}
 		args := append([]string{"-e", "-o", "pipefail", "-c", genericScript, "bash", dir}, generic()...)

@@ -19,7 +19,9 @@ func TestFull(t *testing.T) {
 		t.Run(kind.Name, func(t *testing.T) {
 			l := newLab(t, kind)
 			l.tell(t, map[string]func(*story){"lost variables": lostVariables, "broken configuration": brokenConfiguration})
-			if kind.Loader != nil {
+			if kind.Loader == nil {
+				l.tell(t, map[string]func(*story){"clone": clone})
+			} else {
 				l.tell(t, map[string]func(*story){
 					"bus is broken":         busIsBroken,
 					"emergency mode":        emergencyMode,
@@ -41,6 +43,7 @@ func TestFull(t *testing.T) {
 			}
 		})
 	}
+	boards(t)
 }
 
 // TestWatchdog is about what nothing but hardware can end.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/fwu-ab/fwu-ab/partition/diskimage"
 )
@@ -40,12 +41,23 @@ func cloudKernel(_ context.Context, w *Workshop) (Sources, error) {
 
 // Watchdog is the same with a hardware watchdog. Its kernel is Debian's generic one, which has the driver; an initrd beside it in the bank's slot has what that kernel needs to reach the root file system.
 func Watchdog() Kind {
-	k := uefi("watchdog", kernelArguments+` initrd=\EFI\device\initrd.img`, func(ctx context.Context, _ *Workshop) (Sources, error) {
-		dir, err := MakeGeneric(ctx)
-		return Sources{"EFI/device/linux.efi": filepath.Join(dir, "vmlinuz"), "EFI/device/initrd.img": filepath.Join(dir, "initrd.img")}, err
-	})
+	k := uefi("watchdog", kernelArguments+withInitrd, genericKernel(plainRoot))
 	k.Devices = []string{"-device", "i6300esb", "-action", "watchdog=reset"}
 	return k
+}
+
+// Overlay is the same whose root is an overlay: the slot below, memory above.
+func Overlay() Kind {
+	return uefi("overlay", kernelArguments+withInitrd+" root=PARTLABEL=rootfs_{bank}", genericKernel(overlayRoot))
+}
+
+const withInitrd = ` initrd=\EFI\device\initrd.img`
+
+func genericKernel(mount string) func(context.Context, *Workshop) (Sources, error) {
+	return func(ctx context.Context, _ *Workshop) (Sources, error) {
+		dir, err := MakeGeneric(ctx, mount)
+		return Sources{"EFI/device/linux.efi": filepath.Join(dir, "vmlinuz"), "EFI/device/initrd.img": filepath.Join(dir, "initrd.img")}, err
+	}
 }
 
 func uefi(name, arguments string, loader func(context.Context, *Workshop) (Sources, error)) Kind {
@@ -78,8 +90,9 @@ slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
 		Fill: func(ctx context.Context, w *Workshop, d *Disk) error {
 			script := filepath.Join(w.dir, "startup.nsh")
 			// Consistent names of the shell: the disk, and the partition as a letter.
-			text := "HD0c:\\EFI\\device\\linux.efi root=PARTLABEL=rootfs_a fwu.bank=a " + arguments + "\r\n" +
-				"HD0d:\\EFI\\device\\linux.efi root=PARTLABEL=rootfs_b fwu.bank=b " + arguments + "\r\nreset\r\n"
+			bank := func(b string) string { return strings.ReplaceAll(arguments, "{bank}", b) }
+			text := "HD0c:\\EFI\\device\\linux.efi root=PARTLABEL=rootfs_a fwu.bank=a " + bank("a") + "\r\n" +
+				"HD0d:\\EFI\\device\\linux.efi root=PARTLABEL=rootfs_b fwu.bank=b " + bank("b") + "\r\nreset\r\n"
 			if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
 				return err
 			}

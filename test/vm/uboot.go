@@ -194,16 +194,21 @@ slots = {a = "PARTLABEL=rootfs_a", b = "PARTLABEL=rootfs_b"}
 			if err := os.WriteFile(nothing, make([]byte, ubootSize), 0o644); err != nil {
 				return err
 			}
-			for _, file := range []string{"uboot.env", "uboot-redund.env"} {
-				if err := run(ctx, "mcopy", "-o", "-i", fmt.Sprintf("%s@@%d", d.Path, d.Extents["ubootenv"].Offset), nothing, "::/"+file); err != nil {
-					return err
-				}
-			}
-			return nil
+			return putEnvironment(ctx, d, nothing)
 		},
 		Firmware: func(ctx context.Context, _ *Machine) ([]string, error) {
 			rom, err := MakeUBoot(ctx)
 			return []string{"-bios", rom}, err
 		},
 	}
+}
+
+// putEnvironment replaces both copies of the environment on a disk by the file env.
+func putEnvironment(ctx context.Context, d *Disk, env string) error {
+	for _, file := range []string{"uboot.env", "uboot-redund.env"} {
+		if err := run(ctx, "mcopy", "-o", "-i", fmt.Sprintf("%s@@%d", d.Path, d.Extents["ubootenv"].Offset), env, "::/"+file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
