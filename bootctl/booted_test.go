@@ -159,6 +159,8 @@ func TestBoot(t *testing.T) {
 		"a slot that cannot be found proves nothing":         {machine: machine{cmdline: "fwu.bank=b", mountinfo: rootOn("8:1", "ext4", "/dev/sda1"), devices: []device{{name: "sda1", number: "8:1"}}, gone: true}, want: "b"},
 		"overlay over a slot": {machine: machine{mountinfo: strings.Replace(nowhere, "overlay ro\n", "overlay ro,lowerdir=/run/lower/usr:/x,upperdir=/u\n", 1) +
 			"30 23 179:5 / /run/lower ro - squashfs /dev/mmcblk0p5 ro\n"}, want: "b"},
+		"overlay over a slot, as Linux 6.8 writes it": {machine: machine{mountinfo: strings.Replace(nowhere, "overlay ro\n", "overlay ro,lowerdir+=/run/top,lowerdir+=/run/lower\n", 1) +
+			"30 23 179:5 / /run/lower ro - squashfs /dev/mmcblk0p5 ro\n"}, want: "b"},
 		"overlay over a clone is neutral": {machine: machine{cmdline: "fwu.bank=b", mountinfo: strings.Replace(nowhere, "overlay ro\n", "overlay ro,lowerdir=/run/lower\n", 1) +
 			"30 23 8:1 / /run/lower ro - squashfs /dev/sda1 ro\n", devices: []device{{name: "sda1", number: "8:1"}}}, want: "b"},
 		"volatile root over a slot":                {machine: machine{mountinfo: nowhere, run: map[string]string{"systemd/volatile-root": "/dev/block/179:5"}}, want: "b"},

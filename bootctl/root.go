@@ -292,8 +292,9 @@ func parseMounts(mountinfo string) []mount {
 		m := mount{number: left[2], point: left[4], fstype: right[0], source: right[1]}
 		if len(right) > 2 {
 			for _, o := range strings.Split(right[2], ",") {
-				if dirs, ok := strings.CutPrefix(o, "lowerdir="); ok {
-					m.lower = strings.Split(dirs, ":")
+				// Before Linux 6.8 one option lists the layers, since then each may have its own.
+				if dirs, ok := strings.CutPrefix(strings.Replace(o, "lowerdir+=", "lowerdir=", 1), "lowerdir="); ok {
+					m.lower = append(m.lower, strings.Split(dirs, ":")...)
 				}
 			}
 		}

@@ -213,11 +213,11 @@ func (f Finder) disk() (disk, error) {
 	h := host{f.Root, f.LiftForceRO}
 	root, err := h.rootDevice()
 	if err != nil {
-		return disk{}, fmt.Errorf("the booted disk is not known: %w", err)
+		return disk{}, fmt.Errorf("the booted disk is not known (the setting disk names one): %w", err)
 	}
 	number, err := h.physicalDisk(root)
 	if err != nil {
-		return disk{}, fmt.Errorf("the booted disk is not known: %w", err)
+		return disk{}, fmt.Errorf("the booted disk is not known (the setting disk names one): %w", err)
 	}
 	return h.openDisk(number)
 }

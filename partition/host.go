@@ -204,8 +204,9 @@ func readNumber(path string) (int64, error) {
 // errNoRootDevice: it is known that "/" is not mounted from a block device.
 var errNoRootDevice = errors.New("the root file system is of no block device")
 
-// rootDevice is the device that "/" is mounted from, or an error that wraps errNoRootDevice if that
-// is none.
+// rootDevice is the device that "/" is mounted from. Of a root in memory it is the device below: the
+// one of the lowest layer of an overlay that is mounted where it says, or the one that systemd
+// replaced. Without any the error wraps errNoRootDevice.
 func (h host) rootDevice() (devno, error) {
 	mounts, err := h.mounts()
 	if err != nil {
@@ -216,12 +217,47 @@ func (h host) rootDevice() (devno, error) {
 		if m.point != "/" {
 			continue
 		}
-		if m.dev.major == 0 {
+		if m.dev.major != 0 {
+			return m.dev, nil
+		}
+		d, ok, err := h.belowRoot(m, mounts)
+		if err != nil {
+			return devno{}, fmt.Errorf("the device below the root file system: %w", err)
+		}
+		if !ok {
 			return devno{}, fmt.Errorf("%w: its source is %q", errNoRootDevice, m.source)
 		}
-		return m.dev, nil
+		return d, nil
 	}
 	return devno{}, errors.New("no root file system is mounted")
+}
+
+// volatileRoot is the link to the device that was the root before systemd-volatile-root(8) put a
+// file system in memory in its place.
+const volatileRoot = "run/systemd/volatile-root"
+
+// belowRoot is the device below a root that has none. ok is false if none is known. mounts has the
+// last mount first.
+func (h host) belowRoot(root mount, mounts []mount) (d devno, ok bool, err error) {
+	target, err := os.Readlink(h.path(volatileRoot))
+	if err == nil {
+		if number, ok := strings.CutPrefix(target, "/dev/block/"); ok {
+			d, err := parseDevno(number)
+			return d, err == nil, err
+		}
+		return blockNumber(h.path(target))
+	}
+	if !absent(err) {
+		return devno{}, false, err
+	}
+	for _, dir := range slices.Backward(root.lower) {
+		for _, m := range mounts {
+			if m.point != "/" && m.dev.major != 0 && (m.point == dir || strings.HasPrefix(dir, m.point+"/")) {
+				return m.dev, true, nil
+			}
+		}
+	}
+	return devno{}, false, nil
 }
 
 // below lists d and the devices it is made of.

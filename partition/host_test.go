@@ -3,6 +3,7 @@ package partition
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -14,19 +15,19 @@ func TestParseMountinfo(t *testing.T) {
 		line string
 		want mount
 	}{
-		"writable":              {"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard", mount{devno{254, 0}, "/", "/dev/vda", false}},
-		"with optional fields":  {"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:2 - ext3 /dev/root ro,errors=continue", mount{devno{98, 0}, "/mnt2", "/dev/root", true}},
-		"read-only here only":   {"36 35 98:0 / /ro ro,noatime - ext3 /dev/root rw", mount{devno{98, 0}, "/ro", "/dev/root", false}},
-		"blanks in the path":    {`40 1 8:1 / /a\040b\011\134\012 rw - vfat /dev/sda1 rw`, mount{devno{8, 1}, "/a b\t\\\n", "/dev/sda1", false}},
-		"no source":             {"23 27 0:22 / /sys rw - sysfs  rw", mount{devno{0, 22}, "/sys", "", false}},
-		"an option like ro":     {"23 27 8:2 / /x rw - ext4 /dev/sda2 rw,errors=remount-ro", mount{devno{8, 2}, "/x", "/dev/sda2", false}},
-		"a path that is a dash": {"23 27 8:2 / - rw - ext4 /dev/sda2 ro", mount{devno{8, 2}, "-", "/dev/sda2", true}},
+		"writable":              {"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard", mount{devno{254, 0}, "/", "/dev/vda", false, nil}},
+		"with optional fields":  {"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:2 - ext3 /dev/root ro,errors=continue", mount{devno{98, 0}, "/mnt2", "/dev/root", true, nil}},
+		"read-only here only":   {"36 35 98:0 / /ro ro,noatime - ext3 /dev/root rw", mount{devno{98, 0}, "/ro", "/dev/root", false, nil}},
+		"blanks in the path":    {`40 1 8:1 / /a\040b\011\134\012 rw - vfat /dev/sda1 rw`, mount{devno{8, 1}, "/a b\t\\\n", "/dev/sda1", false, nil}},
+		"no source":             {"23 27 0:22 / /sys rw - sysfs  rw", mount{devno{0, 22}, "/sys", "", false, nil}},
+		"an option like ro":     {"23 27 8:2 / /x rw - ext4 /dev/sda2 rw,errors=remount-ro", mount{devno{8, 2}, "/x", "/dev/sda2", false, nil}},
+		"a path that is a dash": {"23 27 8:2 / - rw - ext4 /dev/sda2 ro", mount{devno{8, 2}, "-", "/dev/sda2", true, nil}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			got, err := parseMountinfo([]byte(tt.line + "\n"))
 			check(t, err)
-			if len(got) != 1 || got[0] != tt.want {
+			if len(got) != 1 || !reflect.DeepEqual(got[0], tt.want) {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})
@@ -123,9 +124,17 @@ func TestRootDevice(t *testing.T) {
 		want      devno
 		bad       string
 	}{
-		"a partition":          {"20 1 8:2 / / rw - ext4 /dev/sda2 rw", devno{8, 2}, ""},
-		"mounted over":         {"1 1 0:1 / / rw - rootfs rootfs rw\n20 1 8:2 / / rw - ext4 /dev/sda2 rw", devno{8, 2}, ""},
-		"an overlay":           {"20 1 0:33 / / rw - overlay overlay rw", devno{}, "of no block device"},
+		"a partition":  {"20 1 8:2 / / rw - ext4 /dev/sda2 rw", devno{8, 2}, ""},
+		"mounted over": {"1 1 0:1 / / rw - rootfs rootfs rw\n20 1 8:2 / / rw - ext4 /dev/sda2 rw", devno{8, 2}, ""},
+		"an overlay":   {"20 1 0:33 / / rw - overlay overlay rw", devno{}, "of no block device"},
+		"an overlay over a partition": {"20 1 0:33 / / rw - overlay overlay rw,lowerdir=/media/root-ro,upperdir=/u\n" +
+			"21 20 8:2 / /media/root-ro ro - ext4 /dev/sda2 ro", devno{8, 2}, ""},
+		"an overlay over a directory of a partition": {"20 1 0:33 / / rw - overlay overlay rw,lowerdir=/ro\\040a/x:/ro\\040a/usr\n" +
+			"21 20 8:2 / /ro\\040a ro - ext4 /dev/sda2 ro", devno{8, 2}, ""},
+		"the lowest layer of an overlay counts": {"20 1 0:33 / / rw - overlay overlay rw,lowerdir+=/top,lowerdir+=/base\n" +
+			"21 20 8:3 / /top ro - ext4 /dev/sda3 ro\n22 20 8:2 / /base ro - ext4 /dev/sda2 ro", devno{8, 2}, ""},
+		"an overlay whose layers are mounted nowhere": {"20 1 0:33 / / rw - overlay overlay rw,lowerdir=/gone\n" +
+			"21 20 8:2 / /boot ro - ext4 /dev/sda2 ro", devno{}, "of no block device"},
 		"nothing":              {"20 1 8:2 / /mnt rw - ext4 /dev/sda2 rw", devno{}, "no root file system"},
 		"an unreadable record": {"x", devno{}, "not understood"},
 	}
@@ -143,6 +152,23 @@ func TestRootDevice(t *testing.T) {
 				t.Errorf("got %s", got)
 			}
 		})
+	}
+}
+
+func TestVolatileRoot(t *testing.T) {
+	for target, bad := range map[string]string{"/dev/block/8:2": "", "/dev/block/x": "want major:minor", "/dev/gone": "of no block device"} {
+		h := fakeHost(t, map[string]string{"proc/self/mountinfo": "20 1 0:33 / / rw - tmpfs tmpfs rw"})
+		check(t, os.MkdirAll(h.path("run/systemd"), 0o755))
+		check(t, os.Symlink(target, h.path(volatileRoot)))
+		got, err := h.rootDevice()
+		if bad == "" {
+			check(t, err)
+			if (got != devno{8, 2}) {
+				t.Errorf("%s: got %s", target, got)
+			}
+		} else if err == nil || !strings.Contains(err.Error(), bad) {
+			t.Errorf("%s: got %s, %v, want %q", target, got, err, bad)
+		}
 	}
 }
 

@@ -26,7 +26,8 @@ type mount struct {
 	dev      devno // of the file system; major 0 if it is not that of a block device
 	point    string
 	source   string
-	readOnly bool // the superblock is: nobody can write, through whatever mount point
+	readOnly bool     // the superblock is: nobody can write, through whatever mount point
+	lower    []string // directories below an overlay, from the top
 }
 
 // parseMountinfo reads /proc/self/mountinfo. A line that it does not understand is an error: it could be the mount that matters.
@@ -62,6 +63,10 @@ func parseMount(line string) (mount, error) {
 	m := mount{dev: dev, point: unescape(fields[4]), source: unescape(fields[sep+2])}
 	for _, o := range strings.Split(fields[sep+3], ",") {
 		m.readOnly = m.readOnly || o == "ro"
+		// Before Linux 6.8 one option lists the layers, since then each may have its own.
+		if dirs, ok := strings.CutPrefix(strings.Replace(o, "lowerdir+=", "lowerdir=", 1), "lowerdir="); ok {
+			m.lower = append(m.lower, strings.Split(unescape(dirs), ":")...)
+		}
 	}
 	return m, nil
 }
