@@ -26,7 +26,7 @@ func overlayAccepted(s *story) {
 	if got := s.do(r, "findmnt", "-n", "-o", "FSTYPE", "/"); got != "overlay\n" {
 		s.t.Errorf("the root is a %q", got)
 	}
-	s.doctor(r, "bank b, known from kernel command line, kernel command line, kernel command line, root device, BootCurrent")
+	s.doctor(r, "bank b, known from kernel command line, kernel command line, root device, BootCurrent")
 	s.powerOff(r)
 }
 
