@@ -55,7 +55,7 @@ func clone(s *story) {
 	if got := s.do(r, "findmnt", "-n", "-o", "SOURCE", "/"); strings.TrimSpace(got) != "/dev/nvme1n1" && strings.TrimSpace(got) != "/dev/root" {
 		s.t.Fatalf("the root is %q, and not the clone", got)
 	}
-	s.until(r, "test -S /run/dbus/system_bus_socket")
+	s.until(r, "fwu-ab status")
 	s.refused(r, "contradicts itself", "fwu-ab", "accept")
 	s.refused(r, "contradicts itself", "fwu-ab", "clean", "rootfs")
 	s.doctor(r, "is no slot of either bank")
