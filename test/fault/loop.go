@@ -17,13 +17,18 @@ import (
 // NeedRoot skips a test that is not run by root, or fails it where every test has to run.
 func NeedRoot(t testing.TB) {
 	t.Helper()
-	switch {
-	case os.Getuid() == 0:
-	case os.Getenv("FWUAB_TEST_ALL") == "":
-		t.Skip("missing: root")
-	default:
-		t.Fatal("missing: root")
+	if os.Getuid() != 0 {
+		missing(t, "root")
 	}
+}
+
+// missing skips a test that lacks something, or fails it where every test has to run.
+func missing(t testing.TB, thing string) {
+	t.Helper()
+	if os.Getenv("FWUAB_TEST_ALL") == "" {
+		t.Skip("missing: " + thing)
+	}
+	t.Fatal("missing: " + thing)
 }
 
 // Truncated makes a file of size bytes and a loop device of it, and returns both paths. If the test

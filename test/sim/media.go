@@ -15,6 +15,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
 )
 
 // PageSize is the unit of sharing, SectorSize the unit that a medium writes whole or not at all.
@@ -28,9 +29,10 @@ type page struct {
 	sum  uint64
 }
 
-// Media is a set of media that lose their power together. It is not safe for concurrent use, unless
-// it has an Order.
+// Media is a set of media that lose their power together. It is safe for concurrent use; which of
+// two accesses comes first is decided by an Order, if it has one.
 type Media struct {
+	mu     sync.Mutex // of everything below, and of the media
 	seed   maphash.Seed
 	zero   *page
 	media  []*Medium
@@ -40,6 +42,7 @@ type Media struct {
 	fault  func(Access) *Fault
 	order  *Order
 	off    bool
+	quiet  bool // somebody looks from outside
 }
 
 // Medium is one of them.
@@ -49,6 +52,7 @@ type Medium struct {
 	name       string
 	view, disk []*page  // what reads see, and what a cut leaves
 	pending    []change // written since the last flush
+	bad        []bad    // what cannot be read
 }
 
 type change struct {
@@ -114,6 +118,8 @@ func (m *Media) Seen() State {
 }
 
 func (m *Media) state(of func(*Medium) []*page) State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	s := State{seed: m.seed, zero: m.zero}
 	for _, d := range m.media {
 		s.names = append(s.names, d.name)
@@ -123,23 +129,41 @@ func (m *Media) state(of func(*Medium) []*page) State {
 }
 
 // Use has o decide in which order accesses are made.
-func (m *Media) Use(o *Order) { m.order = o }
+func (m *Media) Use(o *Order) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.order = o
+}
+
+// turn waits for the turn of an access.
+func (m *Media) turn(medium int, a Access) {
+	m.mu.Lock()
+	o := m.order
+	m.mu.Unlock()
+	o.wait(medium, a)
+}
 
 // Power switches the access to all media off, so that every one fails and changes nothing, or on
 // again.
-func (m *Media) Power(on bool) { m.off = !on }
+func (m *Media) Power(on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.off = !on
+}
 
 var errOff = errors.New("the medium has no power")
 
-// begin waits for the turn of an access, and tells how it fails, if it does.
+// begin waits for the turn of an access, and tells how it fails, if it does. The caller unlocks the
+// media when the access is over.
 func (d *Medium) begin(a Access) *Fault {
 	m := d.owner
 	a.Medium = d.name
-	m.order.wait(d.index, a)
+	m.turn(d.index, a)
+	m.mu.Lock()
 	if m.off {
 		return &Fault{Err: errOff, Lose: Nothing}
 	}
-	return m.hit(a)
+	return d.hit(a)
 }
 
 // Media makes media that hold s, with an empty log.
@@ -164,16 +188,30 @@ func (s State) Sum() uint64 {
 }
 
 // Record begins to keep a log, or ends it.
-func (m *Media) Record(on bool) { m.record, m.log = on, nil }
+func (m *Media) Record(on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.record, m.log = on, nil
+}
 
 // Log is what was written and flushed since Record.
-func (m *Media) Log() []Op { return m.log }
+func (m *Media) Log() []Op {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.log
+}
 
 // Position is the length of the log.
-func (m *Media) Position() int { return len(m.log) }
+func (m *Media) Position() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.log)
+}
 
 // Settle makes everything durable that was written, as an orderly shutdown does. What a flush lost stays lost.
 func (m *Media) Settle() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, d := range m.media {
 		if len(d.pending) > 0 {
 			d.land()
@@ -197,7 +235,9 @@ func (d *Medium) Name() string { return d.name }
 
 // ReadAt reads what was written last, flushed or not.
 func (d *Medium) ReadAt(p []byte, off int64) (int, error) {
-	if f := d.begin(Access{Kind: Read, Off: off, Len: len(p)}); f != nil {
+	f := d.begin(Access{Kind: Read, Off: off, Len: len(p)})
+	defer d.owner.mu.Unlock()
+	if f != nil {
 		n := 0
 		if f.Half {
 			n = d.read(p[:len(p)/2], off)
@@ -227,7 +267,9 @@ func (d *Medium) writeAt(p []byte, off int64, zero bool) (int, error) {
 	if off < 0 || off+int64(len(p)) > d.Size() {
 		return 0, fmt.Errorf("write of %d bytes at %d: outside of %s", len(p), off, d.name)
 	}
-	if f := d.begin(Access{Kind: Write, Off: off, Len: len(p), Zero: zero}); f != nil {
+	f := d.begin(Access{Kind: Write, Off: off, Len: len(p), Zero: zero})
+	defer d.owner.mu.Unlock()
+	if f != nil {
 		n := 0
 		if f.Half {
 			n = len(p) / 2 &^ (SectorSize - 1)
@@ -246,6 +288,7 @@ func (d *Medium) write(p []byte, off int64) {
 	if len(p) == 0 {
 		return
 	}
+	d.mend(off, int64(len(p)))
 	if d.owner.record {
 		d.owner.note(Op{Medium: d.index, Off: off, Data: slices.Clone(p)})
 	}
@@ -293,7 +336,9 @@ func (d *Medium) Zero(off, n int64) error {
 
 // Sync makes durable what was written since the last one.
 func (d *Medium) Sync() error {
-	if f := d.begin(Access{Kind: Flush}); f != nil {
+	f := d.begin(Access{Kind: Flush})
+	defer d.owner.mu.Unlock()
+	if f != nil {
 		f.flush(d)
 		return f.Err
 	}
@@ -314,6 +359,8 @@ func (d *Medium) Close() error { return nil }
 
 // Fill replaces the whole content, durably, and is in no log.
 func (d *Medium) Fill(content []byte) {
+	d.owner.mu.Lock()
+	defer d.owner.mu.Unlock()
 	overlay(d.owner.seed, d.owner.zero, d.view, content, 0, func(i int, n *page) { d.view[i] = n })
 	for i := (len(content) + PageSize - 1) / PageSize; i < len(d.view); i++ {
 		d.view[i] = d.owner.zero
@@ -337,6 +384,8 @@ func (m *Media) Content(b []byte) Content {
 
 // Begins tells whether what reads see begins with c.
 func (d *Medium) Begins(c Content) bool {
+	d.owner.mu.Lock()
+	defer d.owner.mu.Unlock()
 	if len(c) > len(d.view) {
 		return false
 	}
