@@ -1,9 +1,6 @@
 package fwu_test
 
 import (
-	"errors"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +13,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/fwu/fwutest"
 	"github.com/fwu-ab/fwu-ab/partition"
 	"github.com/fwu-ab/fwu-ab/test/fault"
+	"github.com/fwu-ab/fwu-ab/test/sim"
 )
 
 // badBlocks is a store of which blocks cannot be read. A write mends them, unless they are dead.
@@ -348,13 +346,14 @@ func TestRepairWithTheOlderCopyFollowsTheDevice(t *testing.T) {
 	}
 }
 
-// A real medium error: the file behind a loop device is truncated, and the kernel returns EIO for
-// what is missing until it is written again.
-func TestRecordOnALoopDeviceWhoseFileWasTruncated(t *testing.T) {
-	loop := newLoop(t, fwu.StoreSize)
+// A real medium error: the kernel returns EIO for what cannot be read until it is written again.
+func TestRecordOnABlockDeviceThatCannotBeRead(t *testing.T) {
+	media := sim.New()
+	medium := media.Add("store", fwu.StoreSize)
+	disk := fault.NewDisk(t, medium)
 	d := newDevice(t, true, bank("rootfs")...)
 	d.do(d.Stop())
-	device, err := partition.Finder{}.OpenDevice(t.Context(), loop.device)
+	device, err := partition.Finder{}.OpenDevice(t.Context(), disk.Path)
 	d.do(err)
 	t.Cleanup(func() { device.Close() })
 	d.Config.Store = device
@@ -364,51 +363,20 @@ func TestRecordOnALoopDeviceWhoseFileWasTruncated(t *testing.T) {
 	d.installed(fwu.SuccessReboot)
 	d.reboot()
 	d.do(d.Accept(t.Context()))
-	for _, size := range []int64{0, copySize} { // both copies; copy 1
-		content := loop.content(t)
-		d.do(os.Truncate(loop.file, size))
+	for _, from := range []int64{0, copySize} { // both copies; copy 1
+		medium.Spoil(from, fwu.StoreSize-from, sim.UntilWritten, unix.EIO)
 		d.openDegraded()
 		d.wantStatus(d.Accept(t.Context()), fwu.NotPermitted, fwu.ReasonRecordUnreadable)
-		loop.restore(t, content)
+		media.Mend()
 		d.wantStatus(d.Accept(t.Context()), fwu.BadState, fwu.ReasonState)
 		if f := d.floor(); f != 50 {
 			t.Fatalf("floor %d", f)
 		}
 		d.restart()
 	}
-	d.do(os.Truncate(loop.file, copySize))
+	medium.Spoil(copySize, fwu.StoreSize-copySize, sim.UntilWritten, unix.EIO)
 	d.openDegraded()
 	d.do(d.Repair(t.Context(), fwu.RepairRecord)) // the write mends it
 	d.restart()
 	d.want("rootfs UPDATED 2.0.0")
-}
-
-// loop is a loop device and the file behind it.
-type loop struct{ device, file string }
-
-func newLoop(t *testing.T, size int64) loop {
-	file := filepath.Join(t.TempDir(), "store")
-	return loop{fault.Truncated(t, file, size), file}
-}
-
-func (l loop) content(t *testing.T) []byte {
-	t.Helper()
-	b, err := os.ReadFile(l.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// restore puts the truncated part back.
-func (l loop) restore(t *testing.T, content []byte) {
-	t.Helper()
-	f, err := os.OpenFile(l.file, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = f.WriteAt(content, 0)
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
 }

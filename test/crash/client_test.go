@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
@@ -15,9 +16,10 @@ type client struct {
 	ctx     context.Context
 	m       *machine
 	phases  []*phase
-	outer   *phase // of a recovery: what holds until the service has started
-	strict  bool   // check the invariants after each call
-	failing bool   // a medium fails: errors are expected
+	outer   *phase       // of a recovery: what holds until the service has started
+	strict  bool         // check the invariants after each call
+	failing bool         // a medium fails: errors are expected
+	calling atomic.Value // name of the call, or of the boot, that runs: a string
 	// afterBoot: a medium failed in a boot or a start of the service, so that the story does not go as it is told.
 	afterBoot bool
 }
@@ -77,6 +79,7 @@ func (c *client) begin(name string, ids []fwu.ID) *phase {
 		o := *c.outer
 		o.from = p.from
 		c.phases = append(c.phases, &o)
+		c.calling.Store(o.call)
 		return &o
 	}
 	p.defaults = []fwu.Bank{m.selection().Default}
@@ -102,6 +105,7 @@ func (c *client) begin(name string, ids []fwu.ID) *phase {
 		}
 	}
 	c.phases = append(c.phases, p)
+	c.calling.Store(p.call)
 	return p
 }
 

@@ -213,7 +213,7 @@ func TestSeed(t *testing.T) {
 	}
 	s := newSuite(t)
 	if isMishap(seed) {
-		check(t, s.replayMishap(strings.Split(seed, "/")))
+		check(t, s.replayMishap(t, strings.Split(seed, "/")))
 		return
 	}
 	check(t, s.replay(t, strings.Split(seed, "/")))

@@ -13,8 +13,13 @@
 //
 // The second suite lets every read, write and flush of the stories fail once, in every way that a medium has.
 //
-// go test runs a sample that takes seconds. FWUAB_CRASH=deep runs six times as many cases,
-// FWUAB_CRASH=full runs everything, which takes minutes (give it -timeout 30m; with -v it prints
-// the number of cuts of each story). FWUAB_CRASH_SEED replays one case: a failing one prints its
+// The third suite does the same with the kernel of this machine between the service and the media:
+// slots, record and the environment of U-Boot are block devices (package fault), which the service
+// opens as it does on a device. The errors are chosen from those of the second suite, are judged in
+// the same way, and have to end as they do there. Root and /dev/fuse are needed.
+//
+// go test runs a sample that takes seconds. FWUAB_CRASH=deep runs six times as many cases, and 720
+// errors of the kernel. FWUAB_CRASH=full runs everything, and 2400 errors of the kernel, which takes
+// minutes (give it -timeout 30m; with -v it prints the number of cuts of each story). FWUAB_CRASH_SEED replays one case: a failing one prints its
 // seed.
 package crash

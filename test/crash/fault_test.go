@@ -31,6 +31,9 @@ func flaws() []flaw {
 	return []flaw{
 		{"read-eio", sim.Read, sim.Fault{Err: unix.EIO}, false},
 		{"read-short", sim.Read, sim.Fault{Err: unix.EIO, Half: true}, true},
+		{"read-enodata", sim.Read, sim.Fault{Err: unix.ENODATA}, true}, // as NVMe and SCSI disks have it
+		{"read-spoiled", sim.Read, sim.Fault{Err: unix.EIO, Bad: sim.UntilWritten}, false},
+		{"read-dead", sim.Read, sim.Fault{Err: unix.EIO, Bad: sim.ForEver}, true},
 		{"read-eof", sim.Read, sim.Fault{Err: io.EOF, Half: true}, false},
 		{"write-eio", sim.Write, sim.Fault{Err: unix.EIO}, false},
 		{"write-erofs", sim.Write, sim.Fault{Err: unix.EROFS}, true},
@@ -46,10 +49,19 @@ func flaws() []flaw {
 	}
 }
 
+func flawNamed(name string) flaw {
+	for _, f := range flaws() {
+		if f.name == name {
+			return f
+		}
+	}
+	panic("no flaw " + name)
+}
+
 // mishap is one access of a story that fails, and what comes then.
 type mishap struct {
 	story  story
-	access int
+	access access
 	flaw   flaw
 	then   then
 	policy policy // of the client afterwards
@@ -65,16 +77,41 @@ const (
 )
 
 func (h mishap) String() string {
-	return fmt.Sprintf("%s/%s/%d.%d.%d", h.story.name, h.flaw.name, h.access, h.then, h.policy)
+	return fmt.Sprintf("%s/%s/%s.%d.%d", h.story.name, h.flaw.name, h.access, h.then, h.policy)
+}
+
+// access is an access of a story. Goroutines that run at the same time change the order of accesses
+// to different places, so it is counted among those to its own.
+type access struct {
+	sim.Access
+	nth int // of the accesses of its kind to its place
+}
+
+func (a access) String() string { return fmt.Sprintf("%s.%d.%d.%d", a.Medium, a.Off, a.Len, a.nth) }
+
+// tally numbers accesses.
+type tally map[sim.Access]int
+
+func (t tally) access(a sim.Access) access {
+	a.N, a.Zero = 0, false
+	t[a]++
+	return access{a, t[a]}
+}
+
+// outcome is how a mishap ended.
+type outcome struct {
+	hit    bool
+	answer string // of the call in which it happened
+	ready  string // when everything was READY again
 }
 
 // happen plays a mishap.
-func (s *suite) happen(h mishap) (err error) {
-	s.w.ordered(h.story.dev, 0, func(o *sim.Order) { err = s.happenIn(o, h) })
-	return err
+func (s *suite) happen(h mishap) (out outcome, err error) {
+	s.w.ordered(h.story.dev, 0, func(o *sim.Order) { out, err = s.happenIn(o, h) })
+	return out, err
 }
 
-func (s *suite) happenIn(o *sim.Order, h mishap) (err error) {
+func (s *suite) happenIn(o *sim.Order, h mishap) (out outcome, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
@@ -82,17 +119,18 @@ func (s *suite) happenIn(o *sim.Order, h mishap) (err error) {
 	}()
 	m, err := s.w.factory(s.ctx, h.story.dev, o)
 	if err != nil {
-		return err
+		return out, err
 	}
-	defer m.die()
+	defer m.off()
 	c := &client{ctx: s.ctx, m: m, outer: factoryFresh(h.story.dev), failing: true}
 	var where string
+	seen := tally{}
 	m.media.Inject(func(a sim.Access) *sim.Fault {
-		if a.N != h.access || a.Kind != h.flaw.kind {
+		if seen.access(a) != h.access {
 			return nil
 		}
-		where = fmt.Sprintf("%s of %s at %d in %s", a.Kind, a.Medium, a.Off, c.phases[len(c.phases)-1].call)
-		call := c.phases[len(c.phases)-1].call
+		call := c.calling.Load().(string)
+		where = fmt.Sprintf("%s of %s at %d in %s", a.Kind, a.Medium, a.Off, call)
 		c.afterBoot = c.afterBoot || call == "reboot" || call == "restart" || call == "first boot"
 		f := h.flaw.Fault
 		return &f
@@ -105,31 +143,45 @@ func (s *suite) happenIn(o *sim.Order, h mishap) (err error) {
 		}
 	}
 	m.media.Inject(nil)
+	m.media.Mend()
+	out.hit, out.answer = where != "", fmt.Sprint(fwu.StatusOf(failed), " ", fwu.ReasonOf(failed))
 	p := c.phases[len(c.phases)-1]
 	if err := c.answered(p, failed); err != nil {
-		return fmt.Errorf("%s: %w", where, err)
+		return out, fmt.Errorf("%s: %w", where, err)
 	}
 	if err := c.survive(h, p, failed); err != nil {
-		return fmt.Errorf("%s, answered %v: %w", where, failed, err)
+		return out, fmt.Errorf("%s, answered %v: %w", where, failed, err)
 	}
+	out.ready = c.ended()
 	if !s.first("ready", m.media.Seen().Sum(), m.media.Durable().Sum(), m.booted, strings.Join(m.builds(), " ")) {
-		return nil
+		return out, nil
 	}
 	if err := c.renew(); err != nil {
-		return fmt.Errorf("%s, answered %v: whole update: %w", where, failed, err)
+		return out, fmt.Errorf("%s, answered %v: whole update: %w", where, failed, err)
 	}
 	m.die()
 	m.media.PowerOff()
 	if err := c.reboot(); err != nil {
-		return fmt.Errorf("%s: power cut after all: %w", where, err)
+		return out, fmt.Errorf("%s: power cut after all: %w", where, err)
 	}
-	return c.renewed()
+	return out, c.renewed()
+}
+
+// ended describes the device for a comparison: every component, every slot and the selection.
+func (c *client) ended() string {
+	var infos string
+	all := c.infos()
+	for _, comp := range c.m.dev.components {
+		i := all[comp.name]
+		infos += fmt.Sprintf("%s %s at %d, version %v, floor %d; ", comp.name, i.State, i.Location, i.Version, i.Impl.Sequence)
+	}
+	return fmt.Sprintf("%sslots %s; %+v; bank %s runs", infos, strings.Join(c.m.builds(), " "), c.m.selection(), c.m.booted)
 }
 
 // answered checks what a client was told of a failure.
 func (c *client) answered(p *phase, err error) error {
 	switch status := fwu.StatusOf(err); {
-	case err == nil, status == fwu.StorageFailure:
+	case err == nil, status == fwu.StorageFailure && fwu.ReasonOf(err) != "":
 		return nil
 	case c.m.service != nil && len(c.m.service.System().Degraded) > 0 && status == fwu.NotPermitted:
 		return nil
@@ -214,24 +266,26 @@ func TestMediumErrors(t *testing.T) {
 }
 
 // accesses lists the accesses of a story that can fail.
-func (s *suite) accesses(t *testing.T, st story) []sim.Access {
+func (s *suite) accesses(t *testing.T, st story) []access {
 	t.Helper()
-	var accesses []sim.Access
+	var accesses []access
 	s.w.ordered(st.dev, 0, func(o *sim.Order) { accesses = s.accessesIn(t, st, o) })
 	return accesses
 }
 
-func (s *suite) accessesIn(t *testing.T, st story, o *sim.Order) (accesses []sim.Access) {
+func (s *suite) accessesIn(t *testing.T, st story, o *sim.Order) (accesses []access) {
 	t.Helper()
 	m, err := s.w.factory(s.ctx, st.dev, o)
 	check(t, err)
-	defer m.die()
+	defer m.off()
+	seen := tally{}
 	m.media.Inject(func(a sim.Access) *sim.Fault {
 		if st.dev.canFail(a) {
-			accesses = append(accesses, a)
+			accesses = append(accesses, seen.access(a))
 		}
 		return nil
 	})
+	defer m.media.Inject(nil)
 	c := &client{ctx: s.ctx, m: m, outer: factoryFresh(st.dev)}
 	for _, do := range append([]step{(*client).reboot}, st.play...) {
 		check(t, do(c))
@@ -245,23 +299,27 @@ func (d device) canFail(a sim.Access) bool {
 	return !d.efi || a.Medium == mediumEnv && a.Kind != sim.Flush
 }
 
+func (s *suite) failMishap(h mishap, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = append(s.failed, fmt.Sprintf("FWUAB_CRASH_SEED='%s' go test ./test/crash -run TestSeed -v\n\t%v", h, err))
+}
+
 // mishaps runs what can happen to a story.
-func (s *suite) mishaps(st story, accesses []sim.Access) {
+func (s *suite) mishaps(st story, accesses []access) {
 	work := make(chan mishap, 16)
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for h := range work {
-				if err := s.happen(h); err != nil {
-					s.mu.Lock()
-					s.failed = append(s.failed, fmt.Sprintf("FWUAB_CRASH_SEED='%s' go test ./test/crash -run TestSeed -v\n\t%v", h, err))
-					s.mu.Unlock()
+				if _, err := s.happen(h); err != nil {
+					s.failMishap(h, err)
 				}
 			}
 		})
 	}
 	i := sample()
-	for _, a := range accesses {
+	for at, a := range accesses {
 		for _, f := range flaws() {
 			if f.kind != a.Kind {
 				continue
@@ -273,7 +331,7 @@ func (s *suite) mishaps(st story, accesses []sim.Access) {
 				}
 				if i++; i%n == 0 {
 					s.tried, s.unique = s.tried+1, s.unique+1
-					work <- mishap{st, a.N, f, then, policy(a.N) % 2}
+					work <- mishap{st, a, f, then, policy(at) % 2}
 				}
 			}
 		}
@@ -283,25 +341,29 @@ func (s *suite) mishaps(st story, accesses []sim.Access) {
 }
 
 // replayMishap repeats what mishap.String names.
-func (s *suite) replayMishap(seed []string) error {
+func (s *suite) replayMishap(t *testing.T, seed []string) error {
 	h := mishap{}
-	for _, st := range stories() {
+	all := stories()
+	if strings.HasPrefix(seed[0], onKernel) {
+		all = kernelStories(newDisks(t))
+	}
+	for _, st := range all {
 		if st.name == seed[0] {
 			h.story = st
 		}
 	}
-	for _, f := range flaws() {
-		if f.name == seed[1] {
-			h.flaw = f
-		}
-	}
-	if _, err := fmt.Sscanf(strings.ReplaceAll(seed[2], ".", " "), "%d %d %d", &h.access, &h.then, &h.policy); err != nil {
+	h.flaw = flawNamed(seed[1])
+	a := &h.access
+	a.Kind = h.flaw.kind
+	if _, err := fmt.Sscanf(strings.ReplaceAll(seed[2], ".", " "), "%s %d %d %d %d %d", &a.Medium, &a.Off, &a.Len, &a.nth, &h.then, &h.policy); err != nil {
 		return err
 	}
-	if h.story.name == "" || h.flaw.name == "" {
-		return errors.New("no such story or flaw")
+	if h.story.name == "" {
+		return errors.New("no such story")
 	}
-	return s.happen(h)
+	out, err := s.happen(h)
+	t.Logf("%+v", out)
+	return err
 }
 
 // isMishap tells a seed of this suite from one of the other.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"strings"
 
@@ -37,7 +38,8 @@ type machine struct {
 	booted    fwu.Bank
 	bootID    string
 	service   *fwu.Service
-	starting  func() // called before the service is started
+	store     io.Closer // what the service has open of its record; nil: nothing that is closed
+	starting  func()    // called before the service is started
 	held      map[string]bool
 	links     map[string]string
 	current   []uint16 // boot entry that the firmware started
@@ -64,6 +66,9 @@ func (w *world) factory(ctx context.Context, dev device, o *sim.Order) (*machine
 	}
 	m.media.Add(mediumEnv, 2*envSize)
 	m.media.Add(mediumStore, fwu.StoreSize)
+	if dev.disks != nil {
+		dev.disks.insert(m.media)
+	}
 	m.booted = fwu.BankA
 	m.sets[m.combination(0, nil)] = true
 	for _, c := range dev.components {
@@ -73,11 +78,11 @@ func (w *world) factory(ctx context.Context, dev device, o *sim.Order) (*machine
 	for _, c := range dev.components {
 		sizes[c.name] = int64(len(w.images[c.name][0].content))
 	}
-	cfg := m.config()
-	if err := fwu.Provision(ctx, cfg, sizes, false); err != nil {
-		return nil, err
+	cfg, err := m.config(ctx)
+	if err == nil {
+		err = fwu.Provision(ctx, cfg, sizes, false)
 	}
-	return m, nil
+	return m, errors.Join(err, m.closeStore())
 }
 
 func (w *world) machine(dev device, s sim.State, o *sim.Order) *machine {
@@ -151,6 +156,7 @@ func (m *machine) slot(c component, bank int) fwu.Slot {
 	return s
 }
 
+// environment is that of U-Boot as the bootloader has it, and whoever looks from outside.
 func (m *machine) environment() uboot.Environment {
 	return uboot.Environment{
 		Copies: []uboot.Location{{Path: mediumEnv, Size: envSize}, {Path: mediumEnv, Offset: envSize, Size: envSize}},
@@ -168,25 +174,39 @@ func defaultEnvironment() *uboot.Env {
 	return e
 }
 
-func (m *machine) selector() fwu.Selector {
+// selector is that of a system that has the environment.
+func (m *machine) selector(environment uboot.Environment) fwu.Selector {
 	if m.dev.efi {
 		return m.efiSelector()
 	}
-	s, err := uboot.New(uboot.Config{Environment: m.environment(), Scheme: m.dev.scheme, BankVariables: m.dev.bankVariables(), Default: defaultEnvironment(), Locks: uboot.Locks{Root: "/nonexistent"}})
+	s, err := uboot.New(uboot.Config{Environment: environment, Scheme: m.dev.scheme, BankVariables: m.dev.bankVariables(), Default: defaultEnvironment(), Locks: uboot.Locks{Root: "/nonexistent"}})
 	if err != nil {
 		panic(err)
 	}
 	return s
 }
 
-func (m *machine) config() fwu.Config {
-	cfg := fwu.Config{Trial: m.dev.trial, Checkpoint: checkpointInterval, Store: m.media.Medium(mediumStore), Selector: m.selector(), System: (*system)(m),
+func (m *machine) config(ctx context.Context) (fwu.Config, error) {
+	cfg := fwu.Config{Trial: m.dev.trial, Checkpoint: checkpointInterval, Store: m.media.Medium(mediumStore), Selector: m.selector(m.environment()), System: (*system)(m),
 		Boot: fwu.Boot{ID: m.bootID, Bank: m.booted, Why: "booted by the model"}, Release: m.runningRelease()}
 	for _, c := range m.dev.components {
 		cfg.Components = append(cfg.Components, fwu.Component{ID: c.id, Name: c.name, Live: c.live, Trial: c.trial, Volatile: c.volatile, Manifest: c.manifest,
 			Slots: [2]fwu.Slot{m.slot(c, 0), m.slot(c, 1)}, Device: m.w.device, Keys: m.w.keys})
 	}
-	return cfg
+	if m.dev.disks == nil {
+		return cfg, nil
+	}
+	return m.onDisks(ctx, cfg)
+}
+
+// closeStore closes what config opened.
+func (m *machine) closeStore() error {
+	if m.store == nil {
+		return nil
+	}
+	err := m.store.Close()
+	m.store = nil
+	return err
 }
 
 // runningRelease is the release record of the booted root image.
@@ -204,9 +224,12 @@ func (s *system) Reboot(context.Context) error {
 }
 
 func (s *system) Link(_ context.Context, name, device string) (bool, error) {
+	if s.dev.disks != nil {
+		device = s.dev.disks.medium(device)
+	}
 	changed := s.links[name] != device
 	s.links[name] = device
-	return changed, nil
+	return changed, (*machine)(s).mount()
 }
 
 func (s *system) Restart(context.Context, string) error { return nil }
@@ -287,6 +310,9 @@ func (m *machine) bootOnce() error {
 	m.die()
 	clear(m.held)
 	clear(m.links)
+	if err := m.unmount(); err != nil {
+		return err
+	}
 	out, err := m.bootloader()
 	if err != nil {
 		return err
@@ -301,7 +327,7 @@ func (m *machine) bootOnce() error {
 	if set := m.combination(out.Bank.Index(), nil); !m.sets[set] {
 		return fmt.Errorf("bank %s was booted, and it is %s, which nobody installed", out.Bank, set)
 	}
-	return nil
+	return m.mount()
 }
 
 // bootloader starts a bank, or none.
@@ -319,23 +345,33 @@ func (m *machine) start(ctx context.Context) (err error) {
 	if m.starting != nil {
 		m.starting()
 	}
-	m.service, err = fwu.Open(ctx, m.config())
+	cfg, err := m.config(ctx)
+	if err != nil {
+		return err
+	}
+	m.service, err = fwu.Open(ctx, cfg)
 	return err
 }
 
 // die ends the service as a crash does: none of its accesses reaches a medium any more.
 func (m *machine) die() {
-	if m.service == nil {
-		return
-	}
 	m.media.Power(false)
-	_ = m.service.Close() // which finds that all media fail
+	if m.service != nil {
+		_ = m.service.Close() // which finds that all media fail
+	}
+	_ = m.closeStore()
 	m.media.Power(true)
 	m.service = nil
 }
 
+// off ends the service and the system that runs.
+func (m *machine) off() {
+	m.die()
+	_ = m.unmount()
+}
+
 // selection is what the environment says, as seen from outside.
 func (m *machine) selection() (sel fwu.Selection) {
-	m.media.Quiet(func() { sel, _ = m.selector().Read() })
+	m.media.Quiet(func() { sel, _ = m.selector(m.environment()).Read() })
 	return sel
 }

@@ -166,6 +166,7 @@ type device struct {
 	efi        bool         // UEFI firmware, and no boot script
 	first      bool         // that puts what it adds to the head of its list
 	media      mediaKind
+	disks      *disks // of the kernel, which lie between the service and the media; nil: nothing does
 }
 
 // mediaKind is the kind of medium that the slots of a device lie on.

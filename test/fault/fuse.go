@@ -76,25 +76,23 @@ func (d *Disk) access() Medium {
 // NewDisk makes a disk of a medium, until the test ends.
 func NewDisk(t testing.TB, m Medium) *Disk {
 	t.Helper()
-	d := NewDisks(t, m.Size())[0]
-	d.Insert(m)
-	return d
+	return NewDisks(t, m)[0]
 }
 
-// NewDisks makes disks of these sizes, until the test ends. Each needs a medium before it is used.
+// NewDisks makes disks of media, until the test ends.
 //
 // Each is a loop device over a file of a FUSE file system, whose server is this process. The file
 // system is mounted nowhere: only this process has its root. When the process ends, in whichever
 // way, nothing of it stays: see watch.
-func NewDisks(t testing.TB, sizes ...int64) []*Disk {
+func NewDisks(t testing.TB, media ...Medium) []*Disk {
 	t.Helper()
 	NeedRoot(t)
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		missing(t, "/dev/fuse")
 	}
 	s := &server{RawFileSystem: fuse.NewDefaultRawFileSystem()}
-	for _, size := range sizes {
-		s.disks = append(s.disks, &Disk{size: size})
+	for _, m := range media {
+		s.disks = append(s.disks, &Disk{size: m.Size(), medium: m})
 	}
 	root := s.mount(t)
 	for i, d := range s.disks {
@@ -102,7 +100,7 @@ func NewDisks(t testing.TB, sizes ...int64) []*Disk {
 		if err != nil {
 			t.Fatalf("open a file of the FUSE file system: %v", err)
 		}
-		d.Path = Attach(t, fd)
+		d.Path = attach(t, fd)
 		if err := unix.Close(fd); err != nil {
 			t.Fatal(err)
 		}
@@ -276,10 +274,10 @@ func (s *server) Open(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse
 
 func (s *server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	n, err := s.disk(in.NodeId).access().ReadAt(buf[:in.Size], int64(in.Offset))
-	if errors.Is(err, io.EOF) {
-		err = nil
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, status(err) // with data it would be a short read
 	}
-	return fuse.ReadResultData(buf[:n]), status(err)
+	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
 
 func (s *server) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {

@@ -1,8 +1,9 @@
 // Package fault has real block devices that fail, for tests: loop devices of this machine's kernel,
-// over files that give errors on demand. Tests on them go the program's real way to a
-// medium, O_DIRECT and ioctls included. Root is needed.
+// over files whose every access is a call of the test. Tests on them go the program's real way to a
+// medium, O_DIRECT and ioctls included. Root and /dev/fuse are needed.
 //
-// No device outlives the process: the kernel detaches them when it ends.
+// Nothing outlives the process, however it ends: no mount, no loop device, and no thread that waits
+// for one of them.
 package fault
 
 import (
@@ -31,27 +32,9 @@ func missing(t testing.TB, thing string) {
 	t.Fatal("missing: " + thing)
 }
 
-// Truncated makes a file of size bytes and a loop device of it, and returns both paths. If the test
-// truncates the file, the kernel answers EIO for each block that is missing, until that block is
-// written again.
-func Truncated(t testing.TB, path string, size int64) (device string) {
+// attach makes a loop device of an open file, until the test ends, and returns its path.
+func attach(t testing.TB, fd int) string {
 	t.Helper()
-	NeedRoot(t)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := f.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	return Attach(t, int(f.Fd()))
-}
-
-// Attach makes a loop device of an open file, until the test ends, and returns its path.
-func Attach(t testing.TB, fd int) string {
-	t.Helper()
-	NeedRoot(t)
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)

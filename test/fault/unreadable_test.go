@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,32 +14,42 @@ import (
 	"github.com/fwu-ab/fwu-ab/partition"
 	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/fwu-ab/fwu-ab/test/fault"
+	"github.com/fwu-ab/fwu-ab/test/sim"
 )
 
 const slotSize = 4 << 20
 
-// disk is a loop device whose file can lose its end.
-type disk struct{ file, device string }
-
-// lose takes everything from off on away, and returns a function that brings it back.
-func (d disk) lose(t *testing.T, off int64) (restore func()) {
-	t.Helper()
-	b, err := os.ReadFile(d.file)
-	check(t, err)
-	check(t, os.Truncate(d.file, off))
-	return func() {
-		t.Helper()
-		f, err := os.OpenFile(d.file, os.O_WRONLY, 0)
-		check(t, err)
-		_, err = f.WriteAt(b[off:], off)
-		check(t, errors.Join(err, f.Close()))
-	}
+// disk is a block device of the kernel, and the medium behind it.
+type disk struct {
+	device string
+	media  *sim.Media
+	medium *sim.Medium
 }
 
-func newDisk(t *testing.T, name string, size int64) disk {
+func newDisk(t *testing.T, size int64) disk {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	return disk{path, fault.Truncated(t, path, size)}
+	d := disk{media: sim.New()}
+	d.medium = d.media.Add("disk", size)
+	d.device = fault.NewDisk(t, d.medium).Path
+	return d
+}
+
+// lose makes everything from off on unreadable, until it is written or restored.
+func (d disk) lose(t *testing.T, off int64) (restore func()) {
+	t.Helper()
+	return d.loseAs(off, unix.EIO)
+}
+
+func (d disk) loseAs(off int64, err error) (restore func()) {
+	d.medium.Spoil(off, d.medium.Size()-off, sim.UntilWritten, err)
+	return d.media.Mend
+}
+
+// content is what lies on the medium, whether or not it can be read.
+func (d disk) content() []byte {
+	b := make([]byte, d.medium.Size())
+	d.media.Quiet(func() { _, _ = d.medium.ReadAt(b, 0) })
+	return b
 }
 
 // device is a bank of one component on real block devices, and its service.
@@ -49,7 +57,6 @@ type device struct {
 	*fwutest.Machine
 	slots    [2]disk
 	store    disk
-	medium   partition.Device
 	image    []byte
 	manifest []byte
 }
@@ -61,26 +68,24 @@ func newDevice(t *testing.T) *device {
 	old := image(1)
 	c := fwu.Component{ID: 1, Name: "rootfs", Manifest: fwu.Detached, Device: fwutest.Board("example.com", "board"), Keys: d.Creator.Anchors()}
 	for i := range d.slots {
-		d.slots[i] = newDisk(t, "slot", slotSize)
+		d.slots[i] = newDisk(t, slotSize)
 		s, err := partition.Finder{}.Find(t.Context(), d.slots[i].device)
 		check(t, err)
 		c.Slots[i] = s
 	}
-	f, err := os.OpenFile(d.slots[0].file, os.O_WRONLY, 0)
+	d.slots[0].medium.Fill(old)
+	d.store = newDisk(t, fwu.StoreSize)
+	medium, err := partition.Finder{}.OpenDevice(t.Context(), d.store.device)
 	check(t, err)
-	_, err = f.Write(old)
-	check(t, errors.Join(err, f.Close()))
-	d.store = newDisk(t, "store", fwu.StoreSize)
-	d.medium, err = partition.Finder{}.OpenDevice(t.Context(), d.store.device)
-	check(t, err)
-	t.Cleanup(func() { d.medium.Close() })
-	d.Config.Components, d.Config.Store, d.Config.Trial = []fwu.Component{c}, d.medium, true
+	t.Cleanup(func() { medium.Close() })
+	d.Config.Components, d.Config.Store, d.Config.Trial = []fwu.Component{c}, medium, true
 	d.Config.Release = fwu.ReleaseRecord{"rootfs": {Version: suit.Version{Major: 1}, Sequence: 50}}
 	check(t, fwu.Provision(t.Context(), d.Config, map[string]int64{"rootfs": int64(len(old))}, false))
 	d.image = image(2)
 	d.manifest, err = d.Creator.Manifest(fwutest.Spec("rootfs", d.image, suit.Version{Major: 2}, 60))
 	check(t, err)
 	check(t, d.Reset())
+	t.Cleanup(func() { _ = d.Stop() }) // it closes the slots, whatever it says of media that fail
 	return d
 }
 
@@ -123,22 +128,36 @@ func check(t testing.TB, err error) {
 // in it.
 func wantMediumError(t *testing.T, err error) {
 	t.Helper()
-	if fwu.StatusOf(err) != fwu.StorageFailure || fwu.ReasonOf(err) != fwu.ReasonMedium || !errors.Is(err, unix.EIO) {
-		t.Fatalf("got %v, %q: %v; want STORAGE_FAILURE because of the medium, with EIO", fwu.StatusOf(err), fwu.ReasonOf(err), err)
+	wantMediumErrorOf(t, err, unix.EIO)
+}
+
+func wantMediumErrorOf(t *testing.T, err, kernel error) {
+	t.Helper()
+	if fwu.StatusOf(err) != fwu.StorageFailure || fwu.ReasonOf(err) != fwu.ReasonMedium || !errors.Is(err, kernel) {
+		t.Fatalf("got %v, %q: %v; want STORAGE_FAILURE because of the medium, with %v", fwu.StatusOf(err), fwu.ReasonOf(err), err, kernel)
 	}
 }
 
 // TestImageThatCannotBeRead has the second half of a verified image unreadable at install. What
 // another read left in memory is zeroes, as the image has there: the digest of that would be right.
 func TestImageThatCannotBeRead(t *testing.T) {
-	for name, lost := range map[string]int64{"all but the head": fwu.HeadSize, "the second half": slotSize / 2, "the last block": slotSize - 4096, "everything": 0} {
+	for name, lost := range map[string]struct {
+		from int64
+		err  error
+	}{
+		"all but the head":                 {fwu.HeadSize, unix.EIO},
+		"the second half":                  {slotSize / 2, unix.EIO},
+		"the second half, of an NVMe disk": {slotSize / 2, unix.ENODATA},
+		"the last block":                   {slotSize - 4096, unix.EIO},
+		"everything":                       {0, unix.EIO},
+	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDevice(t)
 			check(t, d.prepare(t.Context()))
 			check(t, d.Restart()) // nothing holds the slot since it was verified
-			restore := d.slots[1].lose(t, lost)
+			restore := d.slots[1].loseAs(lost.from, lost.err)
 			_, err := d.Install(t.Context())
-			wantMediumError(t, err)
+			wantMediumErrorOf(t, err, lost.err)
 			if d.Selector.Trial != fwu.NoBank {
 				t.Fatal("armed")
 			}
@@ -184,9 +203,7 @@ func TestHeadsOfAStagedBankThatCannotBeRead(t *testing.T) {
 	}
 	d.wantState(t, fwu.Staged)
 	restore()
-	after, err := os.ReadFile(d.slots[1].file)
-	check(t, err)
-	if !bytes.Equal(after, d.image) {
+	if !bytes.Equal(d.slots[1].content(), d.image) {
 		t.Fatal("the image was changed")
 	}
 }
@@ -198,36 +215,35 @@ func TestBlocksThatCannotBeReadAreWritten(t *testing.T) {
 		d := newDevice(t)
 		d.slots[1].lose(t, lost)
 		check(t, d.prepare(t.Context()))
-		info, err := os.Stat(d.slots[1].file)
-		check(t, err)
-		if info.Size() != slotSize {
-			t.Fatalf("lost from %d on: the file has %d bytes, so that nothing was written behind that", lost, info.Size())
+		if d.slots[1].medium.Bad(0, slotSize) {
+			t.Fatalf("lost from %d on: not all of it was written", lost)
 		}
-		_, err = d.Install(t.Context())
+		_, err := d.Install(t.Context())
 		check(t, err)
-		got, err := os.ReadFile(d.slots[1].file)
-		check(t, err)
-		if !bytes.Equal(got, d.image) {
+		if !bytes.Equal(d.slots[1].content(), d.image) {
 			t.Fatalf("lost from %d on: the slot does not hold the image", lost)
 		}
 	}
 }
 
-// shrinking is a device whose file loses its content with each flush.
-type shrinking struct {
+// failing is a device that cannot be read after a flush.
+type failing struct {
 	partition.Device
-	file string
+	disk disk
 }
 
-func (s shrinking) Sync() error { return errors.Join(s.Device.Sync(), os.Truncate(s.file, 0)) }
+func (f failing) Sync() error {
+	defer f.disk.loseAs(0, unix.EIO)
+	return f.Device.Sync()
+}
 
 // TestReadBackThatFails has a medium that takes zeroes, and returns an error when they are read
 // back into memory that has zeroes.
 func TestReadBackThatFails(t *testing.T) {
-	d := newDisk(t, "slot", slotSize)
+	d := newDisk(t, slotSize)
 	open := func(ctx context.Context, _ partition.Mode) (partition.Device, error) {
 		m, err := partition.Finder{}.OpenDevice(ctx, d.device)
-		return shrinking{m, d.file}, err
+		return failing{m, d}, err
 	}
 	img, err := partition.NewSlot(fwu.SlotInfo{ID: "slot", Path: d.device, Size: slotSize}, open, nil).Open(t.Context())
 	check(t, err)
@@ -239,7 +255,7 @@ func TestReadBackThatFails(t *testing.T) {
 
 // TestSourceThatCannotBeRead copies from an active image.
 func TestSourceThatCannotBeRead(t *testing.T) {
-	d := newDisk(t, "slot", slotSize)
+	d := newDisk(t, slotSize)
 	s, err := partition.Finder{}.Find(t.Context(), d.device)
 	check(t, err)
 	src, err := s.Source(t.Context())
@@ -263,7 +279,7 @@ func TestSourceThatCannotBeRead(t *testing.T) {
 
 // TestMediumWithAnUnreadableFirstBlock opens it, and mends it by writing.
 func TestMediumWithAnUnreadableFirstBlock(t *testing.T) {
-	d := newDisk(t, "store", fwu.StoreSize)
+	d := newDisk(t, fwu.StoreSize)
 	d.lose(t, 0)
 	m, err := partition.Finder{}.OpenDevice(t.Context(), d.device)
 	check(t, err)
