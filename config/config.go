@@ -99,6 +99,9 @@ type EFI struct {
 	CommandLine CommandLine
 	// Variables is the directory that efivarfs is mounted on.
 	Variables string
+	// ESP is where the EFI system partition is mounted; empty: one of ESPs. Only firmware that
+	// keeps its variables in a file needs it.
+	ESP string
 }
 
 // EnvCopy is one copy of a U-Boot environment.

@@ -241,7 +241,8 @@ component = "boot"
 path = '\vmlinuz'
 command-line = "root=PARTUUID={partuuid:root} fwu.bank={bank} quiet"
 efivars = "/run/efivars"
-`, Selector{Type: EFISelector, EFI: EFI{Component: "boot", Path: `\vmlinuz`, Variables: "/run/efivars",
+esp = "/boot/firmware"
+`, Selector{Type: EFISelector, EFI: EFI{Component: "boot", Path: `\vmlinuz`, Variables: "/run/efivars", ESP: "/boot/firmware",
 			CommandLine: "root=PARTUUID={partuuid:root} fwu.bank={bank} quiet"}}},
 		{"UEFI, the component is the bank member with the lowest id", members + `
 [selector]

@@ -10,6 +10,9 @@ import (
 // DefaultVariables is where efivarfs is mounted.
 const DefaultVariables = "/sys/firmware/efi/efivars"
 
+// ESPs are the places at which the EFI system partition is looked for.
+func ESPs() []string { return []string{"/efi", "/boot", "/boot/efi"} }
+
 func (s *scope) efi() EFI {
 	var e EFI
 	var at Pos
@@ -24,6 +27,7 @@ func (s *scope) efi() EFI {
 			s.note(s.path+"efivars", e.Variables, Pos{})
 		}
 	}
+	e.ESP = s.file("esp")
 	s.done()
 	return e
 }

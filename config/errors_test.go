@@ -117,7 +117,7 @@ f.toml:7:1: selector.uboot.scheme is an array, want a string`},
 		{"UEFI: no table at all", strings.NewReplacer("\"uboot\"", "\"efi\"", "[selector.uboot]\nscheme = \"one-shot\"\nenv-config = \"/etc/fw_env.config\"\n", "").Replace(bank),
 			`f.toml:4:2: [selector.efi] lacks "path"`},
 		{"UEFI: an unknown key", efiBank("path = '\\x'\nloader = \"x\"\n"),
-			`f.toml:8:1: unknown key "loader" in [selector.efi]; known here: command-line, component, efivars, path`},
+			`f.toml:8:1: unknown key "loader" in [selector.efi]; known here: command-line, component, efivars, esp, path`},
 		{"UEFI: paths that are none", efiBank("path = \"/EFI/x.efi\"\nefivars = \"efivars\"\n"),
 			`f.toml:7:8: selector.efi.path is "/EFI/x.efi": want a path from the root of the slot, with backslashes, in single quotes: '\EFI\example\linux.efi'
 f.toml:8:11: selector.efi.efivars is "efivars", want an absolute path`},

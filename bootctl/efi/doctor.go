@@ -10,11 +10,21 @@ import (
 
 // Doctor describes the variables for people, a line for each finding: the entries, what refers to them, and what is odd about them.
 func (s *Selector) Doctor() []string {
-	st, err := s.load()
+	now, err := s.load(s.config.Variables)
 	if err != nil {
 		return nil // whoever asks reads the selection, and is told
 	}
-	var lines []string
+	st, lines := now, []string(nil)
+	if store, err := s.store(); err == nil && store != nil {
+		if st, err = s.lasting(store); err != nil {
+			return nil
+		}
+		st.current = now.current
+		lines = append(lines, fmt.Sprintf("the firmware keeps its variables in memory, and has these of %s at the next boot", store))
+		if a, b := st.selection(), now.selection(); a != b {
+			lines = append(lines, fmt.Sprintf("in memory they have default bank %q and trial bank %q, which the next boot forgets", b.Default, b.Trial))
+		}
+	}
 	for _, n := range st.numbers() {
 		lines = append(lines, s.describe(st, st.entries[n]))
 	}

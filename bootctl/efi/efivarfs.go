@@ -31,22 +31,36 @@ var ErrNoVariables = errors.New("no firmware variables")
 
 // Check says why there are no variables, and what to do about it.
 func (d Directory) Check() error {
+	const noRuntime = "the kernel does not call the firmware while it runs: it needs CONFIG_EFIVAR_FS, and a real-time kernel " +
+		"(CONFIG_EFI_DISABLE_RUNTIME) efi=runtime on its command line"
 	var st unix.Statfs_t
 	switch err := unix.Statfs(d.Path, &st); {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: %s does not exist: the system was not started by UEFI firmware, or the kernel does not make its variables accessible", ErrNoVariables, d.Path)
+		if _, err := os.Stat(filepath.Dir(d.Path)); err == nil {
+			return fmt.Errorf("%w: %s does not exist: %s", ErrNoVariables, d.Path, noRuntime)
+		}
+		return fmt.Errorf("%w: %s does not exist: the system was not started by UEFI firmware", ErrNoVariables, d.Path)
 	case err != nil:
 		return fmt.Errorf("%s: %w", d.Path, err)
 	case int64(st.Type) == unix.SYSFS_MAGIC:
-		return fmt.Errorf("%w: efivarfs is not mounted: mount -t efivarfs efivarfs %s", ErrNoVariables, d.Path)
+		return fmt.Errorf("%w: efivarfs is not mounted: mount -t efivarfs efivarfs %s; where that is refused, %s", ErrNoVariables, d.Path, noRuntime)
 	}
 	return nil
 }
 
-// ReadOnly tells whether it is mounted read-only.
-func (d Directory) ReadOnly() bool {
+// Writable returns an error if efivarfs is mounted read-only. The kernel mounts it so where the
+// firmware's EFI_RT_PROPERTIES_TABLE has no SetVariable.
+func (d Directory) Writable() error {
 	var st unix.Statfs_t
-	return unix.Statfs(d.Path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
+	if unix.Statfs(d.Path, &st) == nil && st.Flags&unix.ST_RDONLY != 0 {
+		return fmt.Errorf("%s: efivarfs is mounted read-only, no boot selection can be committed: %s", d.Path, d.remount())
+	}
+	return nil
+}
+
+func (d Directory) remount() string {
+	return "mount -o remount,rw " + d.Path + "; where that is refused, this firmware does not change variables while a system runs: " +
+		"U-Boot does with CONFIG_EFI_RT_VOLATILE_STORE, from 2024.07 on"
 }
 
 func (d Directory) path(name string) string { return filepath.Join(d.Path, name) }
@@ -87,7 +101,11 @@ func (d Directory) read(name string) (Variable, error) {
 		return Variable{}, cause(err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 4+maxVariable+1))
+	limit := maxVariable
+	if name == VarToFile {
+		limit = MaxStore
+	}
+	b, err := io.ReadAll(io.LimitReader(f, int64(4+limit+1)))
 	switch {
 	case err != nil:
 		return Variable{}, cause(err)
@@ -95,7 +113,7 @@ func (d Directory) read(name string) (Variable, error) {
 		return Variable{}, fs.ErrNotExist
 	case len(b) < 4:
 		return Variable{}, fmt.Errorf("it has %d bytes, too few for its attributes", len(b))
-	case len(b) > 4+maxVariable:
+	case len(b) > 4+limit:
 		return Variable{}, errTooLong
 	}
 	return Variable{binary.LittleEndian.Uint32(b), b[4:]}, nil
@@ -245,7 +263,7 @@ func (d Directory) advise(err error) error {
 	}
 	for errno, text := range map[error]string{
 		unix.ENOSPC: "the variable store of the firmware is full: a reboot reclaims the space of what was deleted",
-		unix.EROFS:  "efivarfs is read-only: mount -o remount,rw " + d.Path + "; if that is refused, this firmware cannot change variables while a system runs",
+		unix.EROFS:  "efivarfs is read-only: " + d.remount(),
 		unix.EPERM:  "the firmware or the kernel refuses: a variable that is protected, or a kernel in lockdown",
 		unix.EACCES: "only root may do that",
 		unix.EIO:    "the firmware reports an error of the medium that it keeps variables on",

@@ -54,7 +54,11 @@ func TestDirectory(t *testing.T) {
 
 func TestDirectoryThatIsNone(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "efivars")
-	for path, want := range map[string]string{missing: "does not exist: the system was not started by UEFI firmware", "/sys/kernel": "efivarfs is not mounted: mount -t efivarfs efivarfs /sys/kernel"} {
+	for path, want := range map[string]string{
+		missing + "/efivars": missing + "/efivars does not exist: the system was not started by UEFI firmware",
+		missing:              "efi=runtime on its command line",
+		"/sys/kernel":        "efivarfs is not mounted: mount -t efivarfs efivarfs /sys/kernel; where that is refused, the kernel does not call the firmware",
+	} {
 		d := efi.Directory{Path: path}
 		_, read := d.Read(efi.BootOrder)
 		_, list := d.List()

@@ -40,9 +40,9 @@ type state struct {
 }
 
 // load reads the variables of the boot manager. A variable that cannot be read is an error: it could be ours.
-func (s *Selector) load() (state, error) {
+func (s *Selector) load(from readable) (state, error) {
 	st := state{entries: map[uint16]entry{}}
-	names, err := s.config.Variables.List()
+	names, err := from.List()
 	if err != nil {
 		return st, err
 	}
@@ -52,7 +52,7 @@ func (s *Selector) load() (state, error) {
 		if !ok {
 			continue
 		}
-		v, err := s.config.Variables.Read(name)
+		v, err := from.Read(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -62,7 +62,7 @@ func (s *Selector) load() (state, error) {
 		st.entries[n] = s.parse(n, v)
 	}
 	for name, list := range map[string]*[]uint16{BootOrder: &st.order, BootNext: &st.next, BootCurrent: &st.current} {
-		v, err := s.config.Variables.Read(name)
+		v, err := from.Read(name)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return st, err
 		}

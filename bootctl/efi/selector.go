@@ -25,6 +25,9 @@ type Config struct {
 	Variables Variables
 	Banks     [2]Bank // a and b
 	File      string  // of the loader on the partition, as `\EFI\example\linux.efi`
+	// Store is the file of that name on the EFI system partition, for firmware that keeps its
+	// variables in memory. nil: such firmware is refused.
+	Store func(name string) (Store, error)
 }
 
 // Bank is what an entry for a bank is made of.
@@ -62,13 +65,39 @@ func (s *Selector) wanted(bank fwu.Bank) LoadOption {
 	return LoadOption{Attributes: Active, Description: Description(bank), Path: FilePath(b.Partition, s.config.File), Optional: appendText(nil, b.CommandLine)}
 }
 
-// Read returns what the variables say. Where they name no bank, Default is fwu.NoBank and the error nil.
+// Read returns what Look does, where a selection can be committed too.
 func (s *Selector) Read() (fwu.Selection, error) {
-	st, err := s.load()
+	store, err := s.usable()
 	if err != nil {
 		return fwu.Selection{}, err
 	}
-	return st.selection(), nil
+	st, err := s.lasting(store)
+	return st.selection(), err
+}
+
+// Look returns the selection that the firmware goes by at the next boot. Where that names no bank,
+// Default is fwu.NoBank and the error nil.
+func (s *Selector) Look() (fwu.Selection, error) {
+	store, err := s.store()
+	if err != nil {
+		return fwu.Selection{}, err
+	}
+	st, err := s.lasting(store)
+	return st.selection(), err
+}
+
+// usable is store, where variables and file can be written.
+func (s *Selector) usable() (Store, error) {
+	if v, ok := s.config.Variables.(interface{ Writable() error }); ok {
+		if err := v.Writable(); err != nil {
+			return nil, err
+		}
+	}
+	store, err := s.store()
+	if err == nil && store != nil {
+		err = store.Check()
+	}
+	return store, err
 }
 
 // Commit makes sel the selection, as fwu.Selector demands. The package comment has the order of its writes.
@@ -78,15 +107,22 @@ func (s *Selector) Commit(sel fwu.Selection) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st, err := s.load()
+	store, err := s.usable()
+	if err != nil {
+		return err
+	}
+	st, err := s.load(s.config.Variables)
 	if err != nil {
 		return err
 	}
 	kept, err := s.commit(&st, sel)
+	if err == nil {
+		s.tidy(&st, kept)
+		err = s.persist(store)
+	}
 	if err != nil {
 		return fmt.Errorf("commit of default bank %q with trial %q: %w", sel.Default, sel.Trial, err)
 	}
-	s.tidy(&st, kept)
 	return nil
 }
 
@@ -207,7 +243,7 @@ func (s *Selector) remove(name string) error {
 
 // StartedOnTrial tells from the variables alone, without a configuration, whether the running system was started by an entry of a bank that is not the default.
 func StartedOnTrial(v Variables) (bool, error) {
-	st, err := (&Selector{config: Config{Variables: v}}).load()
+	st, err := (&Selector{config: Config{Variables: v}}).load(v)
 	if err != nil || len(st.current) == 0 {
 		return false, err
 	}
@@ -223,7 +259,7 @@ func StartedOnTrial(v Variables) (bool, error) {
 // Booted is the evidence of BootCurrent. An entry that is not ours tells nothing: the fallback of the firmware, its shell or a person may have started a bank from it.
 func (s *Selector) Booted() bootctl.Evidence {
 	out := bootctl.Evidence{Source: "BootCurrent"}
-	st, err := s.load()
+	st, err := s.load(s.config.Variables)
 	switch {
 	case err != nil:
 		out.Text = err.Error()

@@ -20,6 +20,12 @@ type Variables interface {
 	List() ([]string, error)
 }
 
+// readable is the part of Variables that changes nothing.
+type readable interface {
+	Read(name string) (Variable, error)
+	List() ([]string, error)
+}
+
 // Variable is what a variable holds.
 type Variable struct {
 	Attributes uint32

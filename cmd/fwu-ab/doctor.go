@@ -206,9 +206,6 @@ func (d *doctor) selector(ctx context.Context, m *machine, booted fwu.Bank, onTr
 	for _, line := range s.Doctor() {
 		d.print("", "boot variables", line)
 	}
-	if v := m.variables(); m.cfg.Selector.Type == config.EFISelector && v.ReadOnly() {
-		d.bad("boot variables", fmt.Errorf("%s is mounted read-only: no selection can be committed", v.Path), "mount -o remount,rw "+v.Path)
-	}
 	sel, err := s.Read()
 	switch {
 	case err != nil:

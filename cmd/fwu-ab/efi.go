@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/fwu-ab/fwu-ab/bootctl/efi"
+	"github.com/fwu-ab/fwu-ab/config"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/partition"
 	"github.com/fwu-ab/fwu-ab/suit"
@@ -14,7 +15,7 @@ import (
 // efi makes the selector in the variables of UEFI firmware: its boot entries are made of the partition table that is there now.
 func (m *machine) efi(ctx context.Context) (selector, error) {
 	e := m.cfg.Selector.EFI
-	c := efi.Config{Variables: m.variables(), File: e.Path}
+	c := efi.Config{Variables: m.variables(), File: e.Path, Store: func(name string) (efi.Store, error) { return m.esp(context.WithoutCancel(ctx), name) }}
 	for i := range c.Banks {
 		bank := fwu.BankOf(i)
 		p, err := m.memberPartition(ctx, e.Component, bank)
@@ -39,6 +40,22 @@ func (m *machine) efi(ctx context.Context) (selector, error) {
 
 func (m *machine) variables() efi.Directory {
 	return efi.Directory{Path: m.path(m.cfg.Selector.EFI.Variables)}
+}
+
+// esp is the file of variables on the EFI system partition: where the configuration says, else where it is.
+func (m *machine) esp(ctx context.Context, name string) (efi.Store, error) {
+	found := &efi.ESP{Dir: m.path(m.cfg.Selector.EFI.ESP), Name: name}
+	if m.cfg.Selector.EFI.ESP == "" {
+		var dirs []string
+		for _, dir := range config.ESPs() {
+			dirs = append(dirs, m.path(dir))
+		}
+		var err error
+		if found, err = found.Find(dirs); err != nil {
+			return nil, err
+		}
+	}
+	return found, m.environmentInSlot(ctx, found.Dir)
 }
 
 // memberPartition finds the partition that is a component's slot, in the table of the disk that the firmware looks at too.

@@ -26,6 +26,9 @@ func (g guarded) Read() (fwu.Selection, error) {
 	return g.Selector.Read()
 }
 
+// Look returns the selection even where none can be committed.
+func (g guarded) Look() (fwu.Selection, error) { return g.Selector.Read() }
+
 // Commit makes s the selection, as fwu.Selector demands.
 func (g guarded) Commit(s fwu.Selection) error {
 	if err := g.check(); err != nil {

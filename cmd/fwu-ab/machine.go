@@ -255,6 +255,8 @@ func (m *machine) components(ctx context.Context) ([]fwu.Component, error) {
 type selector interface {
 	fwu.Selector
 	Doctor() []string
+	// Look returns the selection. Read returns an error too where none can be committed.
+	Look() (fwu.Selection, error)
 }
 
 // selector is nil if none is configured: then every component is live.

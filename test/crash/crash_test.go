@@ -182,7 +182,7 @@ func TestKilledService(t *testing.T) {
 // which firmware uses the variables that it finds, or a medium orders its accesses.
 func (st story) thin(n int) int {
 	switch {
-	case st.dev.first:
+	case st.dev.first, st.dev.stored:
 		return 5 * n
 	case st.dev.media != plain:
 		return 3 * n

@@ -17,10 +17,11 @@ import (
 )
 
 const (
-	envSize     = 8 << 10
-	envText     = "bootcmd=run distro_bootcmd\nbootdelay=0\nfwu_iface=mmc\nfwu_disk=0\nfwu_part_a=2\nfwu_part_b=3\naltbootcmd=run swap bootcmd\nboot_part=2\n"
-	mediumEnv   = "env"
-	mediumStore = "store"
+	envSize      = 8 << 10
+	envText      = "bootcmd=run distro_bootcmd\nbootdelay=0\nfwu_iface=mmc\nfwu_disk=0\nfwu_part_a=2\nfwu_part_b=3\naltbootcmd=run swap bootcmd\nboot_part=2\n"
+	mediumEnv    = "env"
+	mediumMemory = "memory"
+	mediumStore  = "store"
 
 	// So small that each image has many pieces, and several checkpoints.
 	pieceSize          = 16 << 10
@@ -65,6 +66,7 @@ func (w *world) factory(ctx context.Context, dev device, o *sim.Order) (*machine
 		m.media.Add(mediumOf(c.name, 1), slotSize)
 	}
 	m.media.Add(mediumEnv, 2*envSize)
+	m.media.Add(mediumMemory, 2*envSize)
 	m.media.Add(mediumStore, fwu.StoreSize)
 	if dev.disks != nil {
 		dev.disks.insert(m.media)

@@ -50,6 +50,13 @@ func (d device) onEFI(first bool) device {
 	return d
 }
 
+// onStored is the device with UEFI firmware that keeps its variables in memory and in a file.
+func (d device) onStored() device {
+	d = d.onEFI(false)
+	d.stored = true
+	return d
+}
+
 // step is a call, or several.
 type step func(*client) error
 

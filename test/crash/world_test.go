@@ -165,6 +165,7 @@ type device struct {
 	scheme     uboot.Scheme // of the boot script
 	efi        bool         // UEFI firmware, and no boot script
 	first      bool         // that puts what it adds to the head of its list
+	stored     bool         // that keeps its variables in memory and in a file
 	media      mediaKind
 	disks      *disks // of the kernel, which lie between the service and the media; nil: nothing does
 }
