@@ -28,10 +28,12 @@ import (
 // TrialParameter is what our boot script adds to the kernel command line of a bank that it starts on trial.
 const TrialParameter = "fwu.trial"
 
-// StartedOnTrial tells whether the boot script said so. It is for where nothing better can be asked: the trial may have been accepted since, and a boot script of others says nothing.
-func (r Running) StartedOnTrial() bool {
+// StartedOnTrial tells whether the boot script started the running system on trial. It is for where
+// nothing better can be asked: the trial may have been accepted since, and a boot script of others
+// says nothing. With an error it is not known.
+func (r Running) StartedOnTrial() (bool, error) {
 	text, err := r.read("/proc/cmdline", 64<<10)
-	return err == nil && slices.Contains(parameters(text), TrialParameter)
+	return slices.Contains(parameters(text), TrialParameter), err
 }
 
 // Evidence is what one source says.

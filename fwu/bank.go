@@ -17,7 +17,7 @@ type finding struct {
 	state bankState
 	runs  runningBank
 	def   defaultBank
-	armed answer // the bank that does not run is armed for one start
+	armed armedBank
 	same  answer // the record was last reconciled in this boot: the service was restarted, not the system
 	other otherBank
 	asked rebootAsked
@@ -55,6 +55,15 @@ const (
 	defaultNone defaultBank = 1 << iota // the selector holds nothing valid
 	defaultRuns
 	defaultOther
+)
+
+// armedBank tells whether the bank that does not run is armed for one start.
+type armedBank uint8
+
+const (
+	notArmed armedBank = 1 << iota // it was used up, or never armed
+	isArmed
+	maybeArmed // it is not, and the record says that it was being armed or disarmed
 )
 
 // answer is yes or no.
@@ -108,6 +117,7 @@ const (
 	failKept                    // record FAILED, with the running bank as the active one
 	recordReturn                // record that a reboot into the accepted bank is asked for
 	armOther                    // default = running bank, and the other one armed for one start
+	recordDisarm                // record that the other bank is being disarmed
 )
 
 func (s step) String() string {
@@ -117,7 +127,8 @@ func (s step) String() string {
 		"FAILED (trial-reset, or its error)", "the running bank is the active one, READY",
 		"READY from the release record", "REJECTED (record-lost)",
 		"record that the running bank is kept", "FAILED (rollback-failed), the running bank stays",
-		"record the reboot", "default = running bank, other armed"}[s]
+		"record the reboot", "default = running bank, other armed",
+		"record that it is disarmed"}[s]
 }
 
 // ending is how a start goes on after the steps.
@@ -171,6 +182,7 @@ const (
 	notOther   = defaultNone | defaultRuns
 	gone       = otherSealed | otherDead
 	notGone    = otherStartable | otherUnreadable
+	unarmed    = notArmed | maybeArmed
 )
 
 // bankRules is the bank's state machine. The order of the rows means nothing: exactly one matches.
@@ -225,12 +237,12 @@ func idleRules() []rule {
 			[]step{recordReturn, armOther}, returnOnce},
 		{finding{state: idle, runs: newBank, def: defaultNone, other: otherStartable, asked: rebootUsed},
 			[]step{keepRunning, followRunning}, serve},
-		{finding{state: idle, runs: newBank, def: defaultRuns, armed: isYes, other: notGone, asked: rebootPending},
+		{finding{state: idle, runs: newBank, def: defaultRuns, armed: isArmed, other: notGone, asked: rebootPending},
 			nil, returning},
-		{finding{state: idle, runs: newBank, def: defaultRuns, armed: isYes, other: gone, asked: rebootPending},
+		{finding{state: idle, runs: newBank, def: defaultRuns, armed: isArmed, other: gone, asked: rebootPending},
 			[]step{keepRunning, followRunning}, serve},
 		// Somebody made the running bank the default.
-		{finding{state: idle, runs: newBank, def: defaultRuns, armed: isNo, asked: rebootPending},
+		{finding{state: idle, runs: newBank, def: defaultRuns, armed: unarmed, asked: rebootPending},
 			[]step{keepRunning, followRunning}, serve},
 		{finding{state: idle, runs: newBank, def: defaultRuns, asked: rebootUnused | rebootUsed},
 			[]step{keepRunning, followRunning}, serve},
@@ -298,17 +310,20 @@ func newBankRules() []rule {
 // oldBankRules are for the old bank, when it runs: the installed bank was not started, or was left.
 func oldBankRules() []rule {
 	candidate := []step{keepRunning, sealOther, unstageOther}
+	disarmed := append([]step{recordDisarm}, candidate...)
 	return []rule{
 		{finding{state: rejecting}, []step{keepRunning, destroyOther, failRejected}, serve},
-		{finding{state: asStaged, def: notOther, armed: isYes, same: isYes}, []step{keepArmed}, serve},
-		{finding{state: asStaged, def: defaultOther, armed: isYes, same: isYes, other: gone}, candidate, serve},
-		{finding{state: asStaged, armed: isYes, same: isNo}, candidate, serve},
-		{finding{state: asStaged, armed: isNo, same: isYes}, candidate, serve},
-		{finding{state: asStaged, armed: isNo, same: isNo, other: otherSealed}, candidate, serve},
-		{finding{state: asStaged, armed: isNo, same: isNo, other: otherStartable | otherDead},
+		{finding{state: asStaged, def: notOther, armed: isArmed, same: isYes}, []step{keepArmed}, serve},
+		{finding{state: asStaged, def: defaultOther, armed: isArmed, same: isYes, other: gone}, disarmed, serve},
+		{finding{state: asStaged, armed: isArmed, same: isNo}, disarmed, serve},
+		// It was perhaps never started.
+		{finding{state: asStaged, armed: maybeArmed, same: isNo}, candidate, serve},
+		{finding{state: asStaged, armed: unarmed, same: isYes}, candidate, serve},
+		{finding{state: asStaged, armed: notArmed, same: isNo, other: otherSealed}, candidate, serve},
+		{finding{state: asStaged, armed: notArmed, same: isNo, other: otherStartable | otherDead},
 			[]step{keepRunning, destroyOther, failNotBooted}, serve},
 		// An image that cannot be read is not one that was started and failed: it is left as it is.
-		{finding{state: asStaged, armed: isNo, same: isNo, other: otherUnreadable}, nil, unreadable},
+		{finding{state: asStaged, armed: notArmed, same: isNo, other: otherUnreadable}, nil, unreadable},
 		{finding{state: asTrial | asRejected | keeping},
 			[]step{keepRunning, destroyOther, failReset}, serve},
 	}
@@ -386,7 +401,7 @@ func (f finding) columns() []string {
 			"kept"),
 		words(uint16(f.runs), "old", "new"),
 		words(uint16(f.def), "none", "running", "other"),
-		words(uint16(f.armed), "no", "yes"),
+		words(uint16(f.armed), "no", "yes", "perhaps"),
 		words(uint16(f.same), "no", "yes"),
 		words(uint16(f.other), "startable", "sealed", "dead", "unreadable"),
 		words(uint16(f.asked), "unused", "asked", "used"),

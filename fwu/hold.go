@@ -187,17 +187,11 @@ func (s *Service) digestOf(ctx context.Context, src Source, d suit.Digest, size 
 // disarmed takes an armed bank back. One that differs from the installed image is FAILED. One that
 // cannot be looked at is a candidate again: install verifies it once more.
 func (s *Service) disarmed(why error) plan {
-	r := s.record()
-	p := plan{do: []effect{disarm{s.cfg.Boot.Bank}}}
 	if StatusOf(why) == InvalidSignature {
-		p.do = append(p.do, s.destroyTrial(r)...)
-		p.do = append(p.do, save{"FAILED", func(r *record) {
-			s.dissolve(r, evReject, InvalidSignature, ReasonImageDigest, why.Error())
-			s.stampRecord(r)
-		}})
-		return p
+		return s.rejectStaged(Rejection{InvalidSignature, ReasonImageDigest, why.Error()})
 	}
-	p.do = append(p.do, s.sealTrial(r)...)
+	p := plan{do: []effect{s.arming(true), disarm{s.cfg.Boot.Bank}}}
+	p.do = append(p.do, s.sealTrial(s.record())...)
 	p.do = append(p.do, save{"CANDIDATE", func(r *record) {
 		members := s.inStateOf(r, Staged)
 		s.unstage(r, false)

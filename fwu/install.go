@@ -416,14 +416,16 @@ func (s *Service) copyImage(ctx context.Context, img Image, src Source, d suit.D
 	return head, sum, err
 }
 
-// installBank arms the other bank. The order is: record, heads, selector. Until the selector is committed a reset starts the bank that runs now.
+// installBank arms the other bank. The order is: record, heads, selector, and the record again, which
+// says that nothing is under way any more. Until the selector is committed a reset starts the bank
+// that runs now; until the last step an old bank that comes up is no failed trial.
 func (s *Service) installBank(ctx context.Context, inst *installation) (Status, error) {
 	booted := s.cfg.Boot.Bank
 	ids, after := s.staged(inst)
 	arm := Selection{Default: booted, Trial: booted.Other()}
 	p := plan{
 		do: append(append([]effect{save{"STAGED", func(r *record) {
-			r.Trial = &trialRecord{Bank: booted.Other(), NoTrial: !s.cfg.Trial}
+			r.Trial = &trialRecord{Bank: booted.Other(), NoTrial: !s.cfg.Trial, Arming: true}
 			for _, c := range inst.candidates {
 				r.Components[c.Name].set(s.move(r, c.Component, evInstall), Success, "", "")
 			}
@@ -431,13 +433,21 @@ func (s *Service) installBank(ctx context.Context, inst *installation) (Status, 
 				cr := r.Components[c.Name]
 				cr.Carried, cr.second().Image = true, inst.copies[c.ID]
 			}
-		}}}, unsealAll(after, ids)...), commit{arm, false}),
+		}}}, unsealAll(after, ids)...), commit{arm, false}, s.arming(false)),
 		undo: append(append([]effect{disarm{booted}}, sealAll(after, ids)...), save{"CANDIDATE", func(r *record) { s.unstage(r, false) }}),
 	}
 	if err := s.run(ctx, p); err != nil {
 		return 0, err
 	}
 	return SuccessReboot, nil // with all slots held: see hold.go
+}
+
+// arming records that the selector is being armed or disarmed for the new bank, or that this is done.
+func (s *Service) arming(underWay bool) effect {
+	if underWay {
+		return save{"DISARMING", func(r *record) { r.Trial.Arming = true }}
+	}
+	return save{"ARMED", func(r *record) { r.Trial.Arming = false }}
 }
 
 // staged returns the members of an install as the record will have them.
@@ -598,7 +608,7 @@ func (s *Service) Accept(ctx context.Context) error {
 	if r.Trial != nil {
 		p = plan{
 			do:   []effect{save{"ACCEPTING", func(r *record) { r.Trial.Accepting = true }}, commit{Selection{Default: r.Trial.Bank}, false}, updated},
-			undo: []effect{save{"TRIAL", func(r *record) { r.Trial.Accepting = false }}},
+			undo: []effect{disarm{r.Trial.Bank.Other()}, save{"TRIAL", func(r *record) { r.Trial.Accepting = false }}},
 		}
 	}
 	defer s.inhibit(ctx, "an update is being accepted")()
@@ -788,7 +798,7 @@ func (s *Service) rejectKept(why Rejection) plan {
 			commit{Selection{Default: s.cfg.Boot.Bank}, false},
 			save{"FAILED", s.kept},
 		},
-		undo: append([]effect{save{"REJECTED", func(r *record) { r.Trial.Keeping = false }}}, p.undo...),
+		undo: append([]effect{disarm{s.cfg.Boot.Bank.Other()}, save{"REJECTED", func(r *record) { r.Trial.Keeping = false }}}, p.undo...),
 	}
 }
 

@@ -88,7 +88,13 @@ func (s *Service) find(r *record, sel Selection) situation {
 	running := s.cfg.Boot.Bank
 	sit := situation{bank: running, sel: sel, settled: r.Settled == s.cfg.Boot.ID, finding: finding{
 		state: stateOfBank(r, s.cfg.Components), runs: oldBank, def: defaultOther,
-		armed: answerOf(sel.Trial != NoBank && sel.Trial != running), same: answerOf(r.BootID == s.cfg.Boot.ID), asked: rebootUnused}}
+		armed: notArmed, same: answerOf(r.BootID == s.cfg.Boot.ID), asked: rebootUnused}}
+	switch {
+	case sel.Trial != NoBank && sel.Trial != running:
+		sit.armed = isArmed
+	case r.Trial != nil && r.Trial.Arming:
+		sit.armed = maybeArmed
+	}
 	switch sel.Default {
 	case NoBank:
 		sit.def = defaultNone
@@ -272,7 +278,7 @@ func (s *Service) effects(st step, r *record, sit situation, lost error) []effec
 	case sealOther:
 		return s.sealTrial(r)
 	case unstageOther:
-		bypassed := sit.armed == isYes && sit.same == isNo // the bootloader would have started the other bank, or have disarmed it
+		bypassed := sit.armed == isArmed && sit.same == isNo // the bootloader would have started the other bank, or have disarmed it
 		return []effect{save{"CANDIDATE", func(r *record) { s.unstage(r, bypassed); s.stampRecord(r) }}}
 	case destroyOther:
 		return s.destroyTrial(r)
@@ -296,8 +302,13 @@ func (s *Service) effects(st step, r *record, sit situation, lost error) []effec
 		return []effect{save{"RETURN", func(r *record) { r.Return = s.cfg.Boot.ID }}}
 	case armOther:
 		return []effect{commit{Selection{Default: sit.bank, Trial: sit.bank.Other()}, false}}
+	case recordDisarm:
+		return []effect{s.arming(true)}
 	}
-	return nil // keepArmed
+	if r.Trial.Arming { // keepArmed
+		return []effect{s.arming(false)}
+	}
+	return nil
 }
 
 // keeping records that the new bank is given up, and kept.
@@ -425,6 +436,7 @@ func (s *Service) failed(e event, reason Reason, text string) save {
 
 // tried makes the new bank the active one.
 func (s *Service) tried(r *record) {
+	r.Trial.Arming = false
 	for _, c := range s.cfg.Components {
 		cr := r.Components[c.Name]
 		if c.Live {

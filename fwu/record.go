@@ -35,6 +35,7 @@ type record struct {
 type trialRecord struct {
 	Bank      Bank   `json:"bank"`                // the new bank
 	NoTrial   bool   `json:"no-trial,omitempty"`  // it need not be accepted: what the configuration said that installed it
+	Arming    bool   `json:"arming,omitempty"`    // the selector is being armed or disarmed: an old bank that comes up proves nothing
 	Accepting bool   `json:"accepting,omitempty"` // accept was called, and the selector perhaps committed
 	Rejecting bool   `json:"rejecting,omitempty"` // reject was called while STAGED, and the heads perhaps destroyed
 	Error     Status `json:"error,omitempty"`     // this and the next two: the Rejection, if Rejecting

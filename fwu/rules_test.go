@@ -12,7 +12,7 @@ func findings(f func(finding)) {
 	for state := unrecorded; state <= keeping; state <<= 1 {
 		for runs := oldBank; runs <= newBank; runs <<= 1 {
 			for def := defaultNone; def <= defaultOther; def <<= 1 {
-				for armed := isNo; armed <= isYes; armed <<= 1 {
+				for armed := notArmed; armed <= maybeArmed; armed <<= 1 {
 					for same := isNo; same <= isYes; same <<= 1 {
 						for other := otherStartable; other <= otherUnreadable; other <<= 1 {
 							for asked := rebootUnused; asked <= rebootUsed; asked <<= 1 {

@@ -309,7 +309,7 @@ func TestRepairWithTheOlderCopyFollowsTheDevice(t *testing.T) {
 		states []string // any of them
 		floor  uint64
 	}{
-		"staged":   {false, func(d *device) { d.installed(fwu.SuccessReboot) }, []string{"rootfs CANDIDATE 1.0.0"}, 1},
+		"staged":   {false, func(d *device) { d.installed(fwu.SuccessReboot) }, []string{"rootfs STAGED 1.0.0"}, 1},
 		"booted":   {false, func(d *device) { d.installed(fwu.SuccessReboot); d.do(d.Stop()) }, []string{"rootfs TRIAL 2.0.0"}, 1},
 		"accepted": {false, func(d *device) { d.installed(fwu.SuccessReboot); d.reboot(); d.do(d.Accept(d.t.Context())) }, []string{"rootfs UPDATED 2.0.0"}, 50},
 		"live":     {true, func(d *device) { d.installed(fwu.Success) }, []string{"rootfs UPDATED 2.0.0"}, 50},
@@ -379,4 +379,41 @@ func TestRecordOnABlockDeviceThatCannotBeRead(t *testing.T) {
 	d.do(d.Repair(t.Context(), fwu.RepairRecord)) // the write mends it
 	d.restart()
 	d.want("rootfs UPDATED 2.0.0")
+}
+
+// The heads of the old bank cannot be read when a trial has to end: no reboot is asked for while
+// nothing is known of that bank, and one is as soon as it is.
+func TestRollbackIsTriedAgainWhenTheHeadsCanBeRead(t *testing.T) {
+	d := newDevice(t, true, bank("rootfs")...)
+	d.candidate(0, "rootfs", randomImage(90, 70000), "2.0.0", 2)
+	d.installed(fwu.SuccessReboot)
+	d.reboot()
+	d.want("rootfs TRIAL 2.0.0")
+	d.do(d.Stop())
+	var readable atomic.Bool // the service tries again by itself
+	d.Slots["rootfs_a"].OnRead = func(int64, int) error {
+		if readable.Load() {
+			return nil
+		}
+		return unix.EIO
+	}
+	if err := d.Boot(fwu.BankB); err == nil { // and not the default
+		t.Fatal("the service is healthy")
+	}
+	d.want("rootfs REJECTED 2.0.0")
+	if got := d.Service.System().Degraded; len(got) != 1 || got[0] != fwu.ReasonRollbackFailed {
+		t.Fatalf("degraded: %v", got)
+	}
+	reboots := d.System.Reboots
+	d.wantStatus(d.Clean(t.Context(), 0), fwu.NotPermitted, fwu.ReasonRollbackFailed)
+	if n := d.System.Reboots; n != reboots {
+		t.Fatal("a reboot was asked for into a bank of which nothing is known")
+	}
+	readable.Store(true)
+	_ = d.Clean(t.Context(), 0) // any call has it tried again
+	if n := d.System.Reboots; n != reboots+1 {
+		t.Fatalf("%d reboots were asked for, want one", n-reboots)
+	}
+	d.reboot()
+	d.want("rootfs FAILED 1.0.0")
 }

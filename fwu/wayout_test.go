@@ -345,6 +345,7 @@ func records(t *testing.T, named ...string) map[string]photo {
 		"FAILED":                         {write, cancel},
 		"STAGED":                         {write, install},
 		"STAGED, one carried over":       {part, install},
+		"STAGED, being armed":            {write, install, trialHas("arming", true)},
 		"STAGED, rejecting":              {write, install, trialHas("rejecting", true)},
 		"TRIAL":                          onTrial,
 		"TRIAL, one carried over":        carried,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -45,20 +46,22 @@ type bootChecker struct {
 	bootcheck.Trial
 	m      *machine // with no more than the defaults if the configuration cannot be loaded
 	broken error    // why it cannot
+	root   string
 	bus    string
 }
 
 func bootCheck(g *globals, run func(context.Context, *bootChecker) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
-		return run(cmd.Context(), newBootChecker(g, logTo(cmd.ErrOrStderr(), slog.LevelInfo)))
+		b := newBootChecker(g, logTo(cmd.ErrOrStderr(), slog.LevelInfo))
+		if err := b.Configure(cmd.Context(), b.load); cmd.Context().Err() != nil {
+			return err // any other error is b.broken
+		}
+		return run(cmd.Context(), b)
 	}
 }
 
 func newBootChecker(g *globals, log *slog.Logger) *bootChecker {
-	b := &bootChecker{bus: g.bus}
-	if b.m, b.broken = loadMachine(g.root); b.broken != nil {
-		b.m = &machine{root: g.root, cfg: &config.Config{BootCheck: config.DefaultBootCheck()}}
-	}
+	b := &bootChecker{root: g.root, bus: g.bus}
 	b.Trial = bootcheck.Trial{
 		Call: func(ctx context.Context, f func(bootcheck.Service) error) error {
 			c, err := dbus.Dial(ctx, g.bus)
@@ -69,11 +72,21 @@ func newBootChecker(g *globals, log *slog.Logger) *bootChecker {
 		},
 		Evidence:  b.onTrial,
 		Reset:     b.reset,
-		Deadline:  b.m.cfg.BootCheck.Deadline,
 		SinceBoot: bootcheck.SinceBoot,
 		Log:       log,
 	}
+	_ = b.load() // see broken
 	return b
+}
+
+// load reads the configuration, and returns the error that it is of no use.
+func (b *bootChecker) load() error {
+	if b.m, b.broken = loadMachine(b.root); b.broken != nil {
+		b.m = &machine{root: b.root, cfg: &config.Config{BootCheck: config.DefaultBootCheck()}}
+	}
+	b.Deadline = b.m.cfg.BootCheck.Deadline
+	b.Hopeless = b.broken != nil && fwu.CauseOf(b.broken) != fwu.CauseMedium
+	return b.broken
 }
 
 // reset resets the machine, if the system that is looked at is the one that runs.
@@ -139,7 +152,9 @@ func (b *bootChecker) units(ctx context.Context, names ...string) ([]systemd.Uni
 // errNoEvidence is wrapped by errors of what the configuration names and the system does not have.
 var errNoEvidence = errors.New("the configuration does not fit the system")
 
-// onTrial tells without the service whether the running bank is on trial. A new system may well be one whose configuration is of no use: then what the boot script and the firmware say counts.
+// onTrial tells without the service whether the running bank is on trial. A new system may well be
+// one whose configuration is of no use: then what the boot script and the firmware say counts. With
+// an error it is not known.
 func (b *bootChecker) onTrial(ctx context.Context) (bool, error) {
 	on, err := false, b.broken
 	if err == nil {
@@ -147,15 +162,20 @@ func (b *bootChecker) onTrial(ctx context.Context) (bool, error) {
 			return on, err
 		}
 	}
-	if (bootctl.Running{Root: b.m.root}).StartedOnTrial() {
+	script, errScript := (bootctl.Running{Root: b.m.root}).StartedOnTrial()
+	if script {
 		b.Log.Warn("the boot script started this system on trial", "err", err)
 		return true, nil
 	}
-	if on, _ := efi.StartedOnTrial(efi.Directory{Path: b.m.path(config.DefaultVariables)}); on { // no variables: no evidence
+	firmware, errFirmware := efi.StartedOnTrial(efi.Directory{Path: b.m.path(config.DefaultVariables)})
+	if firmware {
 		b.Log.Warn("the firmware started this system, and another one is its default", "err", err)
 		return true, nil
 	}
-	return false, err
+	if errors.Is(errFirmware, fs.ErrNotExist) { // there is no such firmware
+		errFirmware = nil
+	}
+	return false, errors.Join(err, errScript, errFirmware)
 }
 
 // onTrial tells whether the running bank is on trial: it is not the default, and the record, if one can be read, does not say otherwise. That it cannot be left is an error: a reset

@@ -3,10 +3,17 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fwu-ab/fwu-ab/suit"
+	"github.com/fwu-ab/fwu-ab/test/fault"
 	"github.com/fwu-ab/fwu-ab/test/lab"
 )
 
@@ -57,5 +64,69 @@ func TestTrialOfASystemWhoseConfigurationIsOfNoUse(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestTrialWithoutEvidence has neither a configuration nor a command line that can be read: it is not
+// known whether the system is on trial, which is not "no".
+func TestTrialWithoutEvidence(t *testing.T) {
+	d, err := lab.New(t.TempDir(), 1<<20, 1<<20, "detached")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Write("etc/fwu-ab/fwu-ab.toml.d/10-test.toml", "[selector\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(d.Root+"/proc/cmdline", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := newBootChecker(&globals{root: d.Root, bus: "unix:path=" + d.Root + "/none"}, slog.New(slog.DiscardHandler))
+	if on, err := b.onTrial(t.Context()); on || !errors.Is(err, syscall.EISDIR) {
+		t.Errorf("on trial: %v, %v; want that the command line cannot be read", on, err)
+	}
+}
+
+// TestConfigurationThatCannotBeReadNow has a file of which the kernel returns EIO: it is read again,
+// where a mistake in it is a verdict.
+func TestConfigurationThatCannotBeReadNow(t *testing.T) {
+	fault.NeedRoot(t)
+	d, err := lab.New(t.TempDir(), 1<<20, 1<<20, "detached")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const dropIn = "etc/fwu-ab/fwu-ab.toml.d/10-test.toml"
+	if err := d.Write(dropIn, "[boot-check]\ndeadline = 900\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("/proc/self/mem", filepath.Join(d.Root, dropIn), "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	mounted := true
+	unmount := func() {
+		if mounted {
+			mounted = unix.Unmount(filepath.Join(d.Root, dropIn), unix.MNT_DETACH) != nil
+		}
+	}
+	defer unmount()
+	b := newBootChecker(&globals{root: d.Root, bus: "unix:path=" + d.Root + "/none"}, slog.New(slog.DiscardHandler))
+	if !errors.Is(b.broken, unix.EIO) || b.Hopeless {
+		t.Fatalf("configuration: %v, hopeless: %v; want EIO, which may pass", b.broken, b.Hopeless)
+	}
+	b.SinceBoot = func() (time.Duration, error) { return 0, nil }
+	tries := 0
+	err = b.Configure(t.Context(), func() error {
+		tries++
+		err := b.load()
+		unmount()
+		return err
+	})
+	if err != nil || tries != 2 || b.broken != nil || b.Deadline != 15*time.Minute {
+		t.Errorf("after %d tries: %v, deadline %v", tries, err, b.Deadline)
+	}
+	if err := d.Write(dropIn, "[selector\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Configure(t.Context(), b.load); err == nil || !b.Hopeless {
+		t.Errorf("a mistake: %v, hopeless: %v", err, b.Hopeless)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,8 +34,9 @@ type unitStates = func(ctx context.Context, names ...string) ([]systemd.Unit, er
 // first is the fault.
 type first struct {
 	world
-	units error
-	unit  string // its state, empty: active
+	units  error
+	unit   string // its state, empty: active
+	config error  // of reading the configuration
 }
 
 const testDeadline = 10 * time.Minute
@@ -76,15 +78,19 @@ func rows() map[string]row {
 		"`boot-complete.target` is not reached":                               {first{world: onTrial}, 0, fails, []string{rejected, "reboot"}, 0},
 		"not accepted at the deadline":                                        {first{world: onTrial}, 0, watch, []string{late, "reboot", "reset"}, testDeadline + downTimeout},
 
-		"the service refuses: LimitsExceeded":                       {with(func(w *world) { w.call = refused }), soon, accept, []string{"accept"}, soon},
-		"the service does not answer":                               {with(func(w *world) { w.mute = true }), soon, accept, []string{"accept"}, soon + callTimeout},
-		"the bus is gone":                                           {with(func(w *world) { w.call = errUnreachable }), soon, accept, []string{"accept"}, soon},
-		"the service is degraded, and does not know of a trial":     {with(func(w *world) { w.state, w.degraded = fwu.Ready, []fwu.Reason{fwu.ReasonMedium} }), soon, accept, []string{"accept"}, soon},
-		"the service cannot accept: its medium fails":               {with(func(w *world) { w.fails = map[string]error{"accept": errors.New("medium")} }), 7 * time.Second, accept, []string{"accept", "accept", "accept"}, soon},
-		"the service manager does not say how the units are":        {first{world: onTrial, units: errUnreachable}, soon, accept, []string{"accept"}, soon},
-		"the service is in trouble until the deadline":              {with(func(w *world) { w.call = refused }), 0, watch, []string{"reset"}, testDeadline},
-		"a check fails, and the service is in trouble for a minute": {with(func(w *world) { w.call = refused }), 0, checks, []string{"reset"}, verdictPatience},
-		"a check fails, and the service is in trouble for less":     {with(func(w *world) { w.call = refused }), 20 * time.Second, checks, []string{rejected, "reboot"}, 20 * time.Second},
+		"the configuration cannot be read, as a medium fails":                          {first{world: onTrial, config: syscall.EIO}, soon, accept, []string{"accept"}, soon},
+		"the configuration cannot be read until the deadline":                          {first{world: onTrial, config: syscall.ENODATA}, 0, watch, []string{late, "reboot", "reset"}, testDeadline + downTimeout},
+		"the configuration has a mistake":                                              {first{world: onTrial, config: errors.New("fwu-ab.toml:1: no")}, 0, fails, []string{rejected, "reboot"}, 0},
+		"a check fails, and the service cannot start: the configuration has a mistake": {with(func(w *world) { w.call, w.hopeless = errUnreachable, true }), 0, fails, []string{"reset"}, 0},
+		"the service refuses: LimitsExceeded":                                          {with(func(w *world) { w.call = refused }), soon, accept, []string{"accept"}, soon},
+		"the service does not answer":                                                  {with(func(w *world) { w.mute = true }), soon, accept, []string{"accept"}, soon + callTimeout},
+		"the bus is gone":                                                              {with(func(w *world) { w.call = errUnreachable }), soon, accept, []string{"accept"}, soon},
+		"the service is degraded, and does not know of a trial":                        {with(func(w *world) { w.state, w.degraded = fwu.Ready, []fwu.Reason{fwu.ReasonMedium} }), soon, accept, []string{"accept"}, soon},
+		"the service cannot accept: its medium fails":                                  {with(func(w *world) { w.fails = map[string]error{"accept": errors.New("medium")} }), 7 * time.Second, accept, []string{"accept", "accept", "accept"}, soon},
+		"the service manager does not say how the units are":                           {first{world: onTrial, units: errUnreachable}, soon, accept, []string{"accept"}, soon},
+		"the service is in trouble until the deadline":                                 {with(func(w *world) { w.call = refused }), 0, watch, []string{"reset"}, testDeadline},
+		"a check fails, and the service is in trouble for a minute":                    {with(func(w *world) { w.call = refused }), 0, checks, []string{"reset"}, verdictPatience},
+		"a check fails, and the service is in trouble for less":                        {with(func(w *world) { w.call = refused }), 20 * time.Second, checks, []string{rejected, "reboot"}, 20 * time.Second},
 
 		"neither service nor evidence tells whether it is a trial":         {with(func(w *world) { w.call, w.noTrace = refused, errors.New("no disk") }), 0, checks, nil, testDeadline},
 		"the service is in trouble, and evidence says that it is no trial": {with(func(w *world) { w.call, w.evidence = refused, false }), 0, accept, nil, 0},
@@ -126,7 +132,16 @@ func TestEveryRowOfTheTable(t *testing.T) {
 					}
 					return []systemd.Unit{{Name: "gateway.service", Load: "loaded", Active: active}}, nil
 				}
-				err := r.run(t.Context(), trial, states)
+				err := trial.Configure(t.Context(), func() error {
+					if well() {
+						return nil
+					}
+					return r.at.config
+				})
+				if errors.Is(err, errTrouble) != (r.until == 0 && fwu.CauseOf(r.at.config) == fwu.CauseMedium) {
+					t.Errorf("configuration: %v", err)
+				}
+				err = r.run(t.Context(), trial, states)
 				took := time.Since(w.started)
 				if took < r.until || took > r.within+2*retryInterval {
 					t.Errorf("took %v, want %v (%v)", took, r.within, err)

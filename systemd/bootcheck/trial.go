@@ -38,6 +38,9 @@ type Trial struct {
 	Reset func(ctx context.Context) error
 	// Deadline is the time since boot until which trouble with the service is waited out.
 	Deadline time.Duration
+	// Hopeless tells that the service cannot start in this system, as its configuration is of no use:
+	// a system that failed a check is not kept up to wait for the service.
+	Hopeless bool
 	// SinceBoot is the time since the kernel started, with that of suspension.
 	SinceBoot func() (time.Duration, error)
 	Log       *slog.Logger
@@ -102,8 +105,8 @@ func (t Trial) call(ctx context.Context, f func(ctx context.Context, s Service, 
 }
 
 // errTrouble is wrapped by errors that say nothing of the system: the service is busy, refuses,
-// cannot be reached, or is degraded. Trouble is no verdict; it is waited out.
-var errTrouble = errors.New("trouble with the update service, which says nothing of the system")
+// cannot be reached, or is degraded; a medium fails. Trouble is no verdict; it is waited out.
+var errTrouble = errors.New("trouble that says nothing of the system")
 
 func trouble(err error) error { return fmt.Errorf("%w: %w", errTrouble, err) }
 
@@ -133,6 +136,18 @@ func (t Trial) persist(ctx context.Context, until time.Duration, f func(context.
 			return err
 		}
 	}
+}
+
+// Configure calls load, which reads the configuration. A medium that fails says nothing of the system:
+// load is called again until the deadline. Any other error it returns at once.
+func (t Trial) Configure(ctx context.Context, load func() error) error {
+	return t.persist(ctx, t.Deadline, func(context.Context) error {
+		err := load()
+		if fwu.CauseOf(err) == fwu.CauseMedium {
+			return trouble(err)
+		}
+		return err
+	})
 }
 
 // ask asks the service for the state of the bank. A state that a degraded service does not know it
@@ -181,14 +196,18 @@ func (t Trial) On(ctx context.Context) (bool, error) {
 
 // GiveUp rejects the running system and reboots into the previous one: through the service; where
 // that is in trouble for longer than verdictPatience, by a reset, which does the same as nothing
-// but an accepted system is started twice. It returns nil if a reboot was asked for, or if there is
+// but an accepted system is started twice. A service that cannot start is tried once. It returns nil if a reboot was asked for, or if there is
 // no trial.
 func (t Trial) GiveUp(ctx context.Context, why fwu.Rejection) error {
 	now, err := t.SinceBoot()
 	if err != nil {
 		return err
 	}
-	_, err = t.giveUp(ctx, why, min(now+verdictPatience, max(now, t.Deadline)))
+	until := min(now+verdictPatience, max(now, t.Deadline))
+	if t.Hopeless {
+		until = now
+	}
+	_, err = t.giveUp(ctx, why, until)
 	return err
 }
 

@@ -24,6 +24,7 @@ type world struct {
 	mute     bool  // the service does not answer
 	fails    map[string]error
 	evidence bool
+	hopeless bool
 	noTrace  error
 	done     []string
 	started  time.Time
@@ -76,6 +77,7 @@ func (w *world) trial() Trial {
 			}
 			return f(w)
 		},
+		Hopeless:  w.hopeless,
 		Evidence:  func(context.Context) (bool, error) { return w.evidence, w.noTrace },
 		Reset:     func(context.Context) error { return w.note("reset") },
 		SinceBoot: func() (time.Duration, error) { return time.Since(w.started), nil },
