@@ -21,16 +21,15 @@ func (s *Service) Check(_ context.Context, id ID, manifest []byte) error {
 		return p.refusal("the service answers queries only")
 	}
 	r := s.record()
-	cr := r.Components[c.Name]
 	switch {
 	case c.Manifest == None:
 		return nil
 	case len(manifest) == 0:
 		return refuse(InvalidArgument, ReasonManifestMissing, "check: images of %s need a manifest, and none was given", c.Name)
 	}
-	img, err := s.readManifest(c, cr, manifest, nil)
+	img, err := s.recipient().read(c, manifest, nil)
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	return s.needs(r, c, img)
+	return versions(r, c, img)
 }

@@ -1,7 +1,6 @@
 package fwu
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -56,8 +55,8 @@ func reasonOr(err error, r Reason) Reason {
 	return r
 }
 
-// reconcile brings record, boot and selector into agreement (once per boot; after a restart of the service within a boot it finds nothing to do,
-// or what a crash left).
+// reconcile brings record, boot and selector into agreement, once per boot. After a restart of the
+// service within a boot it finds nothing to do, or the rest of an operation that a crash ended.
 func (s *Service) reconcile(ctx context.Context, rec *record, lost error) error {
 	var sel Selection
 	if s.cfg.Selector != nil {
@@ -185,7 +184,7 @@ func (s *Service) planned(found rule, sit situation, lost error) []effect {
 }
 
 // giveUpOther takes the bank that does not run for one that cannot be started, because a client
-// says so: what the heads cannot prove keeps the service from doing it by itself. The running bank
+// says so: the heads cannot prove it, so the service does not do it by itself. The running bank
 // becomes the default, and the other one can be written.
 func (s *Service) giveUpOther(ctx context.Context) error {
 	defer s.inhibit(ctx, "the running bank is being kept")()
@@ -383,8 +382,8 @@ func (s *Service) stampRecord(r *record) {
 }
 
 // commitOnce makes bank the default and disarms. Once per boot it does so even if that is so: the
-// boot may have used up what a commit gives, as attempts that the bootloader counts, and nothing
-// may be written to the other bank's slots before it is out of reach of the bootloader.
+// boot may have used up a part of the selection, as attempts that the bootloader counts, and
+// nothing may be written to the other bank's slots before it is out of reach of the bootloader.
 func commitOnce(sit situation, bank Bank) []effect {
 	switch want := (Selection{Default: bank}); {
 	case sit.sel != want:
@@ -395,7 +394,8 @@ func commitOnce(sit situation, bank Bank) []effect {
 	return nil
 }
 
-// follow accepts that the other bank was booted by other means than ours: what it holds is the active image now, and nothing is in preparation.
+// follow accepts that the other bank was booted by other means than ours: its images are the active
+// ones now, and nothing is in preparation.
 func (s *Service) follow(r *record) {
 	for _, c := range s.cfg.Components {
 		cr := r.Components[c.Name]
@@ -406,14 +406,6 @@ func (s *Service) follow(r *record) {
 		cr.set(Ready, Success, ReasonDefaultDiffers, "the other bank was booted without an update")
 	}
 	s.stampRecord(r)
-}
-
-// describe fills in what the running system says of c's active image, where nothing is recorded of it.
-func (cfg Config) describe(c Component, cr *componentRecord) {
-	if cr.Slots[cr.Active].Image == nil {
-		rel := cfg.Release[c.Name]
-		cr.Slots[cr.Active].Image = &imageRecord{Version: rel.Version, Sequence: rel.Sequence}
-	}
 }
 
 // trialBroken gives the new bank up: it was restarted before it was accepted.
@@ -479,11 +471,12 @@ func (s *Service) judgeRest(r *record, sit situation) []effect {
 	return append(out, save{"reboot", s.rebooted}, expire{})
 }
 
-// rebooted applies what every boot does: volatile staging ends, and with it the trial of a live component.
+// rebooted applies the effects of every boot: volatile staging ends, and with it the trial of a
+// live component.
 func (s *Service) rebooted(r *record) {
 	for _, c := range s.cfg.Components {
 		cr := r.Components[c.Name]
-		if !c.Live && cr.State.bound() { // the rules of the bank say what becomes of it
+		if !c.Live && cr.State.bound() { // the rules of the bank decide over it
 			continue
 		}
 		from, to := cr.State, s.move(r, c, evReboot)
@@ -499,254 +492,9 @@ func (s *Service) rebooted(r *record) {
 	s.stampRecord(r)
 }
 
-// lookAtOther looks at the heads of the bank that does not run.
-func (s *Service) lookAtOther(ctx context.Context, r *record) otherBank {
-	other := s.cfg.Boot.Bank.Other()
-	seen := otherStartable
-	for _, c := range s.components {
-		if c.Live {
-			continue
-		}
-		switch s.lookAt(ctx, r, c, other) {
-		case otherSealed:
-			return otherSealed
-		case otherDead:
-			seen = otherDead
-		case otherUnreadable:
-			if seen == otherStartable {
-				seen = otherUnreadable
-			}
-		}
-	}
-	return seen
-}
-
-// lookAt looks at the head of a member in the other bank. A member that is STAGED, or was carried
-// over, has a head on record. A head that is neither masked nor plain is that of a system that was
-// started: it changes its superblock.
-func (s *Service) lookAt(ctx context.Context, r *record, c *component, other Bank) otherBank {
-	cr := r.Components[c.Name]
-	img := imageIn(cr, other)
-	if r.Trial != nil && r.Trial.Bank == other && (cr.State == Staged || cr.Carried) {
-		if img.Head == nil {
-			return otherStartable
-		}
-		var state HeadState
-		err := s.withImage(ctx, c.ID, other.Index(), func(i Image) (err error) {
-			state, err = i.HeadState(ctx, *img.Head)
-			return err
-		})
-		switch {
-		case err != nil:
-			s.log.Warn("head of the installed image not read", "component", c.Name, "err", err)
-			return otherUnreadable
-		case state == HeadMasked || state == HeadMixed:
-			return otherSealed
-		}
-		return otherStartable
-	}
-	// A member that is new in this bank has nothing in the other one. Where the record knows
-	// nothing of the other bank at all, each slot is looked at.
-	known := slices.ContainsFunc(s.components, func(c *component) bool { return !c.Live && holds(r, c, other) })
-	if known && !holds(r, c, other) {
-		return otherStartable
-	}
-	switch ok, err := c.Slots[other.Index()].Bootable(ctx); {
-	case err != nil:
-		s.log.Warn("head not read", "component", c.Name, "slot", string(other), "err", err)
-		return otherUnreadable
-	case ok:
-		return otherStartable
-	}
-	// Nothing that is known begins so. That is no proof where the image on record does, as one of
-	// zeroes.
-	switch whole, err := isRecorded(ctx, c.Slots[other.Index()], img); {
-	case err != nil:
-		s.log.Warn("slot not read", "component", c.Name, "slot", string(other), "err", err)
-		return otherUnreadable
-	case whole:
-		return otherStartable
-	}
-	return otherDead
-}
-
-// isRecorded tells whether a slot holds the image that is on record, by its digest.
-func isRecorded(ctx context.Context, slot Slot, img *imageRecord) (bool, error) {
-	want, err := parseDigest(img.Digest)
-	if err != nil || img.Size <= 0 || img.Size > slot.Info().Size {
-		return false, nil // nothing to compare with
-	}
-	src, err := slot.Source(ctx)
-	if err != nil {
-		return false, err
-	}
-	h, buf := want.New(), Buffer(MaxWriteSize)
-	for off := int64(0); off < img.Size; off += int64(len(buf)) {
-		buf = buf[:min(img.Size-off, int64(len(buf)))]
-		if err := ReadFull(src, buf, off); err != nil {
-			return false, closeQuietly(src, err)
-		}
-		h.Write(buf)
-		if err := ctx.Err(); err != nil {
-			return false, closeQuietly(src, err)
-		}
-	}
-	return bytes.Equal(h.Sum(nil), want.Sum), src.Close()
-}
-
-// begun makes the first record, or the first after the last one was lost.
-func (s *Service) begun(ctx context.Context, sel Selection, lost error) error {
-	if s.cfg.Release == nil {
-		return refuse(NotPermitted, ReasonRecordLost, "%v, and the running system has no release record; fwu-ab provision makes one", lost)
-	}
-	r := s.cfg.fresh()
-	if err := s.findLive(ctx, r); err != nil {
-		return err
-	}
-	s.publish(r)
-	sit := s.find(r, sel)
-	sit.state = unrecorded
-	return s.settle(ctx, sit, lost)
-}
-
-// first is the first record, or the first one after the last was lost. With trial, the running bank
-// is not the default.
-func (s *Service) first(lost error, trial bool) save {
-	return save{"first record", func(r *record) {
-		s.stampRecord(r)
-		if trial {
-			r.Trial = &trialRecord{Bank: s.cfg.Boot.Bank}
-		}
-		for _, c := range s.cfg.Components {
-			cr := r.Components[c.Name]
-			if trial { // what the running image says of itself was never accepted
-				cr.Floor = 0
-			}
-			switch {
-			case trial && !c.Live:
-				cr.set(Rejected, GenericError, ReasonRecordLost, "the record was lost while this bank was not the default")
-			case errors.Is(lost, errRecordLost):
-				cr.set(Ready, Success, ReasonRecordLost, "the record was lost; the version is that of the release record")
-			}
-		}
-	}}
-}
-
-// findLive finds the active slots of live components, of which no record tells: what cannot be started is not active. Where both can, it is the first one.
-func (s *Service) findLive(ctx context.Context, r *record) error {
-	for _, c := range s.cfg.Components {
-		if !c.Live {
-			continue
-		}
-		first, err := c.Slots[0].Bootable(ctx)
-		if err != nil {
-			return s.slotError(s.component(c.ID), 0, err)
-		}
-		if first {
-			continue
-		}
-		second, err := c.Slots[1].Bootable(ctx)
-		if err != nil {
-			return s.slotError(s.component(c.ID), 1, err)
-		}
-		if second {
-			cr := r.Components[c.Name]
-			cr.Active, cr.Slots[0].Image = 1, nil
-			s.cfg.describe(c, cr)
-		}
-	}
-	return nil
-}
-
-// fresh is the record of a device of which nothing is known but what the running image says.
-func (cfg Config) fresh() *record {
-	r := &record{Components: map[string]*componentRecord{}, minor: storeMinor}
-	cfg.adopt(r)
-	return r
-}
-
-// adopt adds to r what is configured and not recorded yet, and raises the floors to what the running image says.
-func (cfg Config) adopt(r *record) {
-	if r.Components == nil {
-		r.Components = map[string]*componentRecord{}
-	}
-	for _, c := range cfg.Components {
-		cr := r.Components[c.Name]
-		if cr == nil {
-			cr = &componentRecord{ID: c.ID}
-			if !c.Live {
-				cr.Active = max(cfg.Boot.Bank.Index(), 0)
-			}
-			cfg.describe(c, cr)
-			r.Components[c.Name] = cr
-		}
-		for i, slot := range c.Slots {
-			info, recorded := slot.Info(), &cr.Slots[i]
-			if _, missing := slot.(MissingSlot); missing || !recorded.is(info) {
-				continue
-			}
-			if recorded.ID == "" { // new, or missing until now
-				recorded.Size = info.Size
-			}
-			recorded.ID = info.ID
-		}
-		if rel, ok := cfg.Release[c.Name]; ok && !(r.Trial != nil && cfg.Boot.Bank == r.Trial.Bank) {
-			cr.Floor = max(cr.Floor, rel.Sequence)
-		}
-	}
-}
-
-// checkConfig makes a component read-only whose slots or selector are not those of the record: two configurations that disagree must not
-// write to each other's partitions.
-func (s *Service) checkConfig(r *record) {
-	for _, c := range s.components {
-		var selector string
-		if s.cfg.Selector != nil {
-			selector = s.cfg.Selector.Kind()
-		}
-		p := differing(r, c.Component, selector)
-		if p != nil {
-			s.log.Warn("component is read-only", "component", c.Name, "reason", string(p.reason), "why", p.text)
-		}
-		s.mu.Lock()
-		c.readOnly = p
-		s.mu.Unlock()
-	}
-}
-
-// differing says why nothing may be written to c: a slot is missing, or its configuration differs
-// from the record. nil if it may.
-func differing(r *record, c Component, selector string) *problem {
-	for i, slot := range c.Slots {
-		if m, ok := slot.(MissingSlot); ok {
-			return &problem{reason: ReasonSlotMissing, text: fmt.Sprintf("slot %s cannot be found: %v", BankOf(i), m.Err)}
-		}
-	}
-	cr := r.Components[c.Name]
-	if cr == nil {
-		return nil
-	}
-	if cr.ID != c.ID {
-		return &problem{reason: ReasonConfigDiffers, text: fmt.Sprintf("its id is %d, and the record has %d", c.ID, cr.ID)}
-	}
-	if !c.Live && r.Selector != "" && r.Selector != selector {
-		return &problem{reason: ReasonConfigDiffers, text: fmt.Sprintf("the boot selector is %q, and the record has %q", selector, r.Selector)}
-	}
-	var resized *problem
-	for i, slot := range c.Slots {
-		switch info := slot.Info(); {
-		case cr.Slots[i].ID == "": // it was missing when the component was recorded, and is there now
-		case !cr.Slots[i].is(info):
-			return &problem{reason: ReasonConfigDiffers, text: fmt.Sprintf("slot %s is %s, and the record has %s", BankOf(i), info.ID, cr.Slots[i].ID)}
-		case info.Size != cr.Slots[i].Size:
-			resized = &problem{reason: ReasonSlotResized, text: fmt.Sprintf("slot %s has %d bytes, and the record has %d", BankOf(i), info.Size, cr.Slots[i].Size)}
-		}
-	}
-	return resized
-}
-
-// putLinkBack makes the link to a live component's active slot, which the record names: a configuration may call another one so. If it had to be changed in the same boot, an
-// install was cut short before the unit was restarted.
+// putLinkBack makes the link to a live component's active slot. The record names the slot by its
+// identity, as a configuration may have another order. If the link had to be changed in the same
+// boot, an install was cut short before the unit was restarted.
 func (s *Service) putLinkBack(ctx context.Context, c *component, cr *componentRecord, sameBoot bool) {
 	active := slices.IndexFunc(c.Slots[:], func(slot Slot) bool { return slot.Info().ID == cr.Slots[cr.Active].ID })
 	if active < 0 {
@@ -762,7 +510,8 @@ func (s *Service) putLinkBack(ctx context.Context, c *component, cr *componentRe
 	}
 }
 
-// initComponents sets what is kept in memory, and puts the links of live components back.
+// initComponents sets the values that are kept in memory, and puts the links of live components
+// back.
 func (s *Service) initComponents(ctx context.Context, sameBoot bool) {
 	r := s.record()
 	if r == nil {
@@ -780,9 +529,4 @@ func (s *Service) initComponents(ctx context.Context, sameBoot bool) {
 			s.putLinkBack(ctx, c, cr, sameBoot)
 		}
 	}
-}
-
-// holds tells whether the record knows of an image of c in a bank.
-func holds(r *record, c *component, b Bank) bool {
-	return r.Components[c.Name].Slots[b.Index()].Image != nil
 }

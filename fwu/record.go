@@ -378,3 +378,10 @@ func parseDigest(s string) (suit.Digest, error) {
 	}
 	return suit.Digest{}, fmt.Errorf("digest %q: unknown algorithm", s)
 }
+
+func imageIn(cr *componentRecord, b Bank) *imageRecord {
+	if img := cr.Slots[b.Index()].Image; img != nil {
+		return img
+	}
+	return &imageRecord{}
+}

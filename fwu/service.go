@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Config is what a service is made of.
+// Config is the device that a service is made for, and its settings.
 type Config struct {
 	Components []Component
 	Trial      bool // a new bank runs on trial until it is accepted
@@ -26,20 +26,24 @@ type Config struct {
 	Boot       Boot
 	Release    ReleaseRecord // nil if the running image has none
 	Log        *slog.Logger
-	// Battery is what the battery holds, in mWh. The error says why that is not known. A device without battery has more than anyone asks for. May be nil: there is none.
+	// Battery returns the charge of the battery, in mWh. The error says why that is not known. A
+	// device without battery has more than anyone asks for. May be nil: there is none.
 	Battery func() (mWh uint64, err error)
-	// Time is the latest time that is known to have come: the clock, or when this system was built if the clock is behind that. It is asked when a manifest comes with certificates. May be
-	// nil: then no certificate is taken before one was.
+	// Time is the latest time that is known to have come: the clock, or when this system was built
+	// if the clock is behind that. It is asked when a manifest comes with certificates. May be nil:
+	// then no certificate is taken before one was.
 	Time func() time.Time
 	// Background lets Open return before it has read a bank again that was armed when the service
 	// was away last.
 	Background bool
-	// Changed is called, with no lock held, after anything changed that Query reports. It must not block. May be nil.
+	// Changed is called, with no lock held, after a value changed that Query reports. It must not
+	// block. May be nil.
 	Changed func(ID)
 }
 
-// Service is the update service. Its methods are the functions of the specification, section 5; they are safe for concurrent use.
-// Operations on one component exclude each other. Query and System never wait for one. Cancel ends one that runs.
+// Service is the update service. Its methods are the functions of the specification, section 5;
+// they are safe for concurrent use. Operations on one component exclude each other. Query and
+// System never wait for one. Cancel ends one that runs.
 type Service struct {
 	cfg        Config
 	log        *slog.Logger
@@ -57,14 +61,14 @@ type Service struct {
 	bank   lock       // held while heads of more than one bank member are destroyed
 	saving sync.Mutex // held while the record is written
 
-	mu       sync.Mutex // guards what follows; held for moments only
+	mu       sync.Mutex // guards the fields below; held for moments only
 	rec      *record    // never changed in place
 	sel      Selection
 	degraded *problem // why queries alone are answered; nil if the service is healthy
 	closed   bool
 	settled  bool   // the selection was committed since Open
 	ending   ending // of the start: how the bank stands
-	working  int    // what runs and does not wait for a client
+	working  int    // operations that run and do not wait for a client
 	steps    uint64 // that were made
 }
 
@@ -80,8 +84,8 @@ type component struct {
 	cancels     int                     // calls of Cancel that wait for the running operation, or for one that is about to begin
 	written     int64                   // durable bytes of the image in preparation
 	prepared    int64                   // bytes of the image that were taken since the slot was opened, and before; 0 while nothing is open
-	counts      Counts                  // of the image in preparation; without what writing has
-	writing     Image                   // what it is written to, nil if nothing is
+	counts      Counts                  // of the image in preparation, before writing was opened
+	writing     Image                   // the slot that it is written to, nil if none is
 	sealed      bool                    // the head of the second slot is known to be destroyed
 	readOnly    *problem                // why nothing is written, nil if it may be
 
@@ -89,37 +93,6 @@ type component struct {
 	transfer *transfer
 	held     Image // the second slot, open since the image in it was verified
 }
-
-// lock is a mutex that can be waited for with a context.
-type lock chan struct{}
-
-func newLock() lock { return make(lock, 1) }
-
-func (l lock) take(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	select {
-	case l <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// force takes the lock, however long that is: for what is only ever held for moments.
-func (l lock) force() { l <- struct{}{} }
-
-func (l lock) try() bool {
-	select {
-	case l <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (l lock) give() { <-l }
 
 // problem is a reason for answering queries only, or for not writing to a component.
 type problem struct {
@@ -183,7 +156,8 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// Close ends what runs, makes durable what was written, and gives up what is held. The state stays in the store. Calls after it are refused.
+// Close ends the operations that run, makes durable the bytes that were stored, and gives up all
+// slots. The state stays in the store. Calls after it are refused.
 func (s *Service) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -240,8 +214,8 @@ func (s *Service) component(id ID) *component {
 }
 
 // named returns the component with a name, nil if there is none.
-func (s *Service) named(name string) *component {
-	for _, c := range s.components {
+func named(components []*component, name string) *component {
+	for _, c := range components {
 		if c.Name == name {
 			return c
 		}
@@ -258,7 +232,8 @@ func (s *Service) variant(c Component) variant {
 	return v
 }
 
-// trialVariant is the variant of a component in a bank that was installed: whether it is on trial was decided then, by the configuration of the bank before.
+// trialVariant is the variant of a component in a bank that was installed: whether it is on trial
+// was decided then, by the configuration of the bank before.
 func (s *Service) trialVariant(r *record, c Component) variant {
 	v := s.variant(c)
 	if !c.Live && r.Trial != nil {
@@ -296,7 +271,8 @@ func (s *Service) saveEdited(edit func(*record), n *news) error {
 	}
 	s.date(before, r)
 	if err := s.store.save(r); err != nil {
-		// What was written may lie there all the same, and would count after a cut: what counts now has to be the newest again before anything else is done.
+		// The failed save may lie on the medium all the same, and would count after a cut: the
+		// record that counts has to be the newest again before anything else is done.
 		return errors.Join(err, s.store.save(s.record()))
 	}
 	s.mu.Lock()
@@ -312,7 +288,8 @@ func (s *Service) setSelection(sel Selection) {
 	s.mu.Unlock()
 }
 
-// withImage calls f with a component's slot open: the handle that the component holds if it is the second slot, else one of its own.
+// withImage calls f with a component's slot open: the handle that the component holds if it is the
+// second slot, else one of its own.
 func (s *Service) withImage(ctx context.Context, id ID, slot int, f func(Image) error) error {
 	c := s.component(id)
 	if c == nil {
@@ -338,7 +315,8 @@ func (s *Service) withImage(ctx context.Context, id ID, slot int, f func(Image) 
 	return s.slotError(c, slot, errors.Join(f(img), img.Close()))
 }
 
-// slotError gives an error of a slot its status. Errors that have one, and those of a context, stay as they are.
+// slotError gives an error of a slot its status. Errors that have one, and those of a context, stay
+// as they are.
 func (s *Service) slotError(c *component, slot int, err error) error {
 	var e *Error
 	switch {
@@ -352,113 +330,8 @@ func (s *Service) slotError(c *component, slot int, err error) error {
 	return &Error{Status: StorageFailure, Reason: ReasonMedium, Text: fmt.Sprintf("slot %s of %s", BankOf(slot), c.Name), Components: []ID{c.ID}, Err: err}
 }
 
-// Components lists what is configured, by id.
-func (s *Service) Components() []ComponentInfo {
-	var out []ComponentInfo
-	for _, c := range s.components {
-		out = append(out, ComponentInfo{ID: c.ID, Name: c.Name, Manifest: c.Manifest, Live: c.Live})
-	}
-	return out
-}
-
-// System returns the state of the whole.
-func (s *Service) System() SystemInfo {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	info := SystemInfo{Booted: s.cfg.Boot.Bank, Default: s.sel.Default, Trial: s.sel.Trial}
-	if s.cfg.Selector != nil {
-		info.Selector = s.cfg.Selector.Kind()
-	}
-	if s.rec != nil && s.rec.Trial != nil {
-		info.Trial = s.rec.Trial.Bank
-	}
-	if s.degraded != nil {
-		info.Degraded, info.Why = []Reason{s.degraded.reason}, []string{s.degraded.text}
-	}
-	return info
-}
-
-// Query is psa_fwu_query (section 5.5.5). It waits for nothing.
-func (s *Service) Query(_ context.Context, id ID) (Info, error) {
-	c := s.component(id)
-	if c == nil {
-		return Info{}, refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
-	}
-	info := s.snapshot(c)
-	info.Impl.ActiveErrors, info.Impl.SecondErrors = mediumErrors(c.Slots[info.Location]), mediumErrors(c.Slots[1-info.Location])
-	for i := range s.store.meters {
-		info.Impl.StoreErrors[i] = s.store.meters[i].Errors()
-	}
-	return info, nil
-}
-
-// snapshot is what Query answers of c, without the errors of its media.
-func (s *Service) snapshot(c *component) Info {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	info := Info{MaxSize: maxSize(c)}
-	if c.Volatile {
-		info.Flags |= FlagVolatileStaging
-	}
-	info.Impl = Impl{Operation: c.operation, Done: c.done, Total: c.total}
-	if c.readOnly != nil {
-		info.Impl.ReadOnly, info.Impl.ReadOnlyText = c.readOnly.reason, c.readOnly.text
-	}
-	if s.rec == nil || s.rec.Components[c.Name] == nil {
-		info.Location = uint32(max(s.cfg.Boot.Bank.Index(), 0))
-		if !c.Live {
-			info.Version = s.cfg.Release[c.Name].Version
-		}
-		if s.degraded != nil {
-			info.Impl.Reason, info.Impl.Text = s.degraded.reason, s.degraded.text
-		}
-		return info
-	}
-	cr := s.rec.Components[c.Name]
-	active, next := cr.image(), cr.next()
-	info.State, info.Error, info.Version, info.Location = cr.State, cr.Error, active.Version, uint32(cr.Active)
-	i := &info.Impl
-	i.Digest, i.Sequence, i.Since, i.Reason, i.Text = active.Digest, cr.Floor, cr.Since, cr.Reason, cr.Text
-	i.ActiveSlot, i.SecondSlot = c.Slots[cr.Active].Info().Path, c.Slots[1-cr.Active].Info().Path
-	if cr.State == Writing || cr.State == Candidate {
-		i.ManifestDigest, i.ImageSize, i.Written, i.Counts = next.Manifest, next.Size, continueAt(c.written, next), c.counted()
-		i.Prepared = max(c.prepared, next.prepared())
-	}
-	if cr.State == Candidate { // all of it is durable, whatever its size
-		i.Written, i.Prepared = c.written, next.Size
-	}
-	return info
-}
-
-// prepared is how many bytes of the image are durable.
-func (i *imageRecord) prepared() int64 {
-	if i.Compression != "" {
-		return i.Decoded
-	}
-	return max(i.Written-i.Payload, 0)
-}
-
-// setPrepared says how many bytes of the image in preparation were taken.
-func (s *Service) setPrepared(c *component, n int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.prepared = n
-}
-
-// continueAt is where a client continues: what is durable, rounded down to the alignment unless the image is complete.
-func continueAt(written int64, img *imageRecord) int64 {
-	if img.Size > 0 && written == img.Payload+img.Size {
-		return written
-	}
-	return written &^ (WriteAlignment - 1)
-}
-
-// maxSize is the largest image that either slot of c takes.
-func maxSize(c *component) int64 {
-	return min(c.Slots[0].Info().Size, c.Slots[1].Info().Size) &^ (WriteAlignment - 1)
-}
-
-// RequestReboot is psa_fwu_request_reboot (section 5.6.2). It returns when the system accepted the request.
+// RequestReboot is psa_fwu_request_reboot (section 5.6.2). It returns when the system accepted the
+// request.
 func (s *Service) RequestReboot(ctx context.Context) error {
 	if err := s.cfg.System.Reboot(ctx); err != nil {
 		return &Error{Status: NotPermitted, Reason: ReasonRebootRefused, Text: "request a reboot", Err: err}
@@ -492,96 +365,6 @@ func (s *Service) condition() (*problem, error) {
 	return s.degraded, nil
 }
 
-// begin makes name the operation that runs on c, for the holder of c.op. The context that it returns ends when ctx does, or when Cancel or Close
-// wants the operation to end; end takes it back.
-func (s *Service) begin(ctx context.Context, c *component, name string) (_ context.Context, end func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	beginOn(c.Component)
-	s.mu.Lock()
-	c.operation, c.done, c.total, c.interrupt = name, 0, 0, cancel
-	s.working++
-	switch { // they were faster than we
-	case c.cancels > 0:
-		cancel(errCancelled)
-	case s.closed:
-		cancel(errClosed)
-	}
-	s.mu.Unlock()
-	s.cfg.Changed(c.ID)
-	return ctx, func() {
-		s.mu.Lock()
-		c.operation, c.done, c.total, c.interrupt = "", 0, 0, nil
-		s.working--
-		s.mu.Unlock()
-		cancel(nil)
-		s.cfg.Changed(c.ID)
-	}
-}
-
-func (s *Service) interrupt(c *component, cause error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.interrupt != nil {
-		c.interrupt(cause)
-	}
-}
-
-// progress publishes how far c's operation is.
-func (s *Service) progress(c *component) func(done, total int64) {
-	return func(done, total int64) {
-		s.mu.Lock()
-		c.done, c.total = done, total
-		s.steps++
-		s.mu.Unlock()
-		s.cfg.Changed(c.ID)
-	}
-}
-
-// counted is what became of the bytes of the image in preparation. The caller holds s.mu.
-func (c *component) counted() Counts {
-	n := c.counts
-	if c.writing != nil {
-		n = c.writing.Counts()
-		n.Received = c.counts.Received
-	}
-	return n
-}
-
-// counting has the bytes counted that are written to img; nil ends that, and keeps what was counted.
-func (s *Service) counting(c *component, img Image) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if img != nil {
-		c.counts = Counts{}
-	} else {
-		c.counts = c.counted()
-	}
-	c.writing = img
-}
-
-func (s *Service) setWritten(c *component, n int64) {
-	s.mu.Lock()
-	c.written = n
-	s.mu.Unlock()
-	s.cfg.Changed(c.ID)
-}
-
-// Pulse tells whether the service works on something, and how many steps it has made since it was opened: blocks of an image, changes of the record or the selector. A service that works and
-// makes no step for long stands still. One that waits for a client does not work.
-func (s *Service) Pulse() (steps uint64, working bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.steps, s.working > 0
-}
-
-// works notes n more things that run, and a step.
-func (s *Service) works(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.working += n
-	s.steps++
-}
-
 func (s *Service) setSealed(id ID, sealed bool) {
 	c := s.component(id)
 	s.mu.Lock()
@@ -593,47 +376,6 @@ func (s *Service) isSealed(c *component) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return c.sealed
-}
-
-// acquire takes component id for an operation that event e stands for, and checks its state. The caller gives c.op back.
-func (s *Service) acquire(ctx context.Context, id ID, e event) (*component, *componentRecord, error) {
-	c := s.component(id)
-	if c == nil {
-		return nil, nil, refuse(DoesNotExist, ReasonNoSuch, "component %d does not exist", id)
-	}
-	if err := s.healthy(ctx); err != nil {
-		return nil, nil, err
-	}
-	if err := c.op.take(ctx); err != nil {
-		return nil, nil, err
-	}
-	cr, err := s.admitCall(c, e)
-	if err == nil {
-		_, err = s.condition() // it may have been closed while we waited
-	}
-	if err != nil {
-		c.op.give()
-		return nil, nil, err
-	}
-	return c, cr, nil
-}
-
-// admitCall checks the state of a component that is held.
-func (s *Service) admitCall(c *component, e event) (*componentRecord, error) {
-	r := s.record()
-	cr := r.Components[c.Name]
-	if _, _, err := s.variant(c.Component).next(cr.State, e); err != nil {
-		err := refuse(BadState, ReasonState, "%s: %s is %s, and waits for %s", e, c.Name, cr.State, cr.State.waitsFor())
-		err.Components = []ID{c.ID}
-		return nil, err
-	}
-	if p := s.readOnly(c); p != nil {
-		return nil, p.refusal("%s: %s is read-only", e, c.Name)
-	}
-	if !c.Live && r.Trial != nil {
-		return nil, refuse(NotPermitted, ReasonBankBusy, "%s: bank %s waits for a reboot or a decision, and its slots are not touched until then", e, r.Trial.Bank)
-	}
-	return cr, nil
 }
 
 // claimSecondBank commits the running bank as the default, so that the bootloader does not start
