@@ -8,7 +8,7 @@ import (
 
 // The bank's state machine. A start of the service turns the record, the boot, the selector and the
 // heads of the other bank into a finding. Exactly one rule matches a finding, and names the steps
-// that bring the three into agreement. This file decides and does nothing; otherbank.go looks, and
+// that bring the three into agreement. This file decides and does nothing; reconcile.go looks and
 // acts. The table in docs/design.md is made from the rules.
 
 // finding describes the device at a start of the service. In a finding each field is one value; in
