@@ -145,6 +145,7 @@ const (
 	ReasonComponentMismatch  Reason = "component-mismatch"
 	ReasonCondition          Reason = "manifest-condition" // a condition of the manifest that has no reason of its own is not met
 	ReasonSequenceRollback   Reason = "sequence-rollback"
+	ReasonSequenceTooHigh    Reason = "sequence-too-high"
 	ReasonFailedBefore       Reason = "failed-before"
 	// An image was refused.
 	ReasonPayload       Reason = "payload-invalid" // what was written is not what the manifest says that the image is compressed to

@@ -59,6 +59,9 @@ itself holds. Same input, same bytes. Without --key the bundle is not signed: "m
 			if err != nil {
 				return err
 			}
+			if d.Sequence != nil {
+				warnOfSequence(cmd, *d.Sequence)
+			}
 			out := bundle.Output{Path: output, Inputs: []string{args[0], key, chain}, Sign: sign}
 			if detached {
 				err = d.CreateManifest(cmd.Context(), out)

@@ -67,6 +67,8 @@ func reasonHint(r fwu.Reason) string {
 		return "fwu-ab manifest show says who signed it, fwu-ab doctor whom this device trusts"
 	case fwu.ReasonSequenceRollback:
 		return "an update needs a sequence number that is not lower than what was accepted; fwu-ab status shows it"
+	case fwu.ReasonSequenceTooHigh:
+		return "the image needs a sequence number that follows those before it: docs/manifest.md, \"Sequence numbers\""
 	case fwu.ReasonFailedBefore:
 		return "stop the service and run fwu-ab reset to try this image again"
 	case fwu.ReasonBootBypassed:

@@ -92,11 +92,24 @@ func (f *manifestFlags) create(cmd *cobra.Command) error {
 	}
 	f.Sequence = &f.sequence
 	f.Images = map[string]bundle.Image{f.component: f.image}
+	warnOfSequence(cmd, f.sequence)
 	out := bundle.Output{Path: f.output, Inputs: []string{f.key, f.chain}, Sign: sign}
 	if f.bundle {
 		return f.Create(cmd.Context(), out)
 	}
 	return f.CreateManifest(cmd.Context(), out)
+}
+
+// warn tells the person at the terminal about something that is done all the same.
+func warn(cmd *cobra.Command, format string, args ...any) {
+	fmt.Fprintf(cmd.ErrOrStderr(), "fwu-ab: warning: "+format+"\n", args...)
+}
+
+func warnOfSequence(cmd *cobra.Command, sequence uint64) {
+	if sequence > fwu.FreeSequence {
+		warn(cmd, "sequence number %d is above %d: only a device that accepted one which is at most %d lower takes it",
+			sequence, fwu.FreeSequence, fwu.MaxSequenceStep)
+	}
 }
 
 // signer signs with a private key and with certificates, as far as they are named; nil signs nothing.
