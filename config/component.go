@@ -153,6 +153,8 @@ func (s *scope) authority(c *Component, d defaults) {
 		keys, at = d.keys, d.keysAt
 	}
 	c.Keys = keys
+	signatures, signaturesAt := s.signatures(d.signatures)
+	c.Signatures = signatures
 	if from.vendor.set {
 		s.note(s.path+"vendor", device.Vendor.String(), from.vendor.at)
 	}
@@ -166,6 +168,10 @@ func (s *scope) authority(c *Component, d defaults) {
 		s.fail(from.class.at, "class-name is set, but no vendor: a class identifier is made from both")
 	}
 	if c.Manifest == fwu.None {
+		c.Signatures = 0
+		if signaturesAt != (Pos{}) {
+			s.fail(signaturesAt, "%srequired-signatures is set, and the manifest is %q: nothing is verified", s.path, c.Manifest)
+		}
 		return
 	}
 	if !from.vendor.set {
@@ -177,4 +183,17 @@ func (s *scope) authority(c *Component, d defaults) {
 	if len(keys) == 0 {
 		s.fail(s.at, "%s has no trust anchor (keys, here or in [trust]), and its manifest is %q", s.name(), c.Manifest)
 	}
+}
+
+// maxSignatures is how many signatures a manifest can have.
+const maxSignatures = 8
+
+// signatures reads how many different keys have to sign a manifest.
+func (s *scope) signatures(otherwise int) (int, Pos) {
+	n, at, ok := s.number("required-signatures", 1, maxSignatures)
+	if !ok {
+		return otherwise, at
+	}
+	s.note(s.path+"required-signatures", n, at)
+	return int(n), at
 }

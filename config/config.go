@@ -133,6 +133,8 @@ type Component struct {
 	Device suit.Device
 	// Keys are PEM files, and directories that stand for every *.pub and *.pem file in them.
 	Keys []string
+	// Signatures is how many different keys have to sign a manifest, at least 1.
+	Signatures int
 }
 
 // Report tells what is in force. It encodes to JSON.

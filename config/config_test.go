@@ -118,11 +118,11 @@ func TestTheExample(t *testing.T) {
 		}},
 		Components: []Component{
 			{ID: 0, Name: "rootfs", Trial: true, Slots: [2]string{"PARTLABEL=rootfs_a", "PARTLABEL=rootfs_b"},
-				Manifest: fwu.Detached, ReadBack: true, Device: example, Keys: []string{"/etc/fwu-ab/keys"}},
+				Manifest: fwu.Detached, ReadBack: true, Device: example, Keys: []string{"/etc/fwu-ab/keys"}, Signatures: 1},
 			{ID: 1, Name: "boot", Trial: true, Slots: [2]string{"PARTLABEL=boot_a", "PARTLABEL=boot_b"},
-				Manifest: fwu.Detached, ReadBack: true, Device: example, Keys: []string{"/etc/fwu-ab/keys"}},
+				Manifest: fwu.Detached, ReadBack: true, Device: example, Keys: []string{"/etc/fwu-ab/keys"}, Signatures: 1},
 			{ID: 16, Name: "radio", Live: true, Trial: true, Slots: [2]string{"PARTLABEL=radio_a", "PARTLABEL=radio_b"},
-				Manifest: fwu.Bundled, ReadBack: true, Unit: "radio.service", Keys: []string{"/etc/fwu-ab/radio.pem"},
+				Manifest: fwu.Bundled, ReadBack: true, Unit: "radio.service", Keys: []string{"/etc/fwu-ab/radio.pem"}, Signatures: 1,
 				Device: suit.Device{Vendor: suit.VendorID("radio.example"), Class: suit.ClassID(suit.VendorID("radio.example"), "modem 7")}},
 		},
 		Report: got.Report,
@@ -417,6 +417,10 @@ slots = {a = "/dev/mtd1", b = "/dev/mtd2"}
 			func(c *Config) { c.Components[0].Slots[1] = "/dev/mtd9" }},
 		{"an array is replaced", "[trust]\nkeys = [\"/keys/c\"]\n",
 			func(c *Config) { c.Components[0].Keys = []string{"/keys/c"} }},
+		{"signatures of all components", "[trust]\nrequired-signatures = 2\n",
+			func(c *Config) { c.Components[0].Signatures = 2 }},
+		{"signatures of a component", "[trust]\nrequired-signatures = 3\n[component.radio]\nrequired-signatures = 2\n",
+			func(c *Config) { c.Components[0].Signatures = 2 }},
 		{"an empty string takes a value away", "[identity]\nvendor-name = \"\"\nvendor = \"fa6b4a53-d5ad-5fdf-be9d-e663e4d41ffe\"\n",
 			func(c *Config) {
 				vendor, _ := suit.ParseUUID("fa6b4a53-d5ad-5fdf-be9d-e663e4d41ffe")
@@ -431,7 +435,7 @@ slots = {a = "/dev/mtd1", b = "/dev/mtd2"}
 		{"a component more", "[component.aux]\nid = 0\nkind = \"live\"\nmanifest = \"none\"\ntrial = false\nslots = {a = \"/dev/mtd3\", b = \"/dev/mtd4\"}\n",
 			func(c *Config) {
 				aux := c.Components[0]
-				aux.ID, aux.Name, aux.Trial, aux.Manifest, aux.Slots = 0, "aux", false, fwu.None, [2]string{"/dev/mtd3", "/dev/mtd4"}
+				aux.ID, aux.Name, aux.Trial, aux.Manifest, aux.Signatures, aux.Slots = 0, "aux", false, fwu.None, 0, [2]string{"/dev/mtd3", "/dev/mtd4"}
 				c.Components = []Component{aux, c.Components[0]}
 			}},
 	}

@@ -146,6 +146,13 @@ f.toml:9:16: selector.efi.command-line has {partuuid:nothing}, and nothing is no
 f.toml:13:17: trust.keys[1] is "", want an absolute path
 f.toml:13:21: trust.keys[2] is an integer, want a string
 f.toml:13:24: trust.keys[3] is a table, want a string`},
+		{"signatures of nobody, and of too many", strings.Replace(bank, "[\"/etc/fwu-ab/keys\"]", "[\"/k\"]\nrequired-signatures = 0", 1) + "required-signatures = 9\n",
+			`f.toml:14:23: trust.required-signatures is 0, want 1 to 8
+f.toml:18:23: component.rootfs.required-signatures is 9, want 1 to 8`},
+		{"signatures that are no number", bank + "required-signatures = \"2\"\n",
+			`f.toml:17:23: component.rootfs.required-signatures is a string, want an integer`},
+		{"signatures of nothing", bank + "manifest = \"none\"\nrequired-signatures = 1\n",
+			`f.toml:18:23: component.rootfs.required-signatures is set, and the manifest is "none": nothing is verified`},
 		{"for no device", strings.Replace(bank, "vendor-name = \"example.com\"\nclass-name = \"gateway\"\n", "", 1),
 			`f.toml:12:12: [component.rootfs] has no vendor (neither here nor in [identity]), and its manifest is "detached"
 f.toml:12:12: [component.rootfs] has no class (neither here nor in [identity]), and its manifest is "detached"`},

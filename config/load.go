@@ -99,6 +99,7 @@ type defaults struct {
 	deviceFile string
 	keys       []string
 	keysAt     Pos
+	signatures int
 }
 
 func (s *scope) defaults() defaults {
@@ -111,6 +112,7 @@ func (s *scope) defaults() defaults {
 	if d.keys, d.keysAt = sub.files("keys"); d.keys != nil {
 		s.note("trust.keys", d.keys, d.keysAt)
 	}
+	d.signatures, _ = sub.signatures(1)
 	sub.done()
 	return d
 }

@@ -154,6 +154,7 @@ func implOf(i fwu.Impl) map[string]godbus.Variant {
 		"active_slot":     godbus.MakeVariant(clean(i.ActiveSlot)),
 		"second_slot":     godbus.MakeVariant(clean(i.SecondSlot)),
 		"sequence":        godbus.MakeVariant(i.Sequence),
+		"signatures":      godbus.MakeVariant(uint32(i.Signatures)),
 		"since":           godbus.MakeVariant(uint64(max(i.Since, 0))),
 		"received":        godbus.MakeVariant(uint64(i.Counts.Received)),
 		"equal":           godbus.MakeVariant(uint64(i.Counts.Equal)),

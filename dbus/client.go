@@ -174,6 +174,7 @@ func (c *Client) Query(ctx context.Context, id fwu.ID) (fwu.Info, error) {
 		ActiveSlot:     value[string](impl, "active_slot"),
 		SecondSlot:     value[string](impl, "second_slot"),
 		Sequence:       value[uint64](impl, "sequence"),
+		Signatures:     int(value[uint32](impl, "signatures")),
 		Since:          int64(value[uint64](impl, "since")),
 		Counts: fwu.Counts{
 			Received: int64(value[uint64](impl, "received")),

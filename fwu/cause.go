@@ -13,9 +13,10 @@ type Cause string
 
 // The causes. New ones may come.
 const (
-	CauseUnsigned      Cause = "unsigned"       // nobody signed the manifest
-	CauseUnknownSigner Cause = "unknown-signer" // no trust anchor has the signer's key
-	CauseCertificate   Cause = "certificate"    // a certificate of the signer is refused
+	CauseUnsigned      Cause = "unsigned"        // nobody signed the manifest
+	CauseUnknownSigner Cause = "unknown-signer"  // no trust anchor has the signer's key
+	CauseSigners       Cause = "too-few-signers" // fewer keys signed than the component requires
+	CauseCertificate   Cause = "certificate"     // a certificate of the signer is refused
 	CauseNoSpace       Cause = "no-space"
 	CauseReadOnly      Cause = "read-only"
 	CausePermission    Cause = "permission"
@@ -35,6 +36,7 @@ func CauseOf(err error) Cause {
 		cause Cause
 	}{
 		{suit.ErrUnsigned, CauseUnsigned},
+		{suit.ErrSigners, CauseSigners},
 		{suit.ErrCertificate, CauseCertificate},
 		{suit.ErrUnknownSigner, CauseUnknownSigner},
 		{syscall.ENOSPC, CauseNoSpace},

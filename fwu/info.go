@@ -26,6 +26,7 @@ type Impl struct {
 	ActiveSlot     string // device path
 	SecondSlot     string
 	Sequence       uint64          // rollback floor
+	Signatures     int             // how many different keys have to sign a manifest; 0: none, there is no manifest
 	Since          int64           // when the component came into its state, in seconds since 1970; 0 if that is not known
 	Reason         Reason          // behind State or Error; empty if there is nothing to say
 	Text           string          // the same for people

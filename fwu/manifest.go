@@ -46,6 +46,9 @@ func (d recipient) read(c *component, envelope []byte, bundle *suit.Header) (*im
 	if err != nil {
 		return nil, manifestError(err)
 	}
+	if err := m.RequireSigners(c.Signatures); err != nil {
+		return nil, manifestError(err)
+	}
 	demand, err := m.Evaluate(d.parameters(c))
 	if err != nil {
 		return nil, manifestError(err)
@@ -55,7 +58,8 @@ func (d recipient) read(c *component, envelope []byte, bundle *suit.Header) (*im
 		return nil, manifestError(err)
 	}
 	img := &imageRecord{Version: si.Version, Sequence: demand.Sequence, Digest: si.Digest.String(), Size: si.Size,
-		Manifest: m.Digest().String(), Compression: si.Compression, Dependencies: demand.Dependencies, Battery: demand.Battery, Anchors: m.Anchors()}
+		Manifest: m.Digest().String(), Compression: si.Compression, Dependencies: demand.Dependencies, Battery: demand.Battery}
+	img.signedBy(m.Signers())
 	if t := m.NotBefore(); !t.IsZero() {
 		img.Signed = t.Unix()
 	}

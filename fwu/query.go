@@ -56,6 +56,9 @@ func (s *Service) snapshot(c *component) Info {
 	if c.readOnly != nil {
 		info.Impl.ReadOnly, info.Impl.ReadOnlyText = c.readOnly.reason, c.readOnly.text
 	}
+	if c.Manifest != None {
+		info.Impl.Signatures = max(c.Signatures, 1)
+	}
 	if s.rec == nil || s.rec.Components[c.Name] == nil {
 		info.Location = uint32(max(s.cfg.Boot.Bank.Index(), 0))
 		if !c.Live {

@@ -329,4 +329,6 @@ type Component struct {
 	// Anchors reads the trust anchors anew, when a manifest is verified and before an image is
 	// installed; nil: Keys do not change.
 	Anchors func() (suit.VerifyKeys, error)
+	// Signatures is how many different keys have to sign a manifest; 0 is 1.
+	Signatures int
 }

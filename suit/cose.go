@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -198,57 +199,102 @@ func toBeSigned(protected, payload []byte) []byte {
 	return appendBytes(b, payload)
 }
 
-// verify returns nil if one of the keys made the signature over payload, or vouches at that time for the one that did; then it returns the certificate of that one as well.
-func (s *sign1) verify(payload []byte, keys VerifyKeys, at time.Time) (*x509.Certificate, error) {
+// verify returns the public key that made the signature over payload, if it is one of the keys, or if one of them vouches for it at that time. Then it returns the certificate of that key as well.
+func (s *sign1) verify(payload []byte, keys VerifyKeys, at time.Time) (crypto.PublicKey, *x509.Certificate, error) {
 	message := toBeSigned(s.protected, payload)
 	switch {
 	case s.alg.name == "":
-		return nil, unsupported("signature algorithm %d", s.alg.id)
+		return nil, nil, unsupported("signature algorithm %d", s.alg.id)
 	case s.chained:
-		return s.verifyChain(message, keys, at)
+		signer, err := s.verifyChain(message, keys, at)
+		return s.chain[0].PublicKey, signer, err
 	}
-	return nil, s.verifyKey(message, keys)
+	signer, err := s.verifyKey(message, keys)
+	return signer, nil, err
 }
 
-// verifyKey returns nil if one of the keys made the signature.
-func (s *sign1) verifyKey(message []byte, keys VerifyKeys) error {
+// verifyKey returns the one of the keys that made the signature.
+func (s *sign1) verifyKey(message []byte, keys VerifyKeys) (crypto.PublicKey, error) {
 	tried := 0
 	for _, k := range keys {
 		if k.CA != nil || s.kid != nil && !bytes.Equal(s.kid, k.KID) || !s.alg.uses(k.Public) {
 			continue
 		}
 		if s.alg.verify(k.Public, message, s.signature) {
-			return nil
+			return k.Public, nil
 		}
 		tried++
 	}
 	switch {
 	case tried > 0:
-		return fmt.Errorf("%w: made by none of %d matching keys, or the content was changed", ErrSignature, tried)
+		return nil, fmt.Errorf("%w: made by none of %d matching keys, or the content was changed", ErrSignature, tried)
 	case s.kid != nil:
-		return &signatureError{ErrUnknownSigner, fmt.Sprintf("no trust anchor of %d has the key identifier %x and the type for %s", len(keys), s.kid, s.alg.name)}
+		return nil, &signatureError{ErrUnknownSigner, fmt.Sprintf("no trust anchor of %d has the key identifier %x and the type for %s", len(keys), s.kid, s.alg.name)}
 	}
-	return &signatureError{ErrUnknownSigner, fmt.Sprintf("no trust anchor of %d has the type for %s", len(keys), s.alg.name)}
+	return nil, &signatureError{ErrUnknownSigner, fmt.Sprintf("no trust anchor of %d has the type for %s", len(keys), s.alg.name)}
 }
 
-// verify returns nil if one of the signatures is by one of the keys, or by one that they vouch for, and since when the certificate of the latter is valid.
-func (a authentication) verify(keys VerifyKeys, at time.Time) (notBefore time.Time, err error) {
+// Signer is a key that signed a manifest, and that is trusted.
+type Signer struct {
+	// Key is the fingerprint of the public key: see VerifyKey.Fingerprint.
+	Key string
+	// Anchors are the fingerprints of the trust anchors that vouch for it: the key itself,
+	// authorities, or both.
+	Anchors []string
+}
+
+// verify returns the keys that signed, each once: of those that are trust anchors, or that trust
+// anchors vouch for at that time. notBefore is when the newest of their certificates begins to be
+// valid. It is an error if there is no such key.
+func (a authentication) verify(keys VerifyKeys, at time.Time) (signers []Signer, notBefore time.Time, err error) {
 	if len(a.signatures) == 0 {
-		return notBefore, &signatureError{ErrUnsigned, ErrUnsigned.Error()}
+		return nil, notBefore, &signatureError{ErrUnsigned, ErrUnsigned.Error()}
 	}
 	var errs []error
 	for _, s := range a.signatures {
-		signer, err := s.verify(a.rawDigest, keys, at)
-		switch {
-		case err != nil:
+		public, certificate, err := s.verify(a.rawDigest, keys, at)
+		if err != nil {
 			errs = append(errs, err)
-		case signer != nil:
-			return signer.NotBefore, nil
-		default:
-			return notBefore, nil
+			continue
+		}
+		if certificate != nil && certificate.NotBefore.After(notBefore) {
+			notBefore = certificate.NotBefore
+		}
+		key, err := VerifyKey{Public: public}.Fingerprint()
+		if err != nil {
+			return nil, notBefore, err
+		}
+		i := slices.IndexFunc(signers, func(s Signer) bool { return s.Key == key })
+		if i < 0 {
+			i, signers = len(signers), append(signers, Signer{Key: key})
+		}
+		if err := s.vouchers(&signers[i], a.rawDigest, keys, at); err != nil {
+			return nil, notBefore, err
 		}
 	}
-	return notBefore, errors.Join(errs...)
+	if len(signers) == 0 {
+		return nil, notBefore, errors.Join(errs...)
+	}
+	return signers, notBefore, nil
+}
+
+// vouchers adds to signer the trust anchors that vouch for it by a signature of its own.
+func (s *sign1) vouchers(signer *Signer, payload []byte, keys VerifyKeys, at time.Time) error {
+	for _, k := range keys {
+		if len(keys) > 1 {
+			if _, _, err := s.verify(payload, VerifyKeys{k}, at); err != nil {
+				continue // vouched for by another one
+			}
+		}
+		name, err := k.Fingerprint()
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(signer.Anchors, name) {
+			signer.Anchors = append(signer.Anchors, name)
+		}
+	}
+	return nil
 }
 
 // manifestDigest is the digest over the manifest as the byte string that it is in the envelope.
@@ -330,7 +376,7 @@ func ToBeSigned(envelope []byte, id Identity) ([]byte, error) {
 		return nil, unsupported("more than %d signatures", maxSignatures)
 	}
 	for _, s := range a.signatures {
-		if _, err := s.verify(a.rawDigest, VerifyKeys{{KID: s.kid, Public: id.Public}}, time.Time{}); err == nil {
+		if _, _, err := s.verify(a.rawDigest, VerifyKeys{{KID: s.kid, Public: id.Public}}, time.Time{}); err == nil {
 			return nil, errors.New("the envelope is signed by this key already")
 		}
 	}

@@ -81,7 +81,7 @@ func TestExamplesOfTheDraft(t *testing.T) {
 			if strings.HasSuffix(e.name, "-unsigned") {
 				return
 			}
-			if _, err := a.verify(keys, time.Time{}); err != nil {
+			if _, _, err := a.verify(keys, time.Time{}); err != nil {
 				t.Error(err)
 			}
 			d, err := Describe(e.envelope)
@@ -108,7 +108,7 @@ func TestExamplesOfTheDraftChanged(t *testing.T) {
 				flipped[i/8] ^= 1 << (i % 8)
 				_, a, _, err := readUnverified(flipped)
 				if err == nil {
-					_, err = a.verify(keys, time.Time{})
+					_, _, err = a.verify(keys, time.Time{})
 				}
 				if !decided(err) {
 					t.Fatalf("bit %d of byte %d: %v", i%8, i/8, err)

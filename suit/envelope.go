@@ -278,7 +278,7 @@ func whole(envelope []byte) (frame, error) {
 }
 
 // Open verifies an envelope and then reads its manifest, once, from a copy of the bytes that were verified. The envelope is one without integrated payload, with nothing
-// after it; where there is a payload, it is Header.Envelope. One signature by one of the keys is enough. A signature that names a key is checked against the keys with that
+// after it; where there is a payload, it is Header.Envelope. One signature by one of the keys is enough, unless RequireSigners asks for more. A signature that names a key is checked against the keys with that
 // identifier, any other against all keys of the right type. One that comes with certificates counts if a certificate authority among the keys vouches for them at that time: the
 // latest of those that the caller can believe in, as clocks can be wrong. Errors wrap ErrMalformed, ErrUnsupported or ErrSignature.
 func Open(envelope []byte, keys VerifyKeys, at time.Time) (*Manifest, error) {
@@ -296,7 +296,7 @@ func Open(envelope []byte, keys VerifyKeys, at time.Time) (*Manifest, error) {
 	if err := a.matches(f.manifest); err != nil {
 		return nil, err
 	}
-	notBefore, err := a.verify(keys, at)
+	signers, notBefore, err := a.verify(keys, at)
 	if err != nil {
 		return nil, err
 	}
@@ -307,25 +307,21 @@ func Open(envelope []byte, keys VerifyKeys, at time.Time) (*Manifest, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
-	m.digest, m.notBefore = a.digest, notBefore
-	for _, k := range keys {
-		if len(keys) > 1 {
-			if _, err := a.verify(VerifyKeys{k}, at); err != nil {
-				continue // vouched for by another one
-			}
-		}
-		name, err := k.Fingerprint()
-		if err != nil {
-			return nil, err
-		}
-		m.anchors = append(m.anchors, name)
-	}
+	m.digest, m.signers, m.notBefore = a.digest, signers, notBefore
 	return m, nil
 }
 
-// Anchors returns the fingerprints of the trust anchors that vouched for the manifest, at least
+// Signers returns the keys that signed the manifest and are trusted, each once. There is at least
 // one.
-func (m *Manifest) Anchors() []string { return m.anchors }
+func (m *Manifest) Signers() []Signer { return m.signers }
+
+// RequireSigners returns an error that wraps ErrSignature unless that many different keys signed.
+func (m *Manifest) RequireSigners(n int) error {
+	if len(m.signers) < n {
+		return &signatureError{ErrSigners, fmt.Sprintf("signed by %d trusted keys, and %d are required", len(m.signers), n)}
+	}
+	return nil
+}
 
 // readUnverified reads an envelope without payload whose digest is right. Whether it is signed, and by whom, and whether the profile has what its manifest says, is not looked at.
 func readUnverified(envelope []byte) (f frame, a authentication, m *Manifest, err error) {

@@ -260,7 +260,7 @@ func FuzzAuthentication(f *testing.F) {
 			if s.alg.id == 0 || len(s.kid) > maxKID {
 				t.Fatalf("%+v", s)
 			}
-			_, _ = s.verify(auth.rawDigest, anchors(t, edKey(), ecKey(t)), time.Time{})
+			_, _, _ = s.verify(auth.rawDigest, anchors(t, edKey(), ecKey(t)), time.Time{})
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // KeyType is a type of key that the profile has.
@@ -34,6 +35,8 @@ const (
 	blockPublic  = "PUBLIC KEY"
 	blockPrivate = "PRIVATE KEY"
 	blockEC      = "EC PRIVATE KEY"
+
+	blockEncrypted = "ENCRYPTED PRIVATE KEY"
 )
 
 // KeyID is the key identifier of a public key: the first 8 bytes of the SHA-256 digest of its SubjectPublicKeyInfo in DER. So nobody has to name keys.
@@ -64,7 +67,7 @@ func GenerateKey(t KeyType) (crypto.Signer, error) {
 
 // MarshalPrivateKey returns a private key as PEM (PKCS #8).
 func MarshalPrivateKey(key crypto.Signer) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	der, err := marshalPKCS8(key)
 	if err != nil {
 		return nil, err
 	}
@@ -176,16 +179,17 @@ func ReadSigner(r io.Reader) (crypto.Signer, error) {
 }
 
 func parsePrivateKey(b *pem.Block) (crypto.Signer, error) {
+	if b.Type == blockEncrypted || strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED") {
+		return nil, ErrEncrypted
+	}
 	switch b.Type {
 	case blockPrivate:
-		key, err := x509.ParsePKCS8PrivateKey(b.Bytes)
+		key, err := parsePKCS8(b.Bytes)
 		if err != nil {
 			return nil, err
 		}
-		if signer, ok := key.(crypto.Signer); ok {
-			_, err := algorithmFor(signer.Public())
-			return signer, err
-		}
+		_, err = algorithmFor(key.Public())
+		return key, err
 	case blockEC:
 		key, err := x509.ParseECPrivateKey(b.Bytes)
 		if err != nil {
@@ -193,10 +197,8 @@ func parsePrivateKey(b *pem.Block) (crypto.Signer, error) {
 		}
 		_, err = algorithmFor(key.Public())
 		return key, err
-	default:
-		return nil, fmt.Errorf("PEM block %q, want %q that is not encrypted", b.Type, blockPrivate)
 	}
-	return nil, errKeyType
+	return nil, fmt.Errorf("PEM block %q, want %q", b.Type, blockPrivate)
 }
 
 // readPEM reads the blocks of a file, at least one, and takes care that none is lost because it is

@@ -106,7 +106,7 @@ func TestFilesOfPrivateKeys(t *testing.T) {
 		"a public key":           {public, `PEM block "PUBLIC KEY"`},
 		"two keys":               {append(bytes.Clone(private), private...), "2 keys, want one"},
 		"a key on another curve": {wrongCurve, "neither ECDSA on P-256, P-384 or P-521, nor Ed25519"},
-		"an encrypted key":       {[]byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"), "not encrypted"},
+		"an encrypted key":       {[]byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"), "the key is encrypted"},
 		"a key that is none":     {[]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), "asn1"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -72,7 +72,7 @@ type Manifest struct {
 	bodies     map[int64]*body
 
 	notBefore time.Time
-	anchors   []string
+	signers   []Signer
 }
 
 // body is a member of a manifest that is a byte string: a command sequence, or something for others.

@@ -66,8 +66,12 @@ func ended(what string, at int64) error {
 
 // Why a signature is not valid. Each is an ErrSignature.
 const (
+	// ErrEncrypted: a private key is protected by a passphrase.
+	ErrEncrypted = constError("the key is encrypted")
 	// ErrUnsigned: nobody signed the manifest.
 	ErrUnsigned = constError("the manifest is not signed")
+	// ErrSigners: fewer keys signed than are required.
+	ErrSigners = constError("signed by too few keys")
 	// ErrUnknownSigner: no trust anchor has the key.
 	ErrUnknownSigner = constError("signed by nobody who is trusted")
 	// ErrCertificate: a certificate of the signer is refused: it is not valid at the time, for

@@ -51,7 +51,7 @@ itself holds. Same input, same bytes. Without --key the bundle is not signed: "m
 		Example: `  fwu-ab bundle create release.toml --key release.key -o release.suit`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			sign, err := signer(cmd.Context(), key, chain)
+			sign, err := signer(cmd, key, chain)
 			if err != nil {
 				return err
 			}
@@ -74,7 +74,7 @@ itself holds. Same input, same bytes. Without --key the bundle is not signed: "m
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&key, "key", "", "private key (PEM) to sign with")
+	cmd.Flags().StringVar(&key, "key", "", "private key (PEM) to sign with, or - for standard input")
 	chainFlag(cmd, &chain)
 	cmd.Flags().BoolVar(&detached, "detached", false, "write the manifest only; the images travel beside it")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write, or - for standard output")

@@ -86,6 +86,12 @@ func TestDocumentedCommands(t *testing.T) {
 			run(s)
 			b.verified()
 		}},
+		{"openssl pkcs8", func(s []typed) {
+			unsigned()
+			b.sh(s[0].command + " -passout pass:secret")
+			b.sh(strings.Replace(s[1].command, "protected.key", "protected.key -passin pass:secret", 1))
+			b.verified()
+		}},
 		{"fwu-ab manifest digest", func(s []typed) { // the third command is for a key of another type
 			unsigned()
 			run(slices.Concat(s[:1], s[2:]))
@@ -101,6 +107,10 @@ func TestDocumentedCommands(t *testing.T) {
 			b.verified()
 		}},
 		{"fwu-ab manifest show", run},
+		{"fwu-ab manifest verify", func(s []typed) {
+			b.sh("fwu-ab key generate second; fwu-ab manifest sign --key second.key rootfs.suit")
+			run(s)
+		}},
 		{"openssl genpkey", run},
 		{"openssl req -new -key release.key", run},
 		{"fwu-ab manifest sign --key release.key --chain release.pem", func(s []typed) {

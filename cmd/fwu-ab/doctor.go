@@ -128,6 +128,9 @@ func (d *doctor) components(ctx context.Context, m *machine) []fwu.Component {
 		for _, k := range fc.Keys {
 			d.ok("trust anchor", "%s: key %x from %s", c.Name, k.KID, k.Source)
 		}
+		if fc.Signatures > 1 {
+			d.ok("signatures", "%s: %d different keys have to sign", c.Name, fc.Signatures)
+		}
 		if fc.Manifest == fwu.None {
 			d.print("--", "trust anchor", c.Name+": images are not verified, the update client is trusted (manifest = \"none\")")
 		}

@@ -39,6 +39,8 @@ func causeHint(c fwu.Cause, r fwu.Reason) string {
 	switch c {
 	case fwu.CauseUnsigned:
 		return "fwu-ab manifest sign signs it, with a key that the device trusts"
+	case fwu.CauseSigners:
+		return "fwu-ab manifest sign adds the signature of another key; fwu-ab manifest show lists those that are there"
 	case fwu.CauseUnknownSigner:
 		return "it is signed with a key that this device does not trust: fwu-ab manifest show names the key, fwu-ab doctor the trust anchors"
 	case fwu.CauseCertificate:

@@ -65,7 +65,7 @@ func (m *machine) path(name string) string {
 
 // component finds the slots and reads the trust anchors of one component.
 func (m *machine) component(ctx context.Context, c config.Component) (fwu.Component, error) {
-	out := fwu.Component{ID: c.ID, Name: c.Name, Live: c.Live, Trial: c.Trial, Volatile: c.VolatileStaging, Manifest: c.Manifest, Unit: c.Unit, Device: c.Device}
+	out := fwu.Component{ID: c.ID, Name: c.Name, Live: c.Live, Trial: c.Trial, Volatile: c.VolatileStaging, Manifest: c.Manifest, Unit: c.Unit, Device: c.Device, Signatures: c.Signatures}
 	out.Device.ID, _ = m.deviceID() // without it, images for one device are not for this one; doctor says why
 	for i, spec := range c.Slots {
 		slot, err := m.finder.Find(ctx, spec)
@@ -227,16 +227,34 @@ func (m *machine) keyFiles(c config.Component) []string {
 	return files
 }
 
-// keys reads the trust anchors of a component.
+// keys reads the trust anchors of a component. It is an error if they cannot give as many signatures
+// as it requires: no update could ever be installed.
 func (m *machine) keys(c config.Component) (suit.VerifyKeys, error) {
 	files := m.keyFiles(c)
-	switch {
-	case len(files) > 0:
-		return suit.LoadKeys(files...)
-	case c.Manifest != fwu.None:
+	if len(files) == 0 {
+		if c.Manifest == fwu.None {
+			return nil, nil
+		}
 		return nil, fmt.Errorf("no trust anchor (*.pub, *.pem) in %s", strings.Join(c.Keys, ", "))
 	}
-	return nil, nil
+	keys, err := suit.LoadKeys(files...)
+	if err != nil {
+		return nil, err
+	}
+	signers := map[string]bool{}
+	for _, k := range keys {
+		name, err := k.Fingerprint()
+		if err != nil {
+			return nil, err
+		}
+		if signers[name] = true; k.CA != nil { // it can vouch for any number of keys
+			return keys, nil
+		}
+	}
+	if len(signers) < c.Signatures {
+		return nil, fmt.Errorf("%d keys in %s, and required-signatures is %d", len(signers), strings.Join(c.Keys, ", "), c.Signatures)
+	}
+	return keys, nil
 }
 
 func (m *machine) components(ctx context.Context) ([]fwu.Component, error) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -63,7 +64,7 @@ Without --key the result is not signed, which no device accepts: "manifest sign"
 	flags.StringVar(&f.Class, "class", "", "class identifier (UUID)")
 	flags.StringVar(&f.ClassName, "class-name", "", "name of the device class, from which the identifier is made together with the vendor's")
 	flags.StringArrayVar(&f.Depends, "depends", nil, "a component and the version of it that the image needs, such as bootfw>=1.2.0; may be repeated")
-	flags.StringVar(&f.key, "key", "", "private key (PEM) to sign with")
+	flags.StringVar(&f.key, "key", "", "private key (PEM) to sign with, or - for standard input")
 	chainFlag(cmd, &f.chain)
 	flags.StringVar(&f.Digest, "digest", "sha256", "digest algorithm for image and manifest: sha256, sha384 or sha512")
 	flags.BoolVar(&f.bundle, "bundle", false, "put the image into the file")
@@ -86,7 +87,7 @@ func chainFlag(cmd *cobra.Command, chain *string) {
 }
 
 func (f *manifestFlags) create(cmd *cobra.Command) error {
-	sign, err := signer(cmd.Context(), f.key, f.chain)
+	sign, err := signer(cmd, f.key, f.chain)
 	if err != nil {
 		return err
 	}
@@ -113,10 +114,13 @@ func warnOfSequence(cmd *cobra.Command, sequence uint64) {
 }
 
 // signer signs with a private key and with certificates, as far as they are named; nil signs nothing.
-func signer(ctx context.Context, key, chain string) (bundle.Sign, error) {
+func signer(cmd *cobra.Command, key, chain string) (bundle.Sign, error) {
 	switch {
 	case key != "":
-		return func(envelope []byte) ([]byte, error) { return signWith(ctx, key, chain, envelope) }, nil
+		if info, err := os.Stat(key); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+			warn(cmd, "private key %s can be used by others (mode %04o): chmod 600 %s", key, info.Mode().Perm(), key)
+		}
+		return func(envelope []byte) ([]byte, error) { return signWith(cmd.Context(), key, chain, envelope) }, nil
 	case chain != "":
 		return nil, errors.New("--chain is for a signature, which takes --key")
 	}
@@ -130,14 +134,14 @@ func newManifestSignCommand() *cobra.Command {
 		Short: "Sign a manifest or a bundle, also one that others have signed",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			sign, err := signer(cmd.Context(), key, chain)
+			sign, err := signer(cmd, key, chain)
 			if err != nil {
 				return err
 			}
 			return bundle.Change(cmd.Context(), args[0], cmp.Or(output, args[0]), []string{key, chain}, sign)
 		},
 	}
-	cmd.Flags().StringVar(&key, "key", "", "private key (PEM) to sign with")
+	cmd.Flags().StringVar(&key, "key", "", "private key (PEM) to sign with, or - for standard input")
 	chainFlag(cmd, &chain)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write (default: FILE itself)")
 	_ = cmd.MarkFlagRequired("key")
@@ -148,6 +152,9 @@ func newManifestSignCommand() *cobra.Command {
 // named.
 func signWith(ctx context.Context, key, chain string, envelope []byte) ([]byte, error) {
 	private, err := load(ctx, "private key", key, suit.ReadSigner)
+	if errors.Is(err, suit.ErrEncrypted) {
+		return nil, hinted(err, "openssl asks for the passphrase: openssl pkey -in "+key+" | fwu-ab ... --key -")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -382,6 +389,7 @@ func describeFile(ctx context.Context, path string) (shown, error) {
 func newManifestVerifyCommand() *cobra.Command {
 	var keys, images []string
 	var at string
+	var signatures int
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Verify a manifest or a bundle, and the image",
@@ -393,7 +401,7 @@ This is what a device does, except that it also asks whether the manifest is for
 			if err != nil {
 				return err
 			}
-			said, err := verifyFile(cmd.Context(), args[0], keys, images, when)
+			said, err := verifyFile(cmd.Context(), args[0], keys, signatures, images, when)
 			if err == nil {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
 			}
@@ -401,6 +409,7 @@ This is what a device does, except that it also asks whether the manifest is for
 		},
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public key (PEM) of a signer that is trusted, or certificate of an authority; may be repeated")
+	cmd.Flags().IntVar(&signatures, "required-signatures", 1, "how many different keys have to sign")
 	cmd.Flags().StringArrayVar(&images, "image", nil, "the image, or component=image where there are several; may be repeated")
 	cmd.Flags().StringVar(&at, "at", "", "time at which certificates have to be valid, such as 2026-01-31T12:00:00Z (default: now)")
 	_ = cmd.MarkFlagRequired("key")
@@ -420,7 +429,7 @@ func parseTime(s string) (time.Time, error) {
 }
 
 // verifyFile returns what was verified. The images are those in files, by component; one without a name is that of the only component.
-func verifyFile(ctx context.Context, path string, keyFiles, images []string, at time.Time) (string, error) {
+func verifyFile(ctx context.Context, path string, keyFiles []string, signatures int, images []string, at time.Time) (string, error) {
 	keys, err := trusted(ctx, keyFiles)
 	if err != nil {
 		return "", err
@@ -431,6 +440,9 @@ func verifyFile(ctx context.Context, path string, keyFiles, images []string, at 
 	}
 	defer f.Close()
 	m, err := suit.Open(f.Envelope, keys, at)
+	if err == nil {
+		err = m.RequireSigners(signatures)
+	}
 	if err != nil {
 		return "", notVerified(fmt.Errorf("%s: %w", path, err))
 	}

@@ -51,6 +51,7 @@ type componentStatus struct {
 	Stored         int64               `json:"stored"`
 	ReadBack       int64               `json:"read_back"`
 	Sequence       uint64              `json:"sequence"`
+	Signatures     int                 `json:"required_signatures"` // how many different keys have to sign; 0: there is no manifest
 	ActiveSlot     string              `json:"active_slot"`
 	SecondSlot     string              `json:"second_slot"`
 	ActiveErrors   fwu.MediumErrors    `json:"active_errors"` // of the slots' media, since the service was started
@@ -73,7 +74,7 @@ func componentStatusOf(ctx context.Context, c *dbus.Client, info fwu.ComponentIn
 		State: q.State.String(), Since: timeOf(i.Since), Error: int32(q.Error), Reason: i.Reason, Text: i.Text, ReadOnly: i.ReadOnly, ReadOnlyText: i.ReadOnlyText, Version: q.Version.String(), Active: fwu.BankOf(int(q.Location & 1)),
 		MaxSize: q.MaxSize, Volatile: q.Flags&fwu.FlagVolatileStaging != 0, Written: i.Written, ImageSize: i.ImageSize, Prepared: i.Prepared, ManifestDigest: i.ManifestDigest,
 		Received: i.Counts.Received, Equal: i.Counts.Equal, Zeroed: i.Counts.Zeroed, Stored: i.Counts.Written, ReadBack: i.Counts.ReadBack,
-		Digest: i.Digest, Sequence: i.Sequence, ActiveSlot: i.ActiveSlot, SecondSlot: i.SecondSlot,
+		Digest: i.Digest, Sequence: i.Sequence, Signatures: i.Signatures, ActiveSlot: i.ActiveSlot, SecondSlot: i.SecondSlot,
 		ActiveErrors: i.ActiveErrors, SecondErrors: i.SecondErrors, StoreErrors: i.StoreErrors, Operation: i.Operation, Done: i.Done, Total: i.Total, state: q.State}, nil
 }
 
@@ -156,6 +157,9 @@ func draw(st systemStatus) string {
 		}
 	}
 	for _, c := range st.Components {
+		if c.Signatures > 1 {
+			fmt.Fprintf(&b, "%s: an image needs the signatures of %d keys\n", c.Name, c.Signatures)
+		}
 		b.WriteString(failures(c.Name, string(c.Active), c.ActiveErrors) + failures(c.Name, string(c.Active.Other()), c.SecondErrors))
 	}
 	for _, c := range st.Components[:min(1, len(st.Components))] { // each has those of the record
