@@ -230,7 +230,12 @@ func writeFile(ctx context.Context, r *request) ([]any, error) {
 	if !ok {
 		return nil, refuse("InvalidArgs", "%s: the message has no descriptor %d", r.member, index)
 	}
-	file, err := newDescriptor(fd)
+	user := r.peer.account.uid
+	if r.server.stuck.full(user) {
+		closeAll([]int{fd})
+		return nil, refuse("LimitsExceeded", "%s: %d files of user %d were given up, and their file systems do not answer", r.member, maxStuck, user)
+	}
+	file, err := newDescriptor(fd, func(n int) { r.server.stuck.add(user, n) })
 	if err != nil {
 		return nil, fmt.Errorf("%s: prepare to read: %w", r.member, err)
 	}

@@ -34,6 +34,7 @@ type Server struct {
 	now     func() time.Time
 	quiet   time.Duration // how long a component is silent after each news, unless its state changes
 	changes changes
+	stuck   stuckReads
 	current atomic.Pointer[session]
 }
 

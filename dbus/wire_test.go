@@ -135,7 +135,7 @@ func TestDescriptorIsInterruptedAndLeftAsItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(other)
-	d, err := newDescriptor(fds[0])
+	d, err := newDescriptor(fds[0], func(int) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestDescriptorThatIsNonBlockingAlready(t *testing.T) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		t.Fatal(err)
 	}
-	d, err := newDescriptor(fd)
+	d, err := newDescriptor(fd, func(int) {})
 	if err != nil {
 		t.Fatal(err)
 	}
