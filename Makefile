@@ -64,7 +64,7 @@ CAPI ?= $(if $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo yes),
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help docs lab build generate install place capi install-capi units deb deb-test demo root test test-deep test-full check unit race 386 386-host 386-vm cross fuzz crash conformance vm vm-short vm-rest test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
+.PHONY: help docs lab build generate install place capi install-capi units sbom FORCE deb deb-test demo root test test-deep test-full check unit race 386 386-host 386-vm cross fuzz crash conformance vm vm-short vm-rest test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -197,10 +197,25 @@ cross: ## static programs for every architecture
 # Debian's names of architectures, and Go's.
 DEBS = amd64:amd64 armhf:arm arm64:arm64 riscv64:riscv64
 
-deb: cross generate ## build Debian packages, build/deb/*.deb
+# The bill of materials of a program, with the modules and the Go release that the linker recorded in it.
+SBOM = build/sbom -name fwu-ab -version '$(VERSION)'
+
+build/sbom: FORCE
+	$(GO) build -o $@ ./packaging/sbom
+
+FORCE:
+
+sbom: cross build/sbom ## bills of materials (CycloneDX) of the programs, and of the C library if it can be built
+	for a in $(ARCHES); do $(SBOM) build/fwu-ab-$$a > build/fwu-ab-$$a.cdx.json || exit 1; done
+	@if [ '$(CAPI)' = yes ]; then \
+		$(MAKE) -s capi && build/sbom -name libpsa_fwu -version '$(VERSION)' build/psa/libpsa_fwu.so > build/libpsa_fwu.cdx.json; \
+	else echo "without the C library: CAPI is $(CAPI)"; fi
+
+deb: cross generate build/sbom ## build Debian packages, build/deb/*.deb
 	rm -rf build/deb
 	@for d in $(DEBS); do \
 		$(MAKE) -s place DESTDIR=build/deb/$${d%:*} PROGRAM=build/fwu-ab-$${d#*:} ZSHDIR=/usr/share/zsh/vendor-completions CAPI=no; \
+		$(SBOM) build/fwu-ab-$${d#*:} > build/deb/$${d%:*}/usr/share/doc/fwu-ab/fwu-ab.cdx.json || exit 1; \
 		packaging/deb/build build/deb/$${d%:*} $${d%:*} '$(VERSION)' build/deb; \
 	done
 
