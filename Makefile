@@ -64,7 +64,7 @@ CAPI ?= $(if $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo yes),
 UNITS = fwu-ab fwu-ab-health fwu-ab-accept fwu-ab-reject fwu-ab-deadline
 INSTALL = install -D -m 644
 
-.PHONY: help docs lab build generate install place capi install-capi units sbom FORCE deb deb-test demo root test test-deep test-full check unit race 386 386-host 386-vm cross fuzz crash conformance vm vm-short vm-rest test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
+.PHONY: help docs lab cast build generate install place capi install-capi units sbom FORCE deb deb-test demo root test test-deep test-full check unit race 386 386-host 386-vm cross fuzz crash conformance vm vm-short vm-rest test-vm-full demo-vm audit bench clean demo-packages deb-packages test-packages vm-packages bench-packages
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -131,6 +131,10 @@ demo: demo-packages build ## a device goes through updates, a broken one, a powe
 lab: demo-packages build ## a device in DIR (build/lab) to try an agent or a command on; takes reset, power-cut and boot; needs no root
 	$(BUILD) -o build/fwu-lab ./test/lab/fwu-lab
 	./build/fwu-lab -fwu-ab build/fwu-ab $(or $(DIR),build/lab)
+
+cast: demo-packages build ## record docs/demo.svg, the picture in the README, from a real run
+	$(BUILD) -o build/cast ./test/cast
+	./build/cast -fwu-ab build/fwu-ab -o docs/demo.svg
 
 docs: ## write the tables in docs that are made from the code
 	FWUAB_UPDATE=1 $(GO) test -count=1 -run TestTableInTheDocumentation ./fwu
