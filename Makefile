@@ -103,6 +103,7 @@ place:
 	*) echo "without the C library: libsystemd was not found by $(PKG_CONFIG)";; \
 	esac
 	install -d $(DESTDIR)$(PREFIX)/lib/fwu-ab/check.d/required.d $(DESTDIR)$(PREFIX)/lib/fwu-ab/check.d/wanted.d
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/lib/fwu-ab/hooks.d/,pre-install.d post-install.d post-accept.d)
 
 capi: ## build the C library, build/psa; needs a C compiler and libsystemd
 	$(MAKE) -C psa O=$(CURDIR)/build/psa

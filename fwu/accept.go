@@ -16,15 +16,25 @@ func (s *Service) Accept(ctx context.Context) error {
 		}
 		return err
 	}
+	done, err := s.acceptTrial(ctx)
+	if err == nil {
+		s.afterwards(ctx, done)
+	}
+	return err
+}
+
+// acceptTrial makes the components in trial UPDATED, and returns the call for the hooks that follow.
+func (s *Service) acceptTrial(ctx context.Context) (*HookCall, error) {
 	if err := s.install.take(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	defer s.install.give()
 	trial := s.inState(Trial)
 	if len(trial) == 0 {
-		return refuse(BadState, ReasonState, "accept: no component is TRIAL")
+		return nil, refuse(BadState, ReasonState, "accept: no component is TRIAL")
 	}
 	r := s.record()
+	done := s.hookCall(HookPostAccept, trial)
 	updated := save{"UPDATED", s.accepted}
 	p := plan{do: []effect{updated}}
 	if r.Trial != nil {
@@ -35,9 +45,9 @@ func (s *Service) Accept(ctx context.Context) error {
 	}
 	defer s.inhibit(ctx, "an update is being accepted")()
 	if err := s.run(ctx, p); err != nil {
-		return fmt.Errorf("accept: %w", err)
+		return nil, fmt.Errorf("accept: %w", err)
 	}
-	return nil
+	return done, nil
 }
 
 // accepted makes each component that is TRIAL (STAGED, for a bank without trial) UPDATED, and moves

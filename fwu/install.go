@@ -22,16 +22,25 @@ func (i *installation) all() []*component { return append(slices.Clone(i.candida
 // one start of the other bank (SuccessReboot). Live components run with their new image when it
 // returns.
 func (s *Service) Install(ctx context.Context) (Status, error) {
+	status, done, err := s.installCandidates(ctx)
+	if err == nil {
+		s.afterwards(ctx, done)
+	}
+	return status, err
+}
+
+// installCandidates is Install without the hooks that follow. It returns the call for them.
+func (s *Service) installCandidates(ctx context.Context) (Status, *HookCall, error) {
 	if err := s.healthy(ctx); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	if err := s.install.take(ctx); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer s.install.give()
 	inst, err := s.holdCandidates(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("install: %w", err)
+		return 0, nil, fmt.Errorf("install: %w", err)
 	}
 	defer s.giveUp(inst)
 	opCtx := ctx
@@ -40,11 +49,12 @@ func (s *Service) Install(ctx context.Context) (Status, error) {
 		opCtx, end = s.begin(opCtx, c, OpInstall)
 		defer end()
 	}
+	done := s.hookCall(HookPostInstall, inst.candidates)
 	status, err := s.installAll(opCtx, inst)
 	if err != nil {
-		return 0, s.ended(opCtx, fmt.Errorf("install: %w", err))
+		return 0, nil, s.ended(opCtx, fmt.Errorf("install: %w", err))
 	}
-	return status, nil
+	return status, done, nil
 }
 
 // giveUp ends an install. The slots that were carried over are held on if the bank is STAGED now.
@@ -65,6 +75,9 @@ func (s *Service) giveUp(inst *installation) {
 
 func (s *Service) installAll(ctx context.Context, inst *installation) (Status, error) {
 	if err := s.installable(inst); err != nil {
+		return 0, err
+	}
+	if err := s.mayInstall(ctx, inst); err != nil {
 		return 0, err
 	}
 	if err := s.claimSecondBank(ctx, inst.candidates[0]); err != nil {

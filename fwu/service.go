@@ -32,7 +32,8 @@ type Config struct {
 	// Time is the latest time that is known to have come: the clock, or when this system was built
 	// if the clock is behind that. It is asked when a manifest comes with certificates. May be nil:
 	// then no certificate is taken before one was.
-	Time func() time.Time
+	Time  func() time.Time
+	Hooks Hooks // programs of the device that take part in an update; may be nil
 	// Background lets Open return before it has read a bank again that was armed when the service
 	// was away last.
 	Background bool

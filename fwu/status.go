@@ -171,6 +171,7 @@ const (
 	ReasonUnitRestart    Reason = "unit-restart"
 	ReasonMedium         Reason = "medium-error"
 	ReasonRecordTooLarge Reason = "record-too-large"
+	ReasonHook           Reason = "hook" // a program of the device refuses the install
 	// Why a component is FAILED or REJECTED.
 	ReasonCancelled      Reason = "cancelled"
 	ReasonRejected       Reason = "rejected"

@@ -72,6 +72,10 @@ The release record: what the running image is.
 Health checks, see
 .BR fwu\-ab.service (8).
 .TP
+.IR /usr/lib/fwu\-ab/hooks.d ", " /etc/fwu\-ab/hooks.d
+Hooks, see
+.BR fwu\-ab.service (8).
+.TP
 .I /usr/share/doc/fwu\-ab
 What boards and firmware creators need to know.
 .SH SEE ALSO

@@ -112,9 +112,7 @@ func runChecks(ctx context.Context, b *bootChecker) error {
 	if b.broken != nil {
 		return b.broken
 	}
-	return b.Checks(ctx, b.m.root, bootcheck.Runner{Timeout: b.m.cfg.BootCheck.CheckTimeout, Trust: func(path string) error { return config.CheckOwners(path) }, Output: func(check, line string) {
-		b.Log.Info(line, "check", check)
-	}})
+	return b.Checks(ctx, b.m.root, runner(b.Log, "check", b.m.cfg.BootCheck.CheckTimeout))
 }
 
 func rejectFailed(ctx context.Context, b *bootChecker) error {

@@ -99,6 +99,7 @@ func (d daemon) run(ctx context.Context) (err error) {
 			d.log.Warn("service manager not told of readiness", "err", err)
 		}
 	}})
+	cfg.Hooks = m.hooks(d.log)
 	cfg.Store, cfg.Log, cfg.Changed, cfg.Background = store, d.log, server.Changed, true
 	// The bus is not needed to reconcile, and operations that are drained need it after ctx ended.
 	system := &host{dial: func() (*godbus.Conn, error) { return connect(context.WithoutCancel(ctx), d.g.bus) }, root: m.root, links: m.path("/run/fwu-ab/slots")}

@@ -71,7 +71,7 @@ func (d *doctor) examine(ctx context.Context, root string) {
 	if err := m.owners(); err != nil {
 		d.bad("owners", err, "the service does not start while others than root can change what it trusts")
 	} else {
-		d.ok("owners", "only root can change configuration, trust anchors and health checks")
+		d.ok("owners", "only root can change configuration, trust anchors, health checks and hooks")
 	}
 	if err := m.lockable(ctx); err != nil {
 		d.bad("locks", err, "")

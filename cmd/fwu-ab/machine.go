@@ -171,6 +171,13 @@ func (m *machine) owners() error {
 	for _, c := range checks {
 		paths = append(paths, c.Path)
 	}
+	for _, stage := range fwu.HookStages() {
+		hooks, hookErr := m.findHooks(stage)
+		for _, h := range hooks {
+			paths = append(paths, h.Path)
+		}
+		err = errors.Join(err, hookErr)
+	}
 	return errors.Join(err, config.CheckOwners(paths...))
 }
 

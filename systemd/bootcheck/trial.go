@@ -16,6 +16,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/systemd"
+	"github.com/fwu-ab/fwu-ab/systemd/rundir"
 )
 
 // Service is the update service as the boot check needs it. The Client of package dbus is one.
@@ -352,7 +353,7 @@ func settled(ctx context.Context, names []string, states func(ctx context.Contex
 }
 
 // Checks runs the health checks, of a system that is on trial. If a required one fails it gives the system up; the error says why.
-func (t Trial) Checks(ctx context.Context, root string, r Runner) error {
+func (t Trial) Checks(ctx context.Context, root string, r rundir.Runner) error {
 	on, err := t.On(ctx)
 	if err != nil {
 		return err
@@ -368,17 +369,14 @@ func (t Trial) Checks(ctx context.Context, root string, r Runner) error {
 	return errors.Join(err, t.GiveUp(ctx, fwu.Rejection{Reason: fwu.ReasonTrialCheck, Text: err.Error()}))
 }
 
-func (t Trial) runAll(ctx context.Context, root string, r Runner) error {
+func (t Trial) runAll(ctx context.Context, root string, r rundir.Runner) error {
 	checks, err := Find(root)
 	if err != nil {
 		return err
 	}
 	var failed []error
 	for _, c := range checks {
-		err := r.Trust(c.Path)
-		if err == nil {
-			err = r.Run(ctx, c)
-		}
+		err := r.Run(ctx, c.Program)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)

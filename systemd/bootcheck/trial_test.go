@@ -14,6 +14,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/systemd"
+	"github.com/fwu-ab/fwu-ab/systemd/rundir"
 )
 
 // world is a system with an update service, which notes what is done to it.
@@ -199,7 +200,7 @@ func TestChecks(t *testing.T) {
 			root := t.TempDir()
 			script(t, root, "etc/fwu-ab/check.d/required.d/10", tc.required)
 			script(t, root, "etc/fwu-ab/check.d/wanted.d/10", tc.wanted)
-			err := tc.w.trial().Checks(t.Context(), root, Runner{20 * time.Second, func(string) error { return nil }, func(string, string) {}})
+			err := tc.w.trial().Checks(t.Context(), root, rundir.Runner{Timeout: 20 * time.Second, Trust: func(string) error { return nil }, Output: func(string, string) {}})
 			if (err != nil) != tc.err {
 				t.Errorf("error is %v", err)
 			}
