@@ -91,6 +91,7 @@ type account struct {
 	held    [pools]tally
 	limits  [pools]tally
 	answers allowance
+	denied  time.Time // when Options.Denied was last told of it
 	// question holds one: a user is asked, or asked about, once at a time.
 	question chan struct{}
 }
@@ -114,7 +115,7 @@ func (a *accounts) of(uid uint32, now time.Time) *account {
 		return found
 	}
 	for other, old := range a.byUser {
-		if old.peers == 0 && old.held == [pools]tally{} && old.answers.left(now) == old.answers.burst {
+		if old.peers == 0 && old.held == [pools]tally{} && old.answers.left(now) == old.answers.burst && now.Sub(old.denied) >= deniedInterval {
 			delete(a.byUser, other)
 		}
 	}

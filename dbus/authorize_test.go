@@ -3,12 +3,14 @@ package dbus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 )
@@ -180,5 +182,31 @@ func TestCallerWhoHasGoneMayNothing(t *testing.T) {
 	eventually(t, "the caller is forgotten", func() bool { ss.mu.Lock(); defer ss.mu.Unlock(); return len(ss.peers) == 0 })
 	if err := s.server.ByRule(context.Background(), Caller{Name: name, User: foreigner}, ActionInstall); err == nil {
 		t.Error("a caller who has gone may install")
+	}
+}
+
+// A denied call is told of, but a user who calls again and again is told of once.
+func TestDenialsAreTold(t *testing.T) {
+	told := make(chan Denial, 100)
+	s := serve(t, Options{Denied: func(d Denial) { told <- d }})
+	c, other := s.client(t), s.client(t)
+	s.as(t, c, foreigner)
+	for range 10 {
+		if err := c.Accept(t.Context()); fwu.ReasonOf(err) != ReasonDenied {
+			t.Fatalf("another user: %v", err)
+		}
+	}
+	s.as(t, other, foreigner+1)
+	_, _ = other.Install(t.Context())
+	close(told)
+	var got []string
+	for d := range told {
+		if d.Err == nil {
+			t.Errorf("%v has no reason", d)
+		}
+		got = append(got, fmt.Sprint(d.User, " ", d.Method))
+	}
+	if diff := cmp.Diff([]string{"4711 Accept", "4712 Install"}, got); diff != "" {
+		t.Error("-want +got:\n" + diff)
 	}
 }

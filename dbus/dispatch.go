@@ -207,5 +207,20 @@ func (s *session) authorize(r *request) error {
 	case s.isStopping(): // which ends questions to people
 		return refuse("ServiceUnknown", "%s: %v; nothing was done", r.member, errStopping)
 	}
+	s.denied(r, err)
 	return refuse("AccessDenied", "%s: %v", r.member, err)
+}
+
+// denied tells of a call that was not authorised, unless one of the same user was told of lately.
+func (s *session) denied(r *request, err error) {
+	s.mu.Lock()
+	user, now := r.peer.account, s.server.now()
+	tell := s.server.options.Denied != nil && now.Sub(user.denied) >= deniedInterval
+	if tell {
+		user.denied = now
+	}
+	s.mu.Unlock()
+	if tell {
+		s.server.options.Denied(Denial{user.uid, r.member, err})
+	}
 }

@@ -24,9 +24,22 @@ type Options struct {
 	Idle time.Duration
 	// Stay, if set, is asked then: as long as it answers true, Serve goes on.
 	Stay func() bool
+	// Denied, if set, is told of a caller that may not do what it asked for: of each user once in
+	// deniedInterval, so that nobody fills the journal.
+	Denied func(Denial)
 	// Ready, if set, is called once the name is owned and calls are served.
 	Ready func()
 }
+
+// Denial is a call that was not authorised.
+type Denial struct {
+	User   uint32
+	Method string
+	Err    error
+}
+
+// deniedInterval is how often Options.Denied hears of one user.
+const deniedInterval = time.Minute
 
 // Server serves a Firmware on a bus.
 type Server struct {

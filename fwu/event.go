@@ -24,6 +24,7 @@ const (
 	EventRolledBack Event = "rolled-back" // the previous one is back
 	EventKept       Event = "kept"        // it was given up, and runs on, as there is none to go back to
 	EventRefused    Event = "refused"     // it, or its manifest, failed a check
+	EventDenied     Event = "denied"      // of no component: a caller may not do what it asked for; logged by the bus service
 	EventCancelled  Event = "cancelled"   // a client gave it up before it was installed
 	EventDropped    Event = "dropped"     // it was prepared on a volatile component, and a reboot has ended that
 	EventCleaned    Event = "cleaned"     // what the last update left in the second slot is gone
@@ -32,7 +33,7 @@ const (
 // Events are all of them.
 func Events() []Event {
 	return []Event{EventStarted, EventCandidate, EventInstalled, EventNotStarted, EventTrial, EventAccepted, EventRejected, EventRolledBack, EventKept, EventRefused,
-		EventCancelled, EventDropped, EventCleaned}
+		EventCancelled, EventDropped, EventCleaned, EventDenied}
 }
 
 // eventOf says what it is that a component's record became another one; "" if it is nothing to tell.
@@ -150,7 +151,7 @@ func (s *Service) countAttributes(c *component) []slog.Attr {
 // level is how much an operator should care.
 func (e Event) level() slog.Level {
 	switch e {
-	case EventRejected, EventRolledBack, EventKept, EventRefused, EventNotStarted:
+	case EventRejected, EventRolledBack, EventKept, EventRefused, EventNotStarted, EventDenied:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo
@@ -172,6 +173,7 @@ func (e Event) message() string {
 		EventCancelled:  "the update was cancelled",
 		EventDropped:    "what was prepared is gone",
 		EventCleaned:    "the second slot is clean",
+		EventDenied:     "a caller was denied",
 	}[e]
 }
 
@@ -215,7 +217,8 @@ func (e Event) image(before, after *componentRecord) *imageRecord {
 	return before.next()
 }
 
-// refused logs that a manifest was refused that was to begin an update, and so left no trace in the record.
+// refused logs a refusal that leaves no trace in the record, in the form of those that do.
 func (s *Service) refused(component string, err error) {
-	s.log.Warn(EventRefused.message(), EventKey, string(EventRefused), "component", component, "reason", string(ReasonOf(err)), "text", err.Error())
+	s.log.Warn(EventRefused.message(), EventKey, string(EventRefused), "component", component,
+		"error", int64(StatusOf(err)), "reason", string(ReasonOf(err)), "text", err.Error())
 }

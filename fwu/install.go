@@ -226,6 +226,7 @@ func (s *Service) installable(inst *installation) error {
 			return err
 		}
 		if err := s.policy().permits(c, cr, cr.next()); err != nil {
+			s.refused(c.Name, err)
 			return err
 		}
 	}

@@ -14,19 +14,26 @@ func (s *Service) Start(ctx context.Context, id ID, manifest []byte) error {
 		return err
 	}
 	defer c.op.give()
-	img := &imageRecord{}
-	switch {
-	case c.Manifest == Detached && len(manifest) == 0:
-		return refuse(InvalidArgument, ReasonManifestMissing, "start: %s expects a detached manifest, and none was given", c.Name)
-	case c.Manifest != Detached && len(manifest) > 0:
-		return refuse(InvalidArgument, ReasonManifestUnexpected, "start: %s takes no detached manifest (manifest = %q)", c.Name, c.Manifest)
-	case c.Manifest == Detached:
-		if img, err = s.recipient().read(c, manifest, nil); err != nil {
-			s.refused(c.Name, err)
-			return fmt.Errorf("start: %w", err)
-		}
+	img, err := s.startsWith(c, manifest)
+	if err != nil {
+		s.refused(c.Name, err)
+		return fmt.Errorf("start: %w", err)
 	}
 	return s.startWriting(ctx, c, img)
+}
+
+// startsWith returns the record of the image that an update of c starts with: the image of a detached
+// manifest, else an empty one.
+func (s *Service) startsWith(c *component, manifest []byte) (*imageRecord, error) {
+	switch {
+	case c.Manifest == Detached && len(manifest) == 0:
+		return nil, refuse(InvalidArgument, ReasonManifestMissing, "%s expects a detached manifest, and none was given", c.Name)
+	case c.Manifest != Detached && len(manifest) > 0:
+		return nil, refuse(InvalidArgument, ReasonManifestUnexpected, "%s takes no detached manifest (manifest = %q)", c.Name, c.Manifest)
+	case c.Manifest == Detached:
+		return s.recipient().read(c, manifest, nil)
+	}
+	return &imageRecord{}, nil
 }
 
 func (s *Service) startWriting(ctx context.Context, c *component, img *imageRecord) error {

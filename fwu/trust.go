@@ -49,6 +49,7 @@ func (i *imageRecord) signers() map[string][]string {
 func (s *Service) endOrphan(ctx context.Context, c *component) error {
 	keys, err := c.anchors()
 	if err != nil {
+		s.refused(c.Name, err)
 		return err
 	}
 	anchors := map[string]bool{}

@@ -33,6 +33,8 @@ func MessageID(e fwu.Event) string {
 		return "5d0f6b1e7c3a4f0c9a6e2b84d1f7305e"
 	case fwu.EventRefused:
 		return "349a1d1111d3408dad0c22ab239ecf6a"
+	case fwu.EventDenied:
+		return "6fd1d2f0b5c24e9c8d0b7e0d3c1f5a92"
 	case fwu.EventCancelled:
 		return "e99e1e51cf96468e91ed289a72f8f5f1"
 	case fwu.EventDropped:

@@ -94,7 +94,11 @@ func (d daemon) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 	var service *fwu.Service
 	stay := func() bool { return service.Holding() }
-	server := dbus.New(dbus.Options{Version: version(), Idle: d.idle, Stay: stay, Ready: func() {
+	denied := func(n dbus.Denial) {
+		d.log.Warn("a caller was denied", fwu.EventKey, string(fwu.EventDenied), "user", n.User, "method", n.Method,
+			"error", int64(fwu.NotPermitted), "reason", string(dbus.ReasonDenied), "text", n.Err.Error())
+	}
+	server := dbus.New(dbus.Options{Version: version(), Idle: d.idle, Stay: stay, Denied: denied, Ready: func() {
 		if err := systemd.Ready("serving"); err != nil {
 			d.log.Warn("service manager not told of readiness", "err", err)
 		}
