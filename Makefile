@@ -29,7 +29,9 @@ DEB_PACKAGES = binutils git lintian mmdebstrap
 
 # Debian's U-Boot is built from source: for the PC that QEMU is, and as a Linux process.
 UBOOT_PACKAGES = gcc gcc-i686-linux-gnu libc6-dev dpkg-dev bison flex bc libssl-dev device-tree-compiler python3-dev python3-setuptools python3-pkg-resources swig xxd u-boot-tools
-VM_PACKAGES = $(UBOOT_PACKAGES) qemu-system-x86 ovmf mmdebstrap mtools dosfstools e2fsprogs kmod systemd cpio
+# UEFI of U-Boot, on 64-bit Arm.
+ARM_PACKAGES = gcc-aarch64-linux-gnu libgnutls28-dev qemu-system-arm
+VM_PACKAGES = $(UBOOT_PACKAGES) $(ARM_PACKAGES) qemu-system-x86 ovmf mmdebstrap mtools dosfstools e2fsprogs kmod systemd cpio
 GUEST_PACKAGES = qemu-system-x86 mmdebstrap e2fsprogs kmod
 
 BENCH_PACKAGES = dbus-daemon e2fsprogs util-linux mount coreutils diffutils openssl zstd cpio squashfs-tools rauc swupdate mender-client mender-artifact
@@ -251,7 +253,7 @@ vm: vm-packages ## virtual machines with real firmware, and the real U-Boot: the
 	$(VM) -run 'TestCore|TestSandbox' ./test/vm | $(STORIES)
 
 test-vm-full: vm-packages ## the stories that make vm has no time for, and power cuts in disks and firmware variables; more than an hour
-	FWUAB_VM=full $(GO) test -count=1 -v -timeout 600m -run 'TestFull|TestWatchdog|TestPowerCuts' ./test/vm | $(STORIES)
+	FWUAB_VM=full $(GO) test -count=1 -v -timeout 600m -run 'TestFull|TestWatchdog|TestPowerCuts|TestUBootEFI' ./test/vm | $(STORIES)
 
 demo-vm: vm-packages ## updates on a virtual machine with UEFI firmware and systemd, with its console; a few minutes, needs root
 	$(GO) run ./test/vm/demo

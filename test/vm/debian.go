@@ -40,7 +40,7 @@ func modules() []string {
 func useless() []string {
 	return []string{"boot", "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/perl", "usr/share/perl5", "usr/share/zoneinfo", "usr/share/lintian",
 		"usr/share/bash-completion", "usr/share/common-licenses", "usr/share/pixmaps", "usr/share/i18n", "usr/share/mime", "usr/share/xml", "usr/share/sgml", "usr/lib/locale",
-		"usr/lib/x86_64-linux-gnu/perl", "usr/lib/x86_64-linux-gnu/perl5", "usr/lib/x86_64-linux-gnu/perl-base", "usr/lib/x86_64-linux-gnu/gconv", "usr/bin/perl*", "usr/lib/x86_64-linux-gnu/libperl*",
+		"usr/lib/*-linux-gnu/perl", "usr/lib/*-linux-gnu/perl5", "usr/lib/*-linux-gnu/perl-base", "usr/lib/*-linux-gnu/gconv", "usr/bin/perl*", "usr/lib/*-linux-gnu/libperl*",
 		"usr/lib/udev/hwdb.d", "usr/lib/udev/hwdb.bin", "var/lib/dpkg", "var/cache/*", "var/lib/apt", "var/log/*", "etc/systemd/system/*.wants"}
 }
 
@@ -52,10 +52,12 @@ func masked() []string {
 		"dev-hugepages.mount", "dev-mqueue.mount", "kexec.service", "kexec-load.service"}
 }
 
+var errRoot = errors.New("virtual machines need root: the files of a root file system belong to it")
+
 // MakeDebian makes a Debian, or finds it in the cache. As root only.
 func MakeDebian(ctx context.Context) (*Debian, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("virtual machines need root: the files of a root file system belong to it")
+		return nil, errRoot
 	}
 	dir, err := cached(ctx, "debian", strings.Join(append([]string{recipe, release()}, append(append(packages(), append(modules(), useless()...)...), masked()...)...), "\n"), makeDebian)
 	if err != nil {

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,11 +26,14 @@ type Workshop struct {
 	tree   string // Debian with fwu-ab installed and set up as a device of this kind
 	kind   Kind
 	Key    string // private key that images are signed with
+
+	program string // fwu-ab for the host; for amd64 the one in the images
 }
 
 // Kind is a kind of machine.
 type Kind struct {
 	Name       string
+	Arch       string // Debian's and Go's name of the architecture; "": amd64
 	Partitions []diskimage.Partition
 	Files      Files // of every root file system: configuration and the like
 	// Fill writes what does not belong to a bank to the disk.
@@ -48,7 +52,11 @@ type Kind struct {
 
 // NewWorkshop installs fwu-ab from its source in top, as a user would, into a Debian for machines of a kind.
 func NewWorkshop(ctx context.Context, top, dir string, kind Kind) (*Workshop, error) {
-	debian, err := MakeDebian(ctx)
+	makeDebian := MakeDebian
+	if kind.Arch == arm64 {
+		makeDebian = MakeDebianARM64
+	}
+	debian, err := makeDebian(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -60,13 +68,28 @@ func NewWorkshop(ctx context.Context, top, dir string, kind Kind) (*Workshop, er
 		return nil, err
 	}
 	build := []string{"-C", top, "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(w.tree, "usr/lib/vm-agent"), "./test/vm/agent"}
-	if err := run(ctx, "env", append([]string{"CGO_ENABLED=0", "go"}, build...)...); err != nil {
+	arch := cmp.Or(kind.Arch, "amd64")
+	if err := run(ctx, "env", append([]string{"CGO_ENABLED=0", "GOARCH=" + arch, "go"}, build...)...); err != nil {
 		return nil, err
+	}
+	w.program = filepath.Join(w.tree, "usr/bin/fwu-ab")
+	if kind.Arch != "" { // the host runs its own
+		host := filepath.Join(dir, "fwu-ab")
+		if err := os.Rename(w.program, host); err != nil {
+			return nil, err
+		}
+		if err := run(ctx, "make", "-s", "-C", top, "cross", "ARCHES="+arch); err != nil {
+			return nil, err
+		}
+		if err := run(ctx, "cp", filepath.Join(top, "build/fwu-ab-"+arch), w.program); err != nil {
+			return nil, err
+		}
+		w.program = host
 	}
 	if err := run(ctx, "systemctl", "--root="+w.tree, "preset", "fwu-ab.service", "fwu-ab-health.service", "fwu-ab-accept.service", "fwu-ab-deadline.service"); err != nil {
 		return nil, err
 	}
-	if err := run(ctx, w.program(), "key", "generate", strings.TrimSuffix(w.Key, ".key")); err != nil {
+	if err := run(ctx, w.program, "key", "generate", strings.TrimSuffix(w.Key, ".key")); err != nil {
 		return nil, err
 	}
 	public, err := os.ReadFile(strings.TrimSuffix(w.Key, ".key") + ".pub")
@@ -83,9 +106,6 @@ func NewWorkshop(ctx context.Context, top, dir string, kind Kind) (*Workshop, er
 	}
 	return w, put(w.tree, kind.Files)
 }
-
-// program is fwu-ab as it is installed in the images.
-func (w *Workshop) program() string { return filepath.Join(w.tree, "usr/bin/fwu-ab") }
 
 func put(tree string, files Files) error {
 	for name, content := range files {
@@ -231,7 +251,7 @@ func (w *Workshop) MakeDisk(ctx context.Context, path string, images map[string]
 	if err := put(root, Files{"etc/fwu-ab/fwu-ab.toml.d/disk.toml": fmt.Sprintf("disk = %q\n", path), "usr/lib/fwu-ab/release": release}); err != nil {
 		return nil, err
 	}
-	return d, run(ctx, w.program(), "--root", root, "provision", "--bank", "a")
+	return d, run(ctx, w.program, "--root", root, "provision", "--bank", "a")
 }
 
 func debugfs(ctx context.Context, image, command string) (string, error) {

@@ -59,7 +59,7 @@ func (m *Machine) On(ctx context.Context, payload string) (*Running, error) {
 	if payload != "" {
 		disks = append(disks, "driver=raw,node-name=disk1,read-only=on"+file("file", payload))
 	}
-	r, err := Start(ctx, Hardware{Machine: m.Kind.Machine, Firmware: firmware, Disks: disks, More: m.Kind.Devices, Console: m.Console})
+	r, err := Start(ctx, Hardware{Arch: m.Kind.Arch, Machine: m.Kind.Machine, Firmware: firmware, Disks: disks, More: m.Kind.Devices, Console: m.Console})
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (w *Workshop) MakePayload(ctx context.Context, path string, n int, images .
 			return err
 		}
 		size += info.Size()
-		if err := run(ctx, w.program(), "manifest", "create", "--component", i.Component, "--image", to, "--version", fmt.Sprintf("%d.0.0", n), "--sequence", fmt.Sprint(n),
+		if err := run(ctx, w.program, "manifest", "create", "--component", i.Component, "--image", to, "--version", fmt.Sprintf("%d.0.0", n), "--sequence", fmt.Sprint(n),
 			"--vendor-name", "example.com", "--class-name", "virtual machine", "--key", w.Key, "-o", filepath.Join(tree, i.Component+".suit")); err != nil {
 			return err
 		}
@@ -203,7 +203,7 @@ func (w *Workshop) MakePayload(ctx context.Context, path string, n int, images .
 		if err := os.WriteFile(filepath.Join(tree, "release.toml"), []byte(description), 0o644); err != nil {
 			return err
 		}
-		if err := run(ctx, w.program(), "bundle", "create", filepath.Join(tree, "release.toml"), "--key", w.Key, "-o", bundle); err != nil {
+		if err := run(ctx, w.program, "bundle", "create", filepath.Join(tree, "release.toml"), "--key", w.Key, "-o", bundle); err != nil {
 			return err
 		}
 		info, err := os.Stat(bundle)

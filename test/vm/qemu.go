@@ -35,6 +35,7 @@ const (
 
 // Hardware is what a QEMU is started with.
 type Hardware struct {
+	Arch     string   // "": amd64
 	Machine  string   // QEMU's name of it
 	Firmware []string // arguments for the firmware
 	Memory   int      // MiB; 0 means 512
@@ -55,8 +56,12 @@ type Running struct {
 // Start switches a machine on. It is killed when ctx ends.
 func Start(ctx context.Context, h Hardware) (*Running, error) {
 	memory := cmp.Or(h.Memory, 512)
+	program, cpu := "qemu-system-x86_64", "max,-aes"
+	if h.Arch == arm64 {
+		program, cpu = "qemu-system-aarch64", "max,pauth-impdef=on"
+	}
 	args := []string{
-		"-machine", h.Machine, "-accel", "tcg,thread=multi", "-cpu", "max,-aes", "-smp", "2", "-m", fmt.Sprint(memory), "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config",
+		"-machine", h.Machine, "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", "2", "-m", fmt.Sprint(memory), "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config",
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
 		"-chardev", "socket,id=console,fd=4", "-serial", "chardev:console",
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,fd=5", "-device", "virtserialport,chardev=agent,name=" + wire.Port,
@@ -80,7 +85,7 @@ func Start(ctx context.Context, h Hardware) (*Running, error) {
 		}
 		ours[i], theirs = conn, append(theirs, file)
 	}
-	r.cmd = exec.CommandContext(ctx, "qemu-system-x86_64", append(args, h.More...)...)
+	r.cmd = exec.CommandContext(ctx, program, append(args, h.More...)...)
 	r.cmd.ExtraFiles = theirs
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing is left running when the tests are killed
 	var stderr bytes.Buffer
