@@ -129,3 +129,22 @@ func TestDocumentedCommands(t *testing.T) {
 		steps[i].do(s)
 	}
 }
+
+// TestDocumentedCeremony types what docs/keys.md has, in its order. Passphrases are typed by openssl's
+// options.
+func TestDocumentedCeremony(t *testing.T) {
+	needTools(t, "openssl", "sha256sum")
+	b := &bench{T: t, dir: t.TempDir()}
+	passphrase := strings.NewReplacer("-aes256", "-aes256 -pass pass:secret", ".key -pubout", ".key -passin pass:secret -pubout", ".key | ", ".key -passin pass:secret | ")
+	n := 0
+	for _, s := range sessions(t, filepath.Join("..", "..", "docs", "keys.md")) {
+		for _, c := range s {
+			b.sh(passphrase.Replace(c.command))
+			n++
+		}
+	}
+	if n < 13 {
+		t.Errorf("only %d commands", n)
+	}
+	b.sh("grep -q ENCRYPTED release-1.key")
+}
