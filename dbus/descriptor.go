@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,18 +18,19 @@ import (
 // A read of any other file can hang in its file system (FUSE, NFS), and nothing but the end of the
 // process interrupts it there. So a goroutine reads, into memory of its own, and Read gives it up
 // when the deadline passes. Whatever asks the file system is left to that goroutine: fstat(2) and
-// poll(2) can hang as well, and so can close(2).
+// poll(2) can hang as well, and so can close(2). Once it is known that the file lies in a file system
+// of this machine, which answers as its medium does, Read reads by itself, without that copy.
 type descriptor struct {
 	fd, wake int
-	waits    bool          // a pipe or a socket: poll tells whether a read would wait
+	waits    bool          // a pipe or a socket, of which poll tells whether a read would wait; or a local file
 	changed  chan struct{} // the deadline is another one
 	buffer   []byte        // of the goroutine while it reads, else of Read
 	stuck    func(n int)   // called with 1 if Close leaves a read behind, and with -1 when that has ended
 
 	// Of a regular file: it was read from start up to pos, and its pages up to dropped were given
 	// back. The goroutine that reads has them.
-	seen, regular       bool
-	pos, start, dropped int64
+	seen, regular, local bool
+	pos, start, dropped  int64
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -72,6 +74,9 @@ func (d *descriptor) look() {
 	}
 	pos, err := unix.Seek(d.fd, 0, io.SeekCurrent)
 	d.regular, d.pos, d.start, d.dropped = err == nil, pos, pos, pos
+	var fs unix.Statfs_t
+	d.local = unix.Fstatfs(d.fd, &fs) == nil && slices.Contains([]uint32{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC,
+		unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1, unix.MSDOS_SUPER_MAGIC}, uint32(fs.Type))
 }
 
 // count counts the bytes that were read.
@@ -105,6 +110,7 @@ func (d *descriptor) Read(p []byte) (int, error) {
 		}
 		select {
 		case r := <-done:
+			d.waits = d.local
 			return copy(p, d.buffer[:r.n]), r.err
 		case <-d.changed:
 		case <-late:
