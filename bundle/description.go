@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/fwu-ab/fwu-ab/files"
+	"github.com/fwu-ab/fwu-ab/files/kind"
 	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/fwu-ab/fwu-ab/zstdframe"
 	"github.com/pelletier/go-toml/v2"
@@ -42,6 +43,7 @@ type Image struct {
 	Compression string `toml:"compression"` // empty, or suit.CompressionZstd
 	Level       string `toml:"level"`       // of the compression: fastest, default, better or best
 	Inline      bool   `toml:"inline"`      // the manifest itself holds the image
+	MaxSize     uint64 `toml:"max-size"`    // bytes that it may have, as the slots of the devices take; 0: any number
 }
 
 // MaxInline bounds an image that the manifest itself holds, in bytes.
@@ -112,6 +114,8 @@ type Output struct {
 	Path   string   // "-" is standard output
 	Inputs []string // files beside the images that it is made from: it must be none of them
 	Sign   Sign     // nil does not sign
+	// Warn is told of an image that a device would write, and could hardly start. Nil: nobody is.
+	Warn func(text string)
 }
 
 // Create makes the bundle that is described. The same description and images give the same bytes,
@@ -136,11 +140,11 @@ func (d *Description) create(ctx context.Context, o Output, integrate bool) erro
 		inputs = append(inputs, i.File)
 	}
 	return files.Write(ctx, files.Target{Path: o.Path, Inputs: inputs, Replace: replaceable}, func(w *files.Output) error {
-		return d.writeTo(ctx, w, spec, o.Sign, integrate)
+		return d.writeTo(ctx, w, spec, o, integrate)
 	})
 }
 
-func (d *Description) writeTo(ctx context.Context, w *files.Output, spec suit.Spec, sign Sign, integrate bool) error {
+func (d *Description) writeTo(ctx context.Context, w *files.Output, spec suit.Spec, o Output, integrate bool) error {
 	hash, err := suit.ParseHash(cmp.Or(d.Digest, "sha256"))
 	if err != nil {
 		return err
@@ -154,6 +158,9 @@ func (d *Description) writeTo(ctx context.Context, w *files.Output, spec suit.Sp
 		if err != nil {
 			return fmt.Errorf("image of %s: %w", name, err)
 		}
+		if err := d.Images[name].advise(payload.image, o.Warn); err != nil {
+			return fmt.Errorf("image of %s: %w", name, err)
+		}
 		if image.Integrated() {
 			payloads = append(payloads, payload.PayloadSource)
 		}
@@ -163,8 +170,8 @@ func (d *Description) writeTo(ctx context.Context, w *files.Output, spec suit.Sp
 	if err != nil {
 		return err
 	}
-	if sign != nil {
-		if envelope, err = sign(envelope); err != nil {
+	if o.Sign != nil {
+		if envelope, err = o.Sign(envelope); err != nil {
 			return err
 		}
 	}
@@ -216,7 +223,26 @@ func (d *Description) spec() (s suit.Spec, err error) {
 // payload is a payload, and the files that it needs open until it is written.
 type payload struct {
 	suit.PayloadSource
-	hold []io.Closer
+	hold  []io.Closer
+	image *files.Input // as it is, before it is compressed
+}
+
+// advise warns of an image that has to be unpacked, or taken apart, before a slot can be started
+// with it: a device writes the bytes that it is given.
+func (i Image) advise(f *files.Input, warn func(string)) error {
+	if warn == nil {
+		return nil
+	}
+	k, err := kind.OfFile(f, f.Size())
+	if err != nil {
+		return err
+	}
+	next := map[kind.Form]string{kind.Packed: "unpack it first", kind.WholeDisk: "a slot takes the content of one partition",
+		kind.Foreign: "take the image out of it with the tool that made it"}[k.Form]
+	if next != "" {
+		warn(fmt.Sprintf("%s is %s, and a device writes it as it is: %s", i.File, k.Name, next))
+	}
+	return nil
 }
 
 // make measures an image, and compresses it into a file in dir.
@@ -245,9 +271,12 @@ func (i Image) make(ctx context.Context, name string, version suit.Version, hash
 	if err != nil {
 		return out, p, err
 	}
-	p.hold = append(p.hold, f)
+	p.hold, p.image = append(p.hold, f), f
 	if out.Digest, out.Size, err = suit.Measure(f, hash); err != nil {
 		return out, p, fmt.Errorf("%s: %w", i.File, err)
+	}
+	if i.MaxSize > 0 && uint64(out.Size) > i.MaxSize {
+		return out, p, fmt.Errorf("%s has %d bytes, and max-size is %d", i.File, out.Size, i.MaxSize)
 	}
 	if i.Inline {
 		out.Content, err = inline(f, out.Size)

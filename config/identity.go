@@ -51,7 +51,7 @@ func (i identity) device(whole identity) (suit.Device, identity) {
 	if !i.class.set {
 		i.class = whole.class
 	}
-	d := suit.Device{Vendor: i.vendor.id, Class: i.class.id}
+	d := suit.Device{Vendor: i.vendor.id, Class: i.class.id, VendorName: i.vendor.name, ClassName: i.class.name}
 	if i.vendor.name != "" {
 		d.Vendor = suit.VendorID(i.vendor.name)
 	}

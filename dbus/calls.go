@@ -166,7 +166,30 @@ func implOf(i fwu.Impl) map[string]godbus.Variant {
 		"second_errors":   godbus.MakeVariant(i.SecondErrors),
 		"store_errors":    godbus.MakeVariant(i.StoreErrors[:]),
 		"read_only":       godbus.MakeVariant(reasonOf(i.ReadOnly, i.ReadOnlyText)),
+		"second":          godbus.MakeVariant(secondOf(i.Second)),
 	}
+}
+
+// secondOf has what is known of the image in the second slot: nothing that is empty.
+func secondOf(s fwu.Second) map[string]godbus.Variant {
+	m := map[string]godbus.Variant{}
+	for key, text := range map[string]string{"digest": s.Digest, "manifest": s.Manifest, "signer": s.Signer, "by": s.By.Name, "blocked": s.Blocked} {
+		if text != "" {
+			m[key] = godbus.MakeVariant(clean(text))
+		}
+	}
+	for key, n := range map[string]uint64{"sequence": s.Sequence, "by_since": uint64(max(s.By.Since, 0)), "by_pid": uint64(s.By.PID)} {
+		if n != 0 {
+			m[key] = godbus.MakeVariant(n)
+		}
+	}
+	if s.Version != (fwu.Version{}) || s.Manifest != "" {
+		m["version"] = godbus.MakeVariant(s.Version)
+	}
+	if len(s.BlockedBy) > 0 {
+		m["blocked_by"] = godbus.MakeVariant(bytesOf(s.BlockedBy))
+	}
+	return m
 }
 
 // Checker is a Firmware that can say whether Start would take a manifest.
@@ -191,7 +214,7 @@ func start(ctx context.Context, r *request) ([]any, error) {
 	if err := r.options(); err != nil {
 		return nil, err
 	}
-	return nil, r.firmware.Start(ctx, r.id(), manifest)
+	return nil, r.firmware.Start(fwu.WithClient(ctx, r.holders.get(r.id(), "")), r.id(), manifest)
 }
 
 func write(ctx context.Context, r *request) ([]any, error) {

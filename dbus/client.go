@@ -19,6 +19,9 @@ import (
 // ReasonUnreachable is what System of a Client reports as Degraded when the service does not answer.
 const ReasonUnreachable fwu.Reason = "service-unreachable"
 
+// ReasonNoBus: the message bus cannot be reached, so that nothing is known of the service.
+const ReasonNoBus fwu.Reason = "bus-unreachable"
+
 // ReasonDenied: the caller lacks the right for this call.
 const ReasonDenied fwu.Reason = "access-denied"
 
@@ -48,7 +51,7 @@ func Dial(ctx context.Context, address string) (*Client, error) {
 		if ctx.Err() != nil {
 			return nil, err
 		}
-		return nil, &fwu.Error{Status: fwu.CommunicationFailure, Text: "reach the update service", Err: err}
+		return nil, &fwu.Error{Status: fwu.CommunicationFailure, Reason: ReasonNoBus, Text: "reach the update service", Err: err}
 	}
 	c.conn = conn
 	if c.components, err = c.listComponents(ctx); err != nil {
@@ -186,6 +189,7 @@ func (c *Client) Query(ctx context.Context, id fwu.ID) (fwu.Info, error) {
 	}
 	i.Impl.Reason, i.Impl.Text = reasonPair(impl["reason"].Value())
 	i.Impl.ReadOnly, i.Impl.ReadOnlyText = reasonPair(impl["read_only"].Value())
+	i.Impl.Second = parseSecond(impl["second"])
 	i.Impl.Client = fwu.Client{Name: value[string](impl, "client"), PID: value[uint32](impl, "client_pid"), Since: int64(value[uint64](impl, "client_since"))}
 	i.Impl.ActiveErrors, i.Impl.SecondErrors = mediumErrors(impl["active_errors"].Value()), mediumErrors(impl["second_errors"].Value())
 	copies := value[[][]any](impl, "store_errors")
@@ -199,6 +203,20 @@ func (c *Client) Query(ctx context.Context, id fwu.ID) (fwu.Info, error) {
 	i.Impl.Operation = value[string](p, "Operation")
 	i.Impl.Done, i.Impl.Total = progressPair(p["Progress"].Value())
 	return i, nil
+}
+
+// parseSecond is the reverse of secondOf.
+func parseSecond(v godbus.Variant) fwu.Second {
+	p, _ := v.Value().(map[string]godbus.Variant)
+	s := fwu.Second{
+		Digest: value[string](p, "digest"), Manifest: value[string](p, "manifest"), Sequence: value[uint64](p, "sequence"), Signer: value[string](p, "signer"),
+		By:      fwu.Client{Name: value[string](p, "by"), PID: uint32(value[uint64](p, "by_pid")), Since: int64(value[uint64](p, "by_since"))},
+		Blocked: value[string](p, "blocked"), BlockedBy: idsOf(p["blocked_by"]),
+	}
+	if version, ok := p["version"]; ok {
+		_ = godbus.Store([]any{version.Value()}, &s.Version) // of another type: as if it were not there
+	}
+	return s
 }
 
 func reasonPair(v any) (fwu.Reason, string) {

@@ -80,6 +80,8 @@ func TestQueryCarriesEverything(t *testing.T) {
 		MaxSize: 1<<63 - 1, Flags: 3, Location: 1,
 		Impl: fwu.Impl{
 			Written: 1 << 40, ImageSize: 1 << 41, ManifestDigest: "sha256:aa", Digest: "sha256:bb", ActiveSlot: "/dev/a", SecondSlot: "/dev/b",
+			Second: fwu.Second{Version: fwu.Version{Major: 1}, Digest: "sha256:cc", Manifest: "sha256:dd", Sequence: 1 << 63, Signer: "CN=you", By: fwu.Client{Name: "a.service", PID: 7, Since: 9},
+				Blocked: "needs", BlockedBy: []fwu.ID{3, 255}},
 			ActiveErrors: fwu.MediumErrors{Read: 5, Write: 6, Flush: 7}, SecondErrors: fwu.MediumErrors{Read: 8, Write: 9, Flush: 10},
 			StoreErrors: [2]fwu.MediumErrors{{Read: 11, Write: 12, Flush: 13, Retried: 14}, {Read: 1<<64 - 1}},
 			Sequence:    1<<64 - 1, Reason: fwu.ReasonManifestSignature, Text: "bad", Operation: fwu.OpWrite, Done: 3, Total: 4,

@@ -37,9 +37,7 @@ func encodeError(err error) (name string, body []any) {
 	components := []byte{}
 	var e *fwu.Error
 	if errors.As(err, &e) {
-		for _, id := range e.Components {
-			components = append(components, byte(id))
-		}
+		components = bytesOf(e.Components)
 	}
 	return errorPrefix + fwu.StatusOf(err).DBusName(), []any{clean(err.Error()), map[string]godbus.Variant{
 		"reason":     godbus.MakeVariant(clean(string(fwu.ReasonOf(err)))),
@@ -63,7 +61,7 @@ func decodeError(ctx context.Context, call string, err error) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%s: %w", call, context.Cause(ctx))
 		}
-		return &fwu.Error{Status: fwu.CommunicationFailure, Text: call + ": connection to the bus was lost; the service goes on with what it was asked for", Err: err}
+		return &fwu.Error{Status: fwu.CommunicationFailure, Text: call + ": the connection to the bus was lost before the answer came: fwu-ab status shows what became of it", Err: err}
 	}
 	text, _ := first(remote.Body).(string)
 	if last, ok := strings.CutPrefix(remote.Name, errorPrefix); ok {
@@ -82,7 +80,7 @@ func decodeError(ctx context.Context, call string, err error) error {
 		return &fwu.Error{Status: fwu.CommunicationFailure, Text: call + ": the update service does not run and could not be started (" + text +
 			")", Reason: ReasonUnreachable}
 	case "NoReply", "Disconnected", "TimedOut", "Timeout":
-		return &fwu.Error{Status: fwu.CommunicationFailure, Text: call + ": the update service went away: " + text}
+		return &fwu.Error{Status: fwu.CommunicationFailure, Reason: ReasonUnreachable, Text: call + ": the update service went away: " + text}
 	}
 	return &fwu.Error{Status: fwu.GenericError, Text: call + ": " + text}
 }
@@ -103,9 +101,23 @@ func withDetails(e *fwu.Error, body []any) *fwu.Error {
 	e.Reason = fwu.Reason(reason)
 	cause, _ := details["cause"].Value().(string)
 	e.Cause = fwu.Cause(cause)
-	components, _ := details["components"].Value().([]byte)
-	for _, id := range components {
-		e.Components = append(e.Components, fwu.ID(id))
-	}
+	e.Components = idsOf(details["components"])
 	return e
+}
+
+// bytesOf are components as they travel, and idsOf is the reverse.
+func bytesOf(ids []fwu.ID) []byte {
+	b := make([]byte, 0, len(ids))
+	for _, id := range ids {
+		b = append(b, byte(id))
+	}
+	return b
+}
+
+func idsOf(v godbus.Variant) (ids []fwu.ID) {
+	b, _ := v.Value().([]byte)
+	for _, id := range b {
+		ids = append(ids, fwu.ID(id))
+	}
+	return ids
 }

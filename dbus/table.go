@@ -130,6 +130,7 @@ func componentInterface() iface {
 			{"Location", "u", false, func(v view) any { return v.info.Location }},
 			{"Written", "t", false, func(v view) any { return uint64(v.info.Impl.Written) }},
 			{"ManifestDigest", "s", false, func(v view) any { return clean(v.info.Impl.ManifestDigest) }},
+			{"Second", "a{sv}", false, func(v view) any { return secondOf(v.info.Impl.Second) }},
 			{"Operation", "s", false, func(v view) any { return clean(v.info.Impl.Operation) }},
 			{"Progress", "(tt)", false, func(v view) any { return progress{uint64(v.info.Impl.Done), uint64(v.info.Impl.Total)} }},
 		},

@@ -279,6 +279,8 @@ func merge(info fwu.Info, p map[string]godbus.Variant) fwu.Info {
 			info.Impl.Written = int64(value[uint64](p, name))
 		case "ManifestDigest":
 			info.Impl.ManifestDigest = value[string](p, name)
+		case "Second":
+			info.Impl.Second = parseSecond(v)
 		case "Operation":
 			info.Impl.Operation = value[string](p, name)
 		case "Progress":

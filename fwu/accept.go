@@ -31,7 +31,7 @@ func (s *Service) acceptTrial(ctx context.Context) (*HookCall, error) {
 	defer s.install.give()
 	trial := s.inState(Trial)
 	if len(trial) == 0 {
-		return nil, refuse(BadState, ReasonState, "accept: no component is TRIAL")
+		return nil, refuse(BadState, ReasonState, "accept: no component is TRIAL: one is after an install, in the boot that a reboot began")
 	}
 	r := s.record()
 	done := s.hookCall(HookPostAccept, trial)

@@ -2,6 +2,7 @@ package fwu
 
 import (
 	"fmt"
+	"strings"
 )
 
 // dependencies checks that r has everything that c's candidate needs (section 4.4). A candidate of
@@ -27,6 +28,23 @@ func dependencies(r *record, c *component, cr *componentRecord) error {
 		}
 	}
 	return nil
+}
+
+// othersWait returns an error that names the members of c's bank that are in the way of an install.
+func othersWait(r *record, all []*component, c *component) error {
+	var waiting []ID
+	var names []string
+	for _, m := range all {
+		if st := r.Components[m.Name].State; !c.Live && !m.Live && st != Ready && st != Candidate {
+			waiting = append(waiting, m.ID)
+			names = append(names, fmt.Sprintf("%s is %s, and waits for %s", m.Name, st, st.waitsFor()))
+		}
+	}
+	if len(waiting) == 0 {
+		return nil
+	}
+	return &Error{Status: DependencyNeeded, Reason: ReasonDependency, Components: waiting,
+		Text: "every other member of the bank must be READY or CANDIDATE: " + strings.Join(names, ", ")}
 }
 
 // versions checks that r has the versions that an image of c needs of other components.

@@ -1,6 +1,7 @@
 package fwu_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/fwu-ab/fwu-ab/fwu"
@@ -40,7 +41,13 @@ func TestDependenciesOfACandidate(t *testing.T) {
 			d.do(err)
 			d.candidate(2, "app", image, "2.0.0", 2, dep)
 			before := d.states()
+			info, err := d.Query(t.Context(), 2)
+			d.do(err)
+			second := info.Impl.Second
 			if tt.ok {
+				if second.Blocked != "" || second.BlockedBy != nil {
+					t.Errorf("blocked: %q by %v", second.Blocked, second.BlockedBy)
+				}
 				d.installed(fwu.Success)
 				return
 			}
@@ -48,6 +55,9 @@ func TestDependenciesOfACandidate(t *testing.T) {
 			d.wantStatus(err, fwu.DependencyNeeded, fwu.ReasonDependency)
 			d.names(err, tt.stands...)
 			d.want(before)
+			if err.Error() != "install: "+second.Blocked || !slices.Equal(tt.stands, second.BlockedBy) {
+				t.Errorf("install says %q, and Query %q by %v", err, second.Blocked, second.BlockedBy)
+			}
 		})
 	}
 }

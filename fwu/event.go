@@ -2,7 +2,10 @@ package fwu
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 )
 
 // Event is what happens to a component, as the log has it under EventKey: something that an operator may want to find, count or be woken by.
@@ -12,28 +15,29 @@ type Event string
 const EventKey = "event"
 
 // The events. Each is logged after the last write of the operation, when all of it is durable. An
-// operation that failed and was taken back has none.
+// operation that failed and was taken back has none, but for not-installed.
 const (
-	EventStarted    Event = "started"     // an image is being written
-	EventCandidate  Event = "candidate"   // it was read back, and is the one that its manifest describes
-	EventInstalled  Event = "installed"   // it is started by the next reboot, or is in use if the component is live
-	EventNotStarted Event = "not-started" // its bank was not started, and is not armed any more: it is a candidate again
-	EventTrial      Event = "trial"       // it runs on trial
-	EventAccepted   Event = "accepted"    // it is kept
-	EventRejected   Event = "rejected"    // it is given up, and the previous one comes back with a reboot
-	EventRolledBack Event = "rolled-back" // the previous one is back
-	EventKept       Event = "kept"        // it was given up, and runs on, as there is none to go back to
-	EventRefused    Event = "refused"     // it, or its manifest, failed a check
-	EventDenied     Event = "denied"      // of no component: a caller may not do what it asked for; logged by the bus service
-	EventCancelled  Event = "cancelled"   // a client gave it up before it was installed
-	EventDropped    Event = "dropped"     // it was prepared on a volatile component, and a reboot has ended that
-	EventCleaned    Event = "cleaned"     // what the last update left in the second slot is gone
+	EventStarted      Event = "started"       // an image is being written
+	EventCandidate    Event = "candidate"     // it was read back, and is the one that its manifest describes
+	EventInstalled    Event = "installed"     // it is started by the next reboot, or is in use if the component is live
+	EventNotStarted   Event = "not-started"   // its bank was not started, and is not armed any more: it is a candidate again
+	EventTrial        Event = "trial"         // it runs on trial
+	EventAccepted     Event = "accepted"      // it is kept
+	EventRejected     Event = "rejected"      // it is given up, and the previous one comes back with a reboot
+	EventRolledBack   Event = "rolled-back"   // the previous one is back
+	EventKept         Event = "kept"          // it was given up, and runs on, as there is none to go back to
+	EventNotInstalled Event = "not-installed" // install was refused or failed: it is a candidate still
+	EventRefused      Event = "refused"       // it, or its manifest, failed a check
+	EventDenied       Event = "denied"        // of no component: a caller may not do what it asked for; logged by the bus service
+	EventCancelled    Event = "cancelled"     // a client gave it up before it was installed
+	EventDropped      Event = "dropped"       // it was prepared on a volatile component, and a reboot has ended that
+	EventCleaned      Event = "cleaned"       // what the last update left in the second slot is gone
 )
 
 // Events are all of them.
 func Events() []Event {
 	return []Event{EventStarted, EventCandidate, EventInstalled, EventNotStarted, EventTrial, EventAccepted, EventRejected, EventRolledBack, EventKept, EventRefused,
-		EventCancelled, EventDropped, EventCleaned, EventDenied}
+		EventCancelled, EventDropped, EventCleaned, EventDenied, EventNotInstalled}
 }
 
 // eventOf says what it is that a component's record became another one; "" if it is nothing to tell.
@@ -151,7 +155,7 @@ func (s *Service) countAttributes(c *component) []slog.Attr {
 // level is how much an operator should care.
 func (e Event) level() slog.Level {
 	switch e {
-	case EventRejected, EventRolledBack, EventKept, EventRefused, EventNotStarted, EventDenied:
+	case EventRejected, EventRolledBack, EventKept, EventRefused, EventNotStarted, EventDenied, EventNotInstalled:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo
@@ -160,20 +164,21 @@ func (e Event) level() slog.Level {
 // message is the event as a sentence.
 func (e Event) message() string {
 	return map[Event]string{
-		EventStarted:    "an image is being written",
-		EventCandidate:  "the image was verified",
-		EventInstalled:  "the image was installed",
-		EventNotStarted: "the new bank was not started, and is not armed",
-		EventTrial:      "the new system runs on trial",
-		EventAccepted:   "the new image is kept",
-		EventRejected:   "the new image was rejected",
-		EventRolledBack: "the previous image is back",
-		EventKept:       "the image stays, as the previous one cannot be started",
-		EventRefused:    "an image was refused",
-		EventCancelled:  "the update was cancelled",
-		EventDropped:    "what was prepared is gone",
-		EventCleaned:    "the second slot is clean",
-		EventDenied:     "a caller was denied",
+		EventStarted:      "an image is being written",
+		EventCandidate:    "the image was verified",
+		EventInstalled:    "the image was installed",
+		EventNotStarted:   "the new bank was not started, and is not armed",
+		EventTrial:        "the new system runs on trial",
+		EventAccepted:     "the new image is kept",
+		EventRejected:     "the new image was rejected",
+		EventRolledBack:   "the previous image is back",
+		EventKept:         "the image stays, as the previous one cannot be started",
+		EventNotInstalled: "install was refused",
+		EventRefused:      "an image was refused",
+		EventCancelled:    "the update was cancelled",
+		EventDropped:      "what was prepared is gone",
+		EventCleaned:      "the second slot is clean",
+		EventDenied:       "a caller was denied",
 	}[e]
 }
 
@@ -221,4 +226,28 @@ func (e Event) image(before, after *componentRecord) *imageRecord {
 func (s *Service) refused(component string, err error) {
 	s.log.Warn(EventRefused.message(), EventKey, string(EventRefused), "component", component,
 		"error", int64(StatusOf(err)), "reason", string(ReasonOf(err)), "text", err.Error())
+}
+
+// notInstalled logs that an install was refused, with the components that stand in the way: for each
+// candidate that still is one, or once if there was none.
+func (s *Service) notInstalled(err error) {
+	attrs := []any{EventKey, string(EventNotInstalled), "error", int64(StatusOf(err)), "reason", string(ReasonOf(err)), "text", err.Error()}
+	var e *Error
+	if errors.As(err, &e) && len(e.Components) > 0 {
+		var names []string
+		for _, id := range e.Components {
+			names = append(names, s.component(id).Name)
+		}
+		attrs = append(attrs, "needs", strings.Join(names, ","))
+	}
+	none := true
+	for _, c := range s.components {
+		if cr := s.record().Components[c.Name]; cr.State == Candidate {
+			s.log.Warn(EventNotInstalled.message(), append(slices.Clone(attrs), "component", c.Name, "version", cr.next().Version.String())...)
+			none = false
+		}
+	}
+	if none && ReasonOf(err) == ReasonState { // else it was logged what became of them
+		s.log.Warn(EventNotInstalled.message(), attrs...)
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/fwu-ab/fwu-ab/fwu/fwutest"
+	"github.com/fwu-ab/fwu-ab/suit"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -34,7 +35,7 @@ func (l *eventLog) Handle(_ context.Context, r slog.Record) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.seen = append(l.seen, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", attrs["component"], attrs[fwu.EventKey], attrs["version"], attrs["reason"])))
+	l.seen = append(l.seen, strings.TrimSpace(fmt.Sprintf("%s %s %s %s %s", attrs["component"], attrs[fwu.EventKey], attrs["version"], attrs["reason"], attrs["needs"])))
 	return nil
 }
 
@@ -159,6 +160,23 @@ func TestEventsOfOtherComponents(t *testing.T) {
 	})
 }
 
+// TestRefusedInstallIsLogged: whoever reads the log finds why nothing was installed, and which
+// components stand in the way. The C interface has no other way to say so.
+func TestRefusedInstallIsLogged(t *testing.T) {
+	d, l := logged(t, bank("rootfs", "bootfw")...)
+	_, err := d.Install(t.Context())
+	d.wantStatus(err, fwu.BadState, fwu.ReasonState)
+	dep, err := suit.ParseDependency("bootfw>=2.0.0")
+	d.do(err)
+	d.candidate(0, "rootfs", randomImage(3, 40960), "2.0.0", 2, dep)
+	_, err = d.Install(t.Context())
+	d.wantStatus(err, fwu.DependencyNeeded, fwu.ReasonDependency)
+	want := []string{"not-installed  state", "rootfs started 2.0.0", "rootfs candidate 2.0.0", "rootfs not-installed 2.0.0 dependency bootfw"}
+	if diff := cmp.Diff(want, l.take()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Query tells since when a component has been in its state, also after a restart of the service.
 func TestSince(t *testing.T) {
 	d := newDevice(t, true, bank("rootfs")...)
@@ -187,7 +205,8 @@ func TestSince(t *testing.T) {
 }
 
 // The log said that an image was installed, or rejected, when the record said so. An operation that
-// failed after that, and was taken back, stood there as well.
+// failed after that, and was taken back, stood there as well. Of an install only the failure is
+// there.
 func TestOperationThatIsTakenBackHasNoEvent(t *testing.T) {
 	image := randomImage(10, 50000)
 	staged := func(d *device) {
@@ -208,7 +227,7 @@ func TestOperationThatIsTakenBackHasNoEvent(t *testing.T) {
 			d.wantStatus(err, fwu.StorageFailure, fwu.ReasonSelectorUnusable)
 			d.reboot()
 			d.want("rootfs CANDIDATE 1.0.0")
-		}, nil},
+		}, []string{"rootfs not-installed 2.0.0 selector-unusable"}},
 		"accept": {onTrial, func(d *device) {
 			d.wantStatus(d.Accept(d.t.Context()), fwu.StorageFailure, fwu.ReasonSelectorUnusable)
 		}, nil},

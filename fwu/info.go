@@ -38,14 +38,15 @@ type Impl struct {
 	StoreErrors    [2]MediumErrors // of the copies of the record
 	Operation      string          // "", "write", "finish", "clean", "install"
 	Done, Total    int64           // progress of it, in bytes; Total 0 if unknown
+	Second         Second          // the image in the second slot
 	Client         Client          // another one that prepares the component; a Service knows none, a client of one is told
 }
 
 // Client is an update client that is connected to the service.
 type Client struct {
-	Name  string // of its unit or program; empty: there is no client
-	PID   uint32 // 0 if it is not known
-	Since int64  // when it began, in seconds since 1970
+	Name  string `json:"name"`            // of its unit or program; empty: there is no client
+	PID   uint32 `json:"pid,omitempty"`   // 0 if it is not known
+	Since int64  `json:"since,omitempty"` // when it began, in seconds since 1970
 }
 
 // String names the client for people.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -22,15 +21,15 @@ func (i *installation) all() []*component { return append(slices.Clone(i.candida
 // one start of the other bank (SuccessReboot). Live components run with their new image when it
 // returns.
 func (s *Service) Install(ctx context.Context) (Status, error) {
-	status, done, err := s.installCandidates(ctx)
+	status, done, err := s.installAlone(ctx)
 	if err == nil {
 		s.afterwards(ctx, done)
 	}
 	return status, err
 }
 
-// installCandidates is Install without the hooks that follow. It returns the call for them.
-func (s *Service) installCandidates(ctx context.Context) (Status, *HookCall, error) {
+// installAlone is Install without the hooks that follow. It returns the call for them.
+func (s *Service) installAlone(ctx context.Context) (Status, *HookCall, error) {
 	if err := s.healthy(ctx); err != nil {
 		return 0, nil, err
 	}
@@ -38,6 +37,14 @@ func (s *Service) installCandidates(ctx context.Context) (Status, *HookCall, err
 		return 0, nil, err
 	}
 	defer s.install.give()
+	status, done, err := s.installCandidates(ctx)
+	if err != nil {
+		s.notInstalled(err)
+	}
+	return status, done, err
+}
+
+func (s *Service) installCandidates(ctx context.Context) (Status, *HookCall, error) {
 	inst, err := s.holdCandidates(ctx)
 	if err != nil {
 		return 0, nil, fmt.Errorf("install: %w", err)
@@ -152,7 +159,7 @@ func (s *Service) holdCandidates(ctx context.Context) (*installation, error) {
 	}
 	now, err := s.findCandidates() // a cancel or a finish may have been faster
 	if err == nil && !(slices.Equal(now.candidates, inst.candidates) && slices.Equal(now.carried, inst.carried)) {
-		err = refuse(BadState, ReasonState, "the set of candidates changed meanwhile")
+		err = refuse(BadState, ReasonState, "the set of candidates changed meanwhile: call install again")
 	}
 	if err != nil {
 		giveBack()
@@ -180,7 +187,7 @@ func (s *Service) findCandidates() (*installation, error) {
 	}
 	switch {
 	case len(inst.candidates) == 0:
-		return nil, refuse(BadState, ReasonState, "no component is CANDIDATE")
+		return nil, refuse(BadState, ReasonState, "no component is CANDIDATE: write and finish an image first")
 	case inst.live && bank:
 		err := refuse(NotPermitted, ReasonMixedInstall, "live components and members of a bank cannot be installed together; cancel one kind")
 		for _, c := range inst.candidates {
@@ -205,17 +212,8 @@ func (s *Service) installable(inst *installation) error {
 			return p.refusal("%s is read-only", c.Name)
 		}
 	}
-	var waiting []ID
-	var names []string
-	for _, c := range inst.carried {
-		if st := r.Components[c.Name].State; st != Ready {
-			waiting = append(waiting, c.ID)
-			names = append(names, fmt.Sprintf("%s is %s", c.Name, st))
-		}
-	}
-	if len(waiting) > 0 {
-		return &Error{Status: DependencyNeeded, Reason: ReasonDependency, Components: waiting,
-			Text: "every other member of the bank must be READY or CANDIDATE: " + strings.Join(names, ", ")}
+	if err := othersWait(r, s.components, inst.candidates[0]); err != nil {
+		return err
 	}
 	for _, c := range inst.candidates {
 		cr := r.Components[c.Name]

@@ -2,6 +2,7 @@ package fwu
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/fwu-ab/fwu-ab/suit"
@@ -60,6 +61,9 @@ func (d recipient) read(c *component, envelope []byte, bundle *suit.Header) (*im
 	img := &imageRecord{Version: si.Version, Sequence: demand.Sequence, Digest: si.Digest.String(), Size: si.Size,
 		Manifest: m.Digest().String(), Compression: si.Compression, Dependencies: demand.Dependencies, Battery: demand.Battery}
 	img.signedBy(m.Signers())
+	for _, signer := range m.Signers() {
+		img.Signer = strings.TrimPrefix(img.Signer+", "+signer.Name, ", ")
+	}
 	if t := m.NotBefore(); !t.IsZero() {
 		img.Signed = t.Unix()
 	}

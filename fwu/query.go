@@ -74,6 +74,7 @@ func (s *Service) snapshot(c *component) Info {
 	info.State, info.Error, info.Version, info.Location = cr.State, cr.Error, active.Version, uint32(cr.Active)
 	i := &info.Impl
 	i.Digest, i.Sequence, i.Since, i.Reason, i.Text = active.Digest, cr.Floor, cr.Since, cr.Reason, cr.Text
+	i.Second = secondOf(s.rec, s.components, c)
 	i.ActiveSlot, i.SecondSlot = c.Slots[cr.Active].Info().Path, c.Slots[1-cr.Active].Info().Path
 	if cr.State == Writing || cr.State == Candidate {
 		i.ManifestDigest, i.ImageSize, i.Written, i.Counts = next.Manifest, next.Size, continueAt(c.written, next), c.counted()

@@ -93,6 +93,8 @@ type imageRecord struct {
 	Signed       int64             `json:"signed,omitempty"`  // seconds since 1970: the begin of validity of the signer's certificate
 	With         []imageOf         `json:"with,omitempty"`    // images of the same manifest, for other components
 	Battery      uint64            `json:"battery,omitempty"` // what the battery must hold, in mWh
+	Signer       string            `json:"signer,omitempty"`  // of the manifest, for people
+	By           *Client           `json:"by,omitempty"`      // who started the preparation
 	// Signers are the keys that signed the manifest: each with the trust anchors that vouched for it,
 	// all by their fingerprints. Anchors are the trust anchors of all of them, for older versions,
 	// which recorded and read nothing else.

@@ -19,6 +19,7 @@ func (s *Service) Start(ctx context.Context, id ID, manifest []byte) error {
 		s.refused(c.Name, err)
 		return fmt.Errorf("start: %w", err)
 	}
+	img.By = clientOf(ctx)
 	return s.startWriting(ctx, c, img)
 }
 

@@ -37,6 +37,7 @@ const (
 	ExitFailure      = 1
 	ExitUsage        = 2
 	ExitNothingToDo  = 3
+	ExitDegraded     = 6
 	ExitNotPermitted = 4
 	ExitVerification = 5
 )

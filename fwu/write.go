@@ -216,6 +216,7 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 	if err != nil {
 		return s.invalid(ctx, c, fmt.Errorf("write: %w", err))
 	}
+	img.By = s.record().Components[c.Name].next().By
 	rest := t.header[b.Offset:]
 	if int64(len(rest)) > b.Size {
 		return s.invalid(ctx, c, refuse(InvalidArgument, ReasonManifestInvalid, "write: %d bytes after the payload", int64(len(rest))-b.Size))

@@ -51,7 +51,7 @@ func readTable(disk io.ReaderAt, size int64, sectors []int) (table, error) {
 				return t, err
 			}
 		}
-		return table{}, errors.New("the first sector is a protective MBR, and there is no GUID partition table, neither at the begin nor at the end")
+		return table{}, errors.New("the first sector is a protective MBR, and there is no GUID partition table, neither at the beginning nor at the end")
 	}
 	if r.hasTable() {
 		return readMBR(disk, r, size, sectors[0])

@@ -246,6 +246,18 @@ func (s *sign1) signer() string {
 	return subject(s.chain[0])
 }
 
+// by names who made the signature: the subject of the certificate that came with it, or the
+// identifier of the key.
+func (s *sign1) by() string {
+	switch {
+	case len(s.chain) > 0:
+		return subject(s.chain[0])
+	case len(s.kid) > 0:
+		return fmt.Sprintf("key %x", s.kid)
+	}
+	return "a key that the signature does not name"
+}
+
 // subject is the subject of a certificate (RFC 2253), for people.
 func subject(c *x509.Certificate) string {
 	if name := printable(c.Subject.String()); name != "" {

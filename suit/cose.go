@@ -241,6 +241,9 @@ type Signer struct {
 	// Anchors are the fingerprints of the trust anchors that vouch for it: the key itself,
 	// authorities, or both.
 	Anchors []string
+	// Name is for people: the subject of the certificate that came with the signature, or the
+	// identifier of the key.
+	Name string
 }
 
 // verify returns the keys that signed, each once: of those that are trust anchors, or that trust
@@ -266,7 +269,7 @@ func (a authentication) verify(keys VerifyKeys, at time.Time) (signers []Signer,
 		}
 		i := slices.IndexFunc(signers, func(s Signer) bool { return s.Key == key })
 		if i < 0 {
-			i, signers = len(signers), append(signers, Signer{Key: key})
+			i, signers = len(signers), append(signers, Signer{Key: key, Name: s.by()})
 		}
 		if err := s.vouchers(&signers[i], a.rawDigest, keys, at); err != nil {
 			return nil, notBefore, err

@@ -272,11 +272,11 @@ func (x *machine) condition(code int64, i int, s *scope) error {
 	}
 	switch code {
 	case conditionVendor:
-		return x.identifies(UUID(p.bytes), x.recipient.Vendor, ErrVendor, &x.vendor)
+		return x.identifies(UUID(p.bytes), x.recipient.Vendor, x.recipient.VendorName, ErrVendor, &x.vendor)
 	case conditionClass:
-		return x.identifies(UUID(p.bytes), x.recipient.Class, ErrClass, &x.class)
+		return x.identifies(UUID(p.bytes), x.recipient.Class, x.recipient.ClassName, ErrClass, &x.class)
 	case conditionDevice:
-		return x.identifies(UUID(p.bytes), x.recipient.ID, ErrDevice, new(bool))
+		return x.identifies(UUID(p.bytes), x.recipient.ID, "", ErrDevice, new(bool))
 	case conditionSlot:
 		return x.slot(p.number, i)
 	case conditionImageMatch:
@@ -319,9 +319,15 @@ func parameterFor(code int64) int64 {
 	return 0
 }
 
-func (x *machine) identifies(want, own UUID, err error, found *bool) error {
+// identifies checks an identifier against that of the recipient, whose name is for people.
+func (x *machine) identifies(want, own UUID, name string, err error, found *bool) error {
 	if !x.recipient.Anyone && want != own {
-		return &unmet{err, func() string { return fmt.Sprintf("%v, not %v", want, own) }}
+		return &unmet{err, func() string {
+			if name != "" {
+				return fmt.Sprintf("%v, and this one is %q (%v)", want, name, own)
+			}
+			return fmt.Sprintf("%v, and this one is %v", want, own)
+		}}
 	}
 	*found = *found || x.section == shared
 	return nil

@@ -124,7 +124,7 @@ func (m *Manifest) Targets() ([]Target, error) {
 		for _, c := range classes {
 			for _, d := range devices {
 				for _, slot := range slots {
-					these, err := m.alternatives(Target{Device: Device{v, c, d}, Slot: slot})
+					these, err := m.alternatives(Target{Device: Device{Vendor: v, Class: c, ID: d}, Slot: slot})
 					if all = append(all, these...); first == nil {
 						first = err
 					}

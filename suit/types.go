@@ -41,6 +41,9 @@ type Device struct {
 	Vendor UUID
 	Class  UUID
 	ID     UUID // of this very device; the nil UUID where it has none
+
+	// The names that Vendor and Class were made from, for people; empty where they are not known.
+	VendorName, ClassName string
 }
 
 // Digest is the digest of an image or a manifest.

@@ -31,6 +31,8 @@ func MessageID(e fwu.Event) string {
 		return "cd6f8671a1c445bfbcbd60ca609f5363"
 	case fwu.EventKept:
 		return "5d0f6b1e7c3a4f0c9a6e2b84d1f7305e"
+	case fwu.EventNotInstalled:
+		return "6f0c2f4e5b7d4c0b8f3a9d1e27c46a58"
 	case fwu.EventRefused:
 		return "349a1d1111d3408dad0c22ab239ecf6a"
 	case fwu.EventDenied:

@@ -410,9 +410,9 @@ func waitsFor(s fwu.State) string {
 func fits(c fwu.ComponentInfo, src image) error {
 	switch {
 	case c.Manifest != fwu.None && src.envelope == nil:
-		return &fwu.Error{Status: fwu.InvalidArgument, Reason: fwu.ReasonManifestMissing, Text: "images of this component need a manifest"}
+		return &fwu.Error{Status: fwu.InvalidArgument, Reason: fwu.ReasonManifestMissing, Text: "images of this component need a manifest: give it before its image"}
 	case c.Manifest == fwu.Bundled && !src.bundled:
-		return &fwu.Error{Status: fwu.InvalidArgument, Reason: fwu.ReasonManifestInvalid, Text: "this component takes a bundle, and a manifest with a separate image was given"}
+		return &fwu.Error{Status: fwu.InvalidArgument, Reason: fwu.ReasonManifestInvalid, Text: "this component takes a bundle, and a manifest with a separate image was given: make a bundle, with fwu-ab manifest create --bundle"}
 	}
 	return nil
 }

@@ -41,6 +41,7 @@ func newBundleCreateCommand() *cobra.Command {
   file = "rootfs.img"                # relative to the description
   compression = "zstd"
   level = "best"                     # fastest, default, better or best
+  max-size = 268435456               # refuse an image of more bytes than the slots of the devices have
 
   [image.bootfw]
   file = "bootfw.bin"
@@ -62,7 +63,7 @@ itself holds. Same input, same bytes. Without --key the bundle is not signed: "m
 			if d.Sequence != nil {
 				warnOfSequence(cmd, *d.Sequence)
 			}
-			out := bundle.Output{Path: output, Inputs: []string{args[0], key, chain}, Sign: sign}
+			out := bundle.Output{Path: output, Inputs: []string{args[0], key, chain}, Sign: sign, Warn: warner(cmd)}
 			if detached {
 				err = d.CreateManifest(cmd.Context(), out)
 			} else {

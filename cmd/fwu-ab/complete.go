@@ -49,7 +49,7 @@ func (g *globals) flags() map[string]completer {
 	for _, name := range []string{"chain", "disk", "image", "key", "manifest", "output", "signature"} {
 		m[name] = completeFiles
 	}
-	for _, name := range []string{"at", "class", "class-name", "error", "idle", "offset", "sequence", "text", "vendor", "vendor-name", "version"} {
+	for _, name := range []string{"at", "class", "class-name", "error", "idle", "max-size", "offset", "required-signatures", "sequence", "text", "vendor", "vendor-name", "version"} {
 		m[name] = nothing
 	}
 	return m

@@ -65,6 +65,26 @@ func reasonHint(r fwu.Reason) string {
 		return "give the manifest with --manifest, or use fwu-ab update MANIFEST IMAGE"
 	case fwu.ReasonManifestUnexpected:
 		return "omit --manifest: the manifest is part of what is written"
+	case fwu.ReasonManifestInvalid, fwu.ReasonCondition:
+		return "fwu-ab manifest show says what it is, and what it asks of a device"
+	case fwu.ReasonPayload, fwu.ReasonImageDigest:
+		return "it was damaged on its way, or is not the image that was signed: fwu-ab manifest verify --image tells, where it was made"
+	case fwu.ReasonImageSize:
+		return "not all of it came: fwu-ab status says whether it can be continued"
+	case fwu.ReasonTrustRemoved, fwu.ReasonTrustUnreadable:
+		return "fwu-ab doctor shows the trust anchors; an image that none of them vouches for has to come again, signed anew"
+	case fwu.ReasonNoSuch:
+		return "fwu-ab status lists the components of this device"
+	case fwu.ReasonHook:
+		return "the journal of the service has what the hook printed: journalctl -u fwu-ab.service"
+	case fwu.ReasonBattery:
+		return "charge the battery, and call fwu-ab install again: what was prepared stays"
+	case fwu.ReasonCarryOver:
+		return "give an image of that component too, in the same update"
+	case fwu.ReasonRebootRefused:
+		return "systemd-inhibit --list shows who keeps the system up, systemctl status systemd-logind whether logind runs"
+	case fwu.ReasonUnitRestart:
+		return "systemctl status of the unit that is named says why it did not start; the previous image is back in use"
 	case fwu.ReasonManifestSignature:
 		return "fwu-ab manifest show says who signed it, fwu-ab doctor whom this device trusts"
 	case fwu.ReasonSequenceRollback:
@@ -120,6 +140,8 @@ func reasonHint(r fwu.Reason) string {
 			return "only root can start it by hand, or see why it does not start: sudo systemctl status fwu-ab.service; FWU_AB_BUS and --bus name another bus"
 		}
 		return "systemctl status fwu-ab.service says why; FWU_AB_BUS and --bus name another bus"
+	case dbus.ReasonNoBus:
+		return "the message bus does not answer, whatever the service does: does it run, and may this user connect to it? FWU_AB_BUS and --bus name another bus"
 	case fwu.ReasonMedium:
 		return "dmesg shows what the kernel reported about the device"
 	}

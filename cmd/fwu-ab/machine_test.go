@@ -99,7 +99,7 @@ func TestOptionsOfAnUpdate(t *testing.T) {
 	id, err := suit.ParseUUID("01234567-89ab-cdef-0123-456789abcdef")
 	check(t, err)
 	for component, class := range map[string]string{"rootfs": "demo board", "bootfw": "other board"} {
-		if got, want := o.Device(component), (suit.Device{Vendor: vendor, Class: suit.ClassID(vendor, class), ID: id}); got != want {
+		if got, want := o.Device(component), (suit.Device{Vendor: vendor, Class: suit.ClassID(vendor, class), ID: id, VendorName: "example.com", ClassName: class}); got != want {
 			t.Errorf("%s is %+v, want %+v", component, got, want)
 		}
 	}

@@ -91,6 +91,8 @@ func exitCode(err error, parsed bool) int {
 	switch {
 	case !parsed, errors.As(err, &usage):
 		return fwu.ExitUsage
+	case errors.Is(err, errDegraded):
+		return fwu.ExitDegraded
 	case errors.Is(err, update.ErrNothingToDo):
 		return fwu.ExitNothingToDo
 	case errors.As(err, &status):
@@ -103,6 +105,7 @@ func exitCode(err error, parsed bool) int {
 type globals struct {
 	root   string
 	bus    string
+	quiet  bool // print nothing but errors, and what was asked for
 	noWait bool // of the commands that may have to wait for another client
 	parsed bool // the command line was understood
 }
@@ -115,7 +118,7 @@ func newRootCommand(g *globals) *cobra.Command {
 
 An interrupted command stops at the next safe point and leaves nothing half done behind; a second signal ends the program at once.
 
-Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 verification failed, 130 interrupted (SIGINT), 143 terminated (SIGTERM).`,
+Exit codes: 0 done, 1 failure, 2 usage, 3 nothing to do, 4 not permitted, 5 verification failed, 6 degraded (status --exit-code), 130 interrupted (SIGINT), 143 terminated (SIGTERM).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version(),

@@ -70,6 +70,7 @@ Without --key the result is not signed, which no device accepts: "manifest sign"
 	flags.BoolVar(&f.bundle, "bundle", false, "put the image into the file")
 	flags.StringVar(&f.image.Compression, "compression", "", "compress the image in the bundle: zstd")
 	flags.StringVar(&f.image.Level, "level", "", "work for a better ratio: fastest, default, better or best")
+	flags.Uint64Var(&f.image.MaxSize, "max-size", 0, "refuse an image of more bytes than this, as the slots of the devices have")
 	flags.StringVarP(&f.output, "output", "o", "", "file to write, or - for standard output")
 	for _, name := range []string{"component", "image", "version", "sequence", "output"} {
 		_ = cmd.MarkFlagRequired(name) // fails only for a flag that is not there
@@ -94,7 +95,7 @@ func (f *manifestFlags) create(cmd *cobra.Command) error {
 	f.Sequence = &f.sequence
 	f.Images = map[string]bundle.Image{f.component: f.image}
 	warnOfSequence(cmd, f.sequence)
-	out := bundle.Output{Path: f.output, Inputs: []string{f.key, f.chain}, Sign: sign}
+	out := bundle.Output{Path: f.output, Inputs: []string{f.key, f.chain}, Sign: sign, Warn: warner(cmd)}
 	if f.bundle {
 		return f.Create(cmd.Context(), out)
 	}
@@ -111,6 +112,11 @@ func warnOfSequence(cmd *cobra.Command, sequence uint64) {
 		warn(cmd, "sequence number %d is above %d: only a device that accepted one which is at most %d lower takes it",
 			sequence, fwu.FreeSequence, fwu.MaxSequenceStep)
 	}
+}
+
+// warner prints warnings to standard error.
+func warner(cmd *cobra.Command) func(string) {
+	return func(text string) { warn(cmd, "%s", text) }
 }
 
 // signer signs with a private key and with certificates, as far as they are named; nil signs nothing.

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -12,6 +15,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/fwu"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 // systemStatus is what status prints, as JSON with --json.
@@ -57,11 +61,36 @@ type componentStatus struct {
 	ActiveErrors   fwu.MediumErrors    `json:"active_errors"` // of the slots' media, since the service was started
 	SecondErrors   fwu.MediumErrors    `json:"second_errors"`
 	StoreErrors    [2]fwu.MediumErrors `json:"store_errors"` // of the copies of the record, the same for each component
+	Second         secondStatus        `json:"second"`       // the image in the second slot
 	Operation      string              `json:"operation"`
 	Done           int64               `json:"done"`
 	Total          int64               `json:"total"`
 
-	state fwu.State
+	state  fwu.State
+	second fwu.Second
+}
+
+// secondStatus is the image in the second slot: nothing that is not known.
+type secondStatus struct {
+	Version   string   `json:"version,omitempty"`
+	Digest    string   `json:"digest,omitempty"`
+	Manifest  string   `json:"manifest,omitempty"`
+	Sequence  uint64   `json:"sequence,omitempty"`
+	Signer    string   `json:"signer,omitempty"`
+	By        string   `json:"by,omitempty"` // unit or program of the client that started its preparation
+	ByPID     uint32   `json:"by_pid,omitempty"`
+	BySince   string   `json:"by_since,omitempty"` // RFC 3339
+	Blocked   string   `json:"blocked,omitempty"`  // what an install would miss
+	BlockedBy []fwu.ID `json:"blocked_by,omitempty"`
+}
+
+func secondStatusOf(s fwu.Second) secondStatus {
+	out := secondStatus{Digest: s.Digest, Manifest: s.Manifest, Sequence: s.Sequence, Signer: s.Signer, By: s.By.Name, ByPID: s.By.PID, BySince: timeOf(s.By.Since),
+		Blocked: s.Blocked, BlockedBy: s.BlockedBy}
+	if s.Manifest != "" || s.Version != (fwu.Version{}) {
+		out.Version = s.Version.String()
+	}
+	return out
 }
 
 func componentStatusOf(ctx context.Context, c *dbus.Client, info fwu.ComponentInfo) (componentStatus, error) {
@@ -74,8 +103,8 @@ func componentStatusOf(ctx context.Context, c *dbus.Client, info fwu.ComponentIn
 		State: q.State.String(), Since: timeOf(i.Since), Error: int32(q.Error), Reason: i.Reason, Text: i.Text, ReadOnly: i.ReadOnly, ReadOnlyText: i.ReadOnlyText, Version: q.Version.String(), Active: fwu.BankOf(int(q.Location & 1)),
 		MaxSize: q.MaxSize, Volatile: q.Flags&fwu.FlagVolatileStaging != 0, Written: i.Written, ImageSize: i.ImageSize, Prepared: i.Prepared, ManifestDigest: i.ManifestDigest,
 		Received: i.Counts.Received, Equal: i.Counts.Equal, Zeroed: i.Counts.Zeroed, Stored: i.Counts.Written, ReadBack: i.Counts.ReadBack,
-		Digest: i.Digest, Sequence: i.Sequence, Signatures: i.Signatures, ActiveSlot: i.ActiveSlot, SecondSlot: i.SecondSlot,
-		ActiveErrors: i.ActiveErrors, SecondErrors: i.SecondErrors, StoreErrors: i.StoreErrors, Operation: i.Operation, Done: i.Done, Total: i.Total, state: q.State}, nil
+		Digest: i.Digest, Sequence: i.Sequence, Signatures: i.Signatures, ActiveSlot: i.ActiveSlot, SecondSlot: i.SecondSlot, Second: secondStatusOf(i.Second),
+		ActiveErrors: i.ActiveErrors, SecondErrors: i.SecondErrors, StoreErrors: i.StoreErrors, Operation: i.Operation, Done: i.Done, Total: i.Total, state: q.State, second: i.Second}, nil
 }
 
 // timeOf is a time as status and monitor print it, empty for none.
@@ -101,25 +130,135 @@ func systemStatusOf(ctx context.Context, c *dbus.Client) (systemStatus, error) {
 }
 
 func newStatusCommand(g *globals) *cobra.Command {
-	var asJSON bool
+	var asJSON, watch, exit bool
 	cmd := &cobra.Command{
-		Use: "status", Short: "Show banks, slots and states, and what comes next", Args: cobra.NoArgs,
+		Use: "status", Short: "Show banks, slots and states, and what comes next",
+		Long: `Show banks, slots and states, and what comes next: in colour on a terminal, unless NO_COLOR is set.
+
+With --exit-code the command ends with 6 if the service answers queries only, or if a component is read-only; the output says why.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withClient(cmd.Context(), g, func(c *dbus.Client) error {
+				if watch {
+					return watchStatus(cmd.Context(), c, cmd.OutOrStdout())
+				}
 				st, err := systemStatusOf(cmd.Context(), c)
 				if err != nil {
 					return err
 				}
 				if asJSON {
-					return printJSON(cmd.OutOrStdout(), st)
+					err = printJSON(cmd.OutOrStdout(), st)
+				} else {
+					_, err = io.WriteString(cmd.OutOrStdout(), painterFor(cmd.OutOrStdout(), os.Getenv).draw(st))
 				}
-				_, err = io.WriteString(cmd.OutOrStdout(), draw(st))
+				if err == nil && exit {
+					err = st.degraded()
+				}
 				return err
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again at each change, until it is interrupted")
+	cmd.Flags().BoolVar(&exit, "exit-code", false, "end with 6 if the service answers queries only, or a component is read-only")
+	cmd.MarkFlagsMutuallyExclusive("watch", "json")
+	cmd.MarkFlagsMutuallyExclusive("watch", "exit-code")
 	return cmd
+}
+
+// errDegraded: no update can be made, or not of every component.
+var errDegraded = errors.New("degraded")
+
+// degraded is an error that says which part of the device cannot be updated, nil if there is none.
+func (st systemStatus) degraded() error {
+	var why []string
+	for _, r := range st.Degraded {
+		why = append(why, "the service answers queries only, "+string(r))
+	}
+	for _, c := range st.Components {
+		if c.ReadOnly != "" {
+			why = append(why, c.Name+" is read-only, "+string(c.ReadOnly))
+		}
+	}
+	if why == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errDegraded, strings.Join(why, "; "))
+}
+
+// watchStatus shows the status at each change, on a terminal in the same place.
+func watchStatus(ctx context.Context, c *dbus.Client, out io.Writer) error {
+	events, err := c.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	paint := painterFor(out, os.Getenv)
+	for shown := ""; ; {
+		st, err := systemStatusOf(ctx, c)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if text := paint.draw(st); text != shown {
+			before := "\n"
+			if isTerminal(out) {
+				before = "\x1b[H\x1b[J" // to the top, and nothing below
+			} else if shown == "" {
+				before = ""
+			}
+			if _, err := io.WriteString(out, before+text); err != nil {
+				return err
+			}
+			shown = text
+		}
+		if _, ok := <-events; !ok {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return &fwu.Error{Status: fwu.CommunicationFailure, Text: "the connection to the bus was lost"}
+		}
+	}
+}
+
+func isTerminal(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// painter colours texts where that is wanted.
+type painter bool
+
+// painterFor paints on a terminal that is not dumb, unless NO_COLOR is set (no-color.org).
+func painterFor(out io.Writer, getenv func(string) string) painter {
+	return painter(isTerminal(out) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb")
+}
+
+// The colours, as SGR parameters (ECMA-48).
+const (
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	bold   = "1"
+)
+
+func (p painter) paint(colour, text string) string {
+	if !p {
+		return text
+	}
+	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+}
+
+// colourOf says how much a state wants to be looked at.
+func colourOf(s fwu.State) string {
+	switch s {
+	case fwu.Ready, fwu.Updated:
+		return green
+	case fwu.Failed, fwu.Rejected:
+		return red
+	}
+	return yellow
 }
 
 func printJSON(w io.Writer, v any) error {
@@ -132,7 +271,7 @@ func printJSON(w io.Writer, v any) error {
 const cell = 26
 
 // draw shows banks as columns and components as rows.
-func draw(st systemStatus) string {
+func (p painter) draw(st systemStatus) string {
 	var b strings.Builder
 	name := 12 // columns for the longest name
 	for _, c := range st.Components {
@@ -142,18 +281,19 @@ func draw(st systemStatus) string {
 	fmt.Fprintf(&b, "%-*s %s %s\n", name, "", center(bankTitle(st, fwu.BankA), cell+2), center(bankTitle(st, fwu.BankB), cell+2))
 	for _, c := range st.Components {
 		fmt.Fprintf(&b, "%-*s %s %s\n", name, "", edge, edge)
-		fmt.Fprintf(&b, "%-*s |%s| |%s|  %s\n", name, c.Name, center(slotText(c, fwu.BankA), cell), center(slotText(c, fwu.BankB), cell), c.State)
+		fmt.Fprintf(&b, "%-*s |%s| |%s|  %s\n", name, c.Name, center(slotText(c, fwu.BankA), cell), center(slotText(c, fwu.BankB), cell), p.paint(colourOf(c.state), c.State))
 	}
 	fmt.Fprintf(&b, "%-*s %s %s\n", name, "", edge, edge)
 	for _, r := range st.Degraded {
-		fmt.Fprintf(&b, "! queries only, %s: %s\n", r, reasonHint(r))
+		b.WriteString(p.paint(red, fmt.Sprintf("! queries only, %s: %s", r, reasonHint(r))) + "\n")
 	}
 	for _, c := range st.Components {
+		b.WriteString(c.waits())
 		if c.Reason != "" {
 			fmt.Fprintf(&b, "%s: %s: %s\n", c.Name, c.Reason, c.Text)
 		}
 		if c.ReadOnly != "" {
-			fmt.Fprintf(&b, "! %s is read-only, %s: %s\n  -> %s\n", c.Name, c.ReadOnly, c.ReadOnlyText, reasonHint(c.ReadOnly))
+			b.WriteString(p.paint(red, fmt.Sprintf("! %s is read-only, %s: %s", c.Name, c.ReadOnly, c.ReadOnlyText)) + "\n  -> " + reasonHint(c.ReadOnly) + "\n")
 		}
 	}
 	for _, c := range st.Components {
@@ -169,7 +309,7 @@ func draw(st systemStatus) string {
 		fmt.Fprintf(&b, "last: %s is %s since %s\n", c.Name, c.State, c.Since)
 	}
 	for _, n := range nextSteps(st) {
-		fmt.Fprintf(&b, "next: %s\n", n)
+		b.WriteString(p.paint(bold, "next: "+n) + "\n")
 	}
 	return b.String()
 }
@@ -180,6 +320,32 @@ func failures(medium, part string, n fwu.MediumErrors) string {
 		return ""
 	}
 	return fmt.Sprintf("! %s %s: %d reads, %d writes and %d flushes failed since the service was started\n", medium, part, n.Read, n.Write, n.Flush)
+}
+
+// waits says which image is in the second slot, if it waits there or was given up.
+func (c componentStatus) waits() string {
+	verb := map[fwu.State]string{fwu.Writing: "is being written", fwu.Candidate: "waits for install", fwu.Staged: "waits for a reboot", fwu.Failed: "was given up"}[c.state]
+	if verb == "" || c.Second.Version == "" && c.Second.By == "" {
+		return ""
+	}
+	s := fmt.Sprintf("%s: %s %s", c.Name, cmp.Or(c.Second.Version, "an image without manifest"), verb)
+	if c.Second.Signer != "" {
+		s += ", signed by " + c.Second.Signer
+	}
+	if c.Second.By != "" {
+		s += ", started by " + c.second.By.String()
+	}
+	s += "\n"
+	if c.Second.Digest != "" {
+		s += "  image " + c.Second.Digest + "\n"
+	}
+	if c.Second.Manifest != "" {
+		s += "  manifest " + c.Second.Manifest + "\n"
+	}
+	if c.Second.Blocked != "" {
+		s += "  ! it cannot be installed yet: " + c.Second.Blocked + "\n"
+	}
+	return s
 }
 
 // latest is the component that changed last. Times of one form are ordered like texts.

@@ -57,6 +57,7 @@ func newStepCommands(g *globals) []*cobra.Command {
 	for _, cmd := range cmds {
 		if name := cmd.Name(); name != "query" && name != "cancel" { // which never wait
 			cmd.Flags().BoolVar(&g.noWait, "no-wait", false, "fail at once where it would have to wait for another client")
+			cmd.Flags().BoolVarP(&g.quiet, "quiet", "q", false, "print nothing but errors")
 		}
 	}
 	return cmds
@@ -65,8 +66,11 @@ func newStepCommands(g *globals) []*cobra.Command {
 // tellWait says for whom a call will wait. It is a courtesy: an error in it shows
 // with the call as well.
 func tellWait(cmd *cobra.Command, g *globals, c *dbus.Client, info fwu.ComponentInfo) {
+	if g.quiet || g.noWait {
+		return
+	}
 	q, err := c.Query(cmd.Context(), info.ID)
-	if err != nil || q.Impl.Operation == "" || g.noWait {
+	if err != nil || q.Impl.Operation == "" {
 		return
 	}
 	who := q.Impl.Client.String()
@@ -100,7 +104,7 @@ func wholeCommand(g *globals, verb, short string, f func(context.Context, *dbus.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withClient(cmd.Context(), g, func(c *dbus.Client) error {
 				status, err := f(cmd.Context(), c)
-				if err == nil {
+				if err == nil && !g.quiet {
 					err = printStatus(cmd.OutOrStdout(), status)
 				}
 				return err
@@ -255,7 +259,7 @@ func writeFile(cmd *cobra.Command, g *globals, c *dbus.Client, component, path s
 	}
 	tellWait(cmd, g, c, info)
 	n, err := c.WriteFrom(cmd.Context(), info.ID, offset, f.File, 0)
-	if err == nil {
+	if err == nil && !g.quiet {
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d bytes written at %d\n", n, offset)
 	}
 	return err

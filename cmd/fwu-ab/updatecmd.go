@@ -21,8 +21,8 @@ import (
 
 // updateFlags are the flags of update.
 type updateFlags struct {
-	reboot, quiet, json, dryRun, noInstall bool
-	force, asIs, takeOver                  bool
+	reboot, json, dryRun, noInstall bool
+	force, asIs, takeOver           bool
 }
 
 func newUpdateCommand(g *globals) *cobra.Command {
@@ -48,7 +48,7 @@ client works on the same components. --dry-run ends after these checks and says 
 	cmd.Flags().BoolVar(&f.asIs, "as-is", false, "write an image without a manifest even if it looks as if it had to be unpacked first")
 	cmd.Flags().BoolVar(&f.takeOver, "take-over", false, "cancel what another client prepares")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print a line of JSON for each step, for progress, and for the result")
-	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
+	cmd.Flags().BoolVarP(&g.quiet, "quiet", "q", false, "print nothing but errors")
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "reboot")
 	cmd.MarkFlagsMutuallyExclusive("no-install", "reboot")
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "no-install")
@@ -67,7 +67,7 @@ func (f updateFlags) run(cmd *cobra.Command, g *globals, args []string) (err err
 	}
 	defer func() { err = errors.Join(err, update.Close(sources)) }()
 	return withClient(cmd.Context(), g, func(c *dbus.Client) error {
-		report := newReport(cmd.OutOrStdout(), f)
+		report := newReport(cmd.OutOrStdout(), f, g.quiet)
 		status, err := f.drive(cmd.Context(), c, sources, report, g.root)
 		return report.result(status, err)
 	})
@@ -123,11 +123,11 @@ type report interface {
 	result(status fwu.Status, err error) error
 }
 
-func newReport(out io.Writer, f updateFlags) report {
+func newReport(out io.Writer, f updateFlags, quiet bool) report {
 	if f.json {
 		return &jsonReport{json.NewEncoder(out), time.Now}
 	}
-	return newProgress(out, f.quiet)
+	return newProgress(out, quiet)
 }
 
 // jsonReport prints events, one a line.

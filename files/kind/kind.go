@@ -119,6 +119,8 @@ func Of(head []byte) Kind {
 		return Kind{"a whole disk with its partition table (MBR)", WholeDisk}
 	case isText(head):
 		return Kind{"a text", Other}
+	case head[0] != 0xd8 && head[0]>>5 != 5: // an envelope is a map in CBOR, with a tag or without
+		return Kind{"a file of an unknown format", Unknown}
 	}
 	return Kind{}
 }

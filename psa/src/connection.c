@@ -4,6 +4,8 @@
  * Calls go to the unique name of a service that was found fit, so that one that has come back as another version is looked at before it is given
  * anything to do. A call to a name that has gone was not delivered, and is made again, once.
  */
+#define _GNU_SOURCE /* secure_getenv */
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>

@@ -52,6 +52,101 @@ static int read_reason(sd_bus_message *answer, psa_fwu_impl_info_t *impl)
     return r;
 }
 
+static int read_version(sd_bus_message *answer, psa_fwu_image_version_t *into)
+{
+    return sd_bus_message_read(answer, "v", "(yyqu)", &into->major, &into->minor, &into->patch, &into->build);
+}
+
+/* Reads which components stand in the way. */
+static int read_blocked_by(sd_bus_message *answer, psa_fwu_impl_info_t *impl)
+{
+    const void *ids = NULL;
+    size_t n = 0;
+    int r = sd_bus_message_enter_container(answer, 'v', "ay");
+    if (r >= 0) {
+        r = sd_bus_message_read_array(answer, 'y', &ids, &n);
+    }
+    if (r >= 0) {
+        r = sd_bus_message_exit_container(answer);
+    }
+    if (r >= 0 && n > 0) {
+        impl->blocked_count = (uint8_t)(n < sizeof impl->blocked_by ? n : sizeof impl->blocked_by);
+        memcpy(impl->blocked_by, ids, impl->blocked_count);
+    }
+    return r;
+}
+
+static int read_text(sd_bus_message *answer, char *into, size_t room)
+{
+    const char *s = "";
+    int r = sd_bus_message_read(answer, "v", "s", &s);
+    if (r >= 0) {
+        store_text(into, room, s);
+    }
+    return r;
+}
+
+/* Reads the value of one key of the image in the second slot. */
+static int read_second(sd_bus_message *answer, const char *name, psa_fwu_impl_info_t *impl)
+{
+    if (strcmp(name, "version") == 0) {
+        return read_version(answer, &impl->second_version);
+    }
+    if (strcmp(name, "digest") == 0) {
+        return read_string(answer, impl->second_digest, sizeof impl->second_digest);
+    }
+    if (strcmp(name, "manifest") == 0) {
+        return read_string(answer, impl->second_manifest, sizeof impl->second_manifest);
+    }
+    if (strcmp(name, "sequence") == 0) {
+        return read_number(answer, &impl->second_sequence);
+    }
+    if (strcmp(name, "signer") == 0) {
+        return read_text(answer, impl->second_signer, sizeof impl->second_signer);
+    }
+    if (strcmp(name, "by") == 0) {
+        return read_text(answer, impl->started_by, sizeof impl->started_by);
+    }
+    if (strcmp(name, "by_since") == 0) {
+        return read_number(answer, &impl->started);
+    }
+    if (strcmp(name, "blocked") == 0) {
+        return read_text(answer, impl->blocked_text, sizeof impl->blocked_text);
+    }
+    if (strcmp(name, "blocked_by") == 0) {
+        return read_blocked_by(answer, impl);
+    }
+    return sd_bus_message_skip(answer, "v");
+}
+
+typedef int (*reader)(sd_bus_message *answer, const char *name, psa_fwu_impl_info_t *impl);
+
+/* Reads an a{sv}, each value with read. */
+static int read_dictionary(sd_bus_message *answer, reader read, psa_fwu_impl_info_t *impl)
+{
+    int r = sd_bus_message_enter_container(answer, 'a', "{sv}");
+    while (r >= 0 && (r = sd_bus_message_enter_container(answer, 'e', "sv")) > 0) {
+        const char *name = NULL;
+        r = sd_bus_message_read(answer, "s", &name);
+        if (r >= 0) {
+            r = read(answer, name, impl);
+        }
+        if (r >= 0) {
+            r = sd_bus_message_exit_container(answer);
+        }
+    }
+    return r < 0 ? r : sd_bus_message_exit_container(answer);
+}
+
+static int read_all_of_second(sd_bus_message *answer, psa_fwu_impl_info_t *impl)
+{
+    int r = sd_bus_message_enter_container(answer, 'v', "a{sv}");
+    if (r >= 0) {
+        r = read_dictionary(answer, read_second, impl);
+    }
+    return r < 0 ? r : sd_bus_message_exit_container(answer);
+}
+
 /* Reads the value of one key. Keys that are not known are left out: a later service has more. */
 static int read_value(sd_bus_message *answer, const char *name, psa_fwu_impl_info_t *impl)
 {
@@ -86,23 +181,10 @@ static int read_value(sd_bus_message *answer, const char *name, psa_fwu_impl_inf
     if (strcmp(name, "reason") == 0) {
         return read_reason(answer, impl);
     }
-    return sd_bus_message_skip(answer, "v");
-}
-
-static int read_impl(sd_bus_message *answer, psa_fwu_impl_info_t *impl)
-{
-    int r = sd_bus_message_enter_container(answer, 'a', "{sv}");
-    while (r >= 0 && (r = sd_bus_message_enter_container(answer, 'e', "sv")) > 0) {
-        const char *name = NULL;
-        r = sd_bus_message_read(answer, "s", &name);
-        if (r >= 0) {
-            r = read_value(answer, name, impl);
-        }
-        if (r >= 0) {
-            r = sd_bus_message_exit_container(answer);
-        }
+    if (strcmp(name, "second") == 0) {
+        return read_all_of_second(answer, impl);
     }
-    return r;
+    return sd_bus_message_skip(answer, "v");
 }
 
 static int read_info(sd_bus_message *answer, psa_fwu_component_info_t *info)
@@ -114,7 +196,7 @@ static int read_info(sd_bus_message *answer, psa_fwu_component_info_t *info)
         return r;
     }
     info->max_size = info->impl.max_size > UINT32_MAX ? UINT32_MAX : (uint32_t)info->impl.max_size;
-    return read_impl(answer, &info->impl);
+    return read_dictionary(answer, read_value, &info->impl);
 }
 
 psa_status_t psa_fwu_query(psa_fwu_component_t component, psa_fwu_component_info_t *info)

@@ -37,6 +37,17 @@ static void query(psa_fwu_component_t id)
     print_string(info.impl.second_slot);
     print_string(info.impl.reason);
     print_string(info.impl.reason_text);
+    printf(" %u %u %u %" PRIu32 " %" PRIu64 " %" PRIu64, (unsigned)info.impl.second_version.major, (unsigned)info.impl.second_version.minor,
+           (unsigned)info.impl.second_version.patch, info.impl.second_version.build, info.impl.second_sequence, info.impl.started);
+    print_string(info.impl.second_digest);
+    print_string(info.impl.second_manifest);
+    print_string(info.impl.second_signer);
+    print_string(info.impl.started_by);
+    print_string(info.impl.blocked_text);
+    printf(" %u", (unsigned)info.impl.blocked_count);
+    for (size_t i = 0; i < info.impl.blocked_count; i++) {
+        printf(" %u", (unsigned)info.impl.blocked_by[i]);
+    }
     printf("\n");
 }
 

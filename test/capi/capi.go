@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -162,7 +163,7 @@ func (d *Driver) Query(_ context.Context, id fwu.ID) (fwu.Info, error) {
 
 // parseInfo reads the members of psa_fwu_component_info_t.
 func parseInfo(fields []string) (i fwu.Info, err error) {
-	if len(fields) != 25 {
+	if len(fields) < 37 {
 		return i, fmt.Errorf("query: %d fields in %q", len(fields), fields)
 	}
 	var n [19]int64
@@ -192,10 +193,41 @@ func parseInfo(fields []string) (i fwu.Info, err error) {
 		Counts:         fwu.Counts{Received: n[14], Equal: n[15], Zeroed: n[16], Written: n[17], ReadBack: n[18]},
 		ManifestDigest: s[0], Digest: s[1], ActiveSlot: s[2], SecondSlot: s[3], Reason: fwu.Reason(s[4]), Text: s[5],
 	}
+	if i.Impl.Second, err = parseSecond(fields[25:]); err != nil {
+		return i, fmt.Errorf("query: %w", err)
+	}
 	if n[13] != i.MaxSize && (i.MaxSize != 1<<32-1 || n[13] < i.MaxSize) {
 		return i, fmt.Errorf("query: max_size is %d, and impl.max_size %d", i.MaxSize, n[13])
 	}
 	return i, nil
+}
+
+// parseSecond reads the members that are about the image in the second slot, of which there are
+// twelve and the components that stand in the way.
+func parseSecond(fields []string) (s fwu.Second, err error) {
+	numbers := append(slices.Clone(fields[:6]), fields[11:]...)
+	n := make([]uint64, len(numbers))
+	for j, f := range numbers {
+		if n[j], err = strconv.ParseUint(f, 10, 64); err != nil {
+			return s, err
+		}
+	}
+	s.Version = fwu.Version{Major: uint8(n[0]), Minor: uint8(n[1]), Patch: uint16(n[2]), Build: uint32(n[3])}
+	s.Sequence, s.By.Since = n[4], int64(n[5])
+	for j, into := range []*string{&s.Digest, &s.Manifest, &s.Signer, &s.By.Name, &s.Blocked} {
+		b, err := hex.DecodeString(strings.TrimPrefix(fields[6+j], "x"))
+		if err != nil {
+			return s, err
+		}
+		*into = string(b)
+	}
+	for _, id := range n[7:] {
+		s.BlockedBy = append(s.BlockedBy, fwu.ID(id))
+	}
+	if uint64(len(s.BlockedBy)) != n[6] {
+		return s, fmt.Errorf("%d components, of %d", len(s.BlockedBy), n[6])
+	}
+	return s, nil
 }
 
 // Start begins the preparation of an image. An empty manifest is none.

@@ -41,6 +41,7 @@ func TestCross(t *testing.T) {
 			if f.Machine != arch.machine {
 				t.Errorf("made for %v", f.Machine)
 			}
+			hardened(t, f)
 			for _, p := range f.Progs {
 				if p.Type == elf.PT_LOAD && (p.Align < arch.page || (p.Vaddr-p.Off)%arch.page != 0) {
 					t.Errorf("a kernel with pages of %d bytes does not load %+v", arch.page, p.ProgHeader)

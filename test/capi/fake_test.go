@@ -10,6 +10,7 @@ import (
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/fwu-ab/fwu-ab/dbus"
 	"github.com/fwu-ab/fwu-ab/dbus/privatebus"
@@ -23,13 +24,14 @@ type fake struct {
 	alignment, largest uint32
 	size               uint64
 	reason             string
+	second             map[string]godbus.Variant
 	finish             *godbus.Error
 	wait               time.Duration
 	installed          int32
 }
 
 func newFake() *fake {
-	return &fake{alignment: fwu.WriteAlignment, largest: fwu.MaxWriteSize, size: 1 << 20}
+	return &fake{alignment: fwu.WriteAlignment, largest: fwu.MaxWriteSize, size: 1 << 20, second: map[string]godbus.Variant{}}
 }
 
 func (f *fake) set(change func(*fake)) {
@@ -66,6 +68,7 @@ func (f *fake) Query() (state byte, failure int32, version fwu.Version, size uin
 	return 4, -7, fwu.Version{Major: 1, Minor: 2, Patch: 3, Build: 4}, f.size, 3, 1, map[string]godbus.Variant{
 		"sequence": godbus.MakeVariant(uint64(math.MaxInt64)), "later": godbus.MakeVariant([]string{"unknown"}),
 		"active_slot": godbus.MakeVariant(string(make256())), "reason": godbus.MakeVariant(struct{ A, B string }{"cancelled", f.reason}),
+		"second": godbus.MakeVariant(f.second),
 	}, nil
 }
 
@@ -191,6 +194,41 @@ func TestAnswersThatHaveNoRoom(t *testing.T) {
 		if got, err := d.Install(ctx); got != want {
 			t.Errorf("install answered %d: %v, %v", answer, got, err)
 		}
+	}
+}
+
+// TestSecondThatHasNoRoom: texts are cut, digests are whole or not there, and of the components that
+// stand in the way there are as many as fit.
+func TestSecondThatHasNoRoom(t *testing.T) {
+	bus := privatebus.ForTest(t)
+	f := newFake()
+	f.serve(t, bus)
+	d := drive(t, bus)
+	ids := make([]byte, 20)
+	var first []fwu.ID
+	for i := range ids {
+		ids[i] = byte(255 - i)
+		if i < 15 {
+			first = append(first, fwu.ID(ids[i]))
+		}
+	}
+	long := string(make256())
+	f.set(func(f *fake) {
+		f.second = map[string]godbus.Variant{
+			"version": godbus.MakeVariant(fwu.Version{Major: 9, Minor: 8, Patch: 7, Build: 6}), "digest": godbus.MakeVariant("sha256:aa"), "manifest": godbus.MakeVariant(long),
+			"sequence": godbus.MakeVariant(uint64(5)), "signer": godbus.MakeVariant(long), "by": godbus.MakeVariant("a.service"), "by_pid": godbus.MakeVariant(uint64(4)),
+			"by_since": godbus.MakeVariant(uint64(3)), "blocked": godbus.MakeVariant(long), "blocked_by": godbus.MakeVariant(ids),
+			"later": godbus.MakeVariant(map[string]godbus.Variant{"x": godbus.MakeVariant("y")}),
+		}
+	})
+	i, err := d.Query(context.Background(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fwu.Second{Version: fwu.Version{Major: 9, Minor: 8, Patch: 7, Build: 6}, Digest: "sha256:aa", Sequence: 5, Signer: long[:255],
+		By: fwu.Client{Name: "a.service", Since: 3}, Blocked: long[:255], BlockedBy: first}
+	if diff := cmp.Diff(want, i.Impl.Second); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 

@@ -211,6 +211,35 @@ func inOrder(b *bed, d *capi.Driver) {
 	}
 	if i, err := d.Query(ctx, 1); err != nil || i.State != fwu.Candidate || !strings.HasPrefix(i.Impl.ManifestDigest, "sha256:") {
 		b.Fatalf("%+v, %v", i, err)
+	} else if s := i.Impl.Second; s.Version != (fwu.Version{Major: 2}) || !strings.HasPrefix(s.Digest, "sha256:") || s.Manifest != i.Impl.ManifestDigest ||
+		!strings.HasPrefix(s.Signer, "key ") || s.By.Name == "" || s.By.Since == 0 || s.Blocked != "" {
+		b.Fatalf("the candidate is %+v", s)
+	}
+}
+
+// TestDependencyThatIsMissing: a client that gets DEPENDENCY_NEEDED finds which components stand in
+// the way, in impl and in the journal.
+func TestDependencyThatIsMissing(t *testing.T) {
+	b := newBed(t, program(t), "bundled", "none")
+	d := drive(t, b.bus)
+	ctx := t.Context()
+	stream, err := os.ReadFile(b.path(b.manifest("rootfs", "small.img", "2.0.0", "2", "--bundle", "--depends", "bootfw>=9.0.0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.Start(ctx, 0, nil), d.Write(ctx, 0, 0, stream), d.Finish(ctx, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Install(ctx); fwu.StatusOf(err) != fwu.DependencyNeeded {
+		t.Fatal(err)
+	}
+	i, err := d.Query(ctx, 0)
+	if err != nil || !slices.Equal(i.Impl.Second.BlockedBy, []fwu.ID{1}) || !strings.Contains(i.Impl.Second.Blocked, "rootfs needs bootfw>=9.0.0") {
+		t.Errorf("%+v, %v", i.Impl.Second, err)
+	}
+	b.stop() // its log is complete
+	if log := b.log.String(); !strings.Contains(log, "event=not-installed") || !strings.Contains(log, "needs=bootfw") {
+		t.Errorf("the log does not tell: %s", log)
 	}
 }
 

@@ -8,10 +8,17 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* 0 and what is positive is success, what is negative an error. */
 typedef int32_t psa_status_t;
 
+/* Several PSA headers of a platform may define it. */
+#ifndef PSA_SUCCESS
 #define PSA_SUCCESS ((psa_status_t)0)
+#endif
 
 #define PSA_ERROR_PROGRAMMER_ERROR      ((psa_status_t)-129)
 #define PSA_ERROR_CONNECTION_REFUSED    ((psa_status_t)-130)
@@ -37,5 +44,9 @@ typedef int32_t psa_status_t;
 #define PSA_ERROR_DATA_CORRUPT          ((psa_status_t)-152)
 #define PSA_ERROR_DATA_INVALID          ((psa_status_t)-153)
 #define PSA_OPERATION_INCOMPLETE        ((psa_status_t)-248)
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif /* PSA_ERROR_H */

@@ -9,7 +9,8 @@
  * service may have done what it was asked for: psa_fwu_query tells. A caller whom the bus or polkit turns away gets PSA_ERROR_NOT_PERMITTED, one whose
  * service does not fit the constants of this file PSA_ERROR_NOT_SUPPORTED. A null pointer to what is not empty is PSA_ERROR_INVALID_ARGUMENT.
  *
- * Programs that keep to the specification need no change if the members of psa_fwu_impl_info_t do, but have to be compiled again; the soname tells.
+ * psa_fwu_impl_info_t grows: a member that comes later takes its room from reserved, so that size and offsets stay, and a program that was compiled before runs on. If
+ * they had to change, the soname would.
  */
 #ifndef PSA_UPDATE_H
 #define PSA_UPDATE_H
@@ -80,6 +81,18 @@ typedef struct psa_fwu_impl_info_t {
     char second_slot[256];     /* and of the other one */
     char reason[64];           /* why the component is in its state: a code that does not change its meaning */
     char reason_text[256];     /* the same for people, in UTF-8 */
+    /* The image in the second slot: the one that waits, that was given up, or that ran before. */
+    uint64_t second_sequence;   /* its sequence number */
+    uint64_t started;           /* when its preparation began, in seconds since 1970 */
+    psa_fwu_image_version_t second_version;
+    char second_digest[144];    /* "sha256:" and hexadecimal digits; while it is written, the one that its manifest demands */
+    char second_manifest[144];  /* of its manifest, as above */
+    char second_signer[256];    /* who signed that, for people; it is cut */
+    char started_by[256];       /* unit or program of the client that started its preparation */
+    char blocked_text[256];     /* of a candidate that psa_fwu_install would refuse with PSA_ERROR_DEPENDENCY_NEEDED: why, for people; it is cut */
+    uint8_t blocked_count;      /* the components that this is about, */
+    psa_fwu_component_t blocked_by[15]; /* as far as there is room for them */
+    uint8_t reserved[512];      /* zero: what comes later takes its room from here, so that the size stays */
 } psa_fwu_impl_info_t;
 
 /* What psa_fwu_query tells (section 5.5.5). */
