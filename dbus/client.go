@@ -149,6 +149,7 @@ func (c *Client) System() fwu.SystemInfo {
 		Booted:   fwu.Bank(value[string](p, "BootedBank")),
 		Default:  fwu.Bank(value[string](p, "DefaultBank")),
 		Trial:    fwu.Bank(value[string](p, "TrialBank")),
+		Limits:   value[[]string](p, "Limits"), // nil: a service of before they were
 	}
 	for _, code := range value[[]string](p, "Degraded") {
 		s.Degraded = append(s.Degraded, fwu.Reason(code))

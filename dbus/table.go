@@ -90,6 +90,7 @@ func managerInterface() iface {
 			{"DefaultBank", "s", false, func(v view) any { return clean(string(v.system.Default)) }},
 			{"TrialBank", "s", false, func(v view) any { return clean(string(v.system.Trial)) }},
 			{"Degraded", "as", false, func(v view) any { return degraded(v.system) }},
+			{"Limits", "as", true, func(v view) any { return append([]string{}, v.system.Limits...) }},
 		},
 	}
 }

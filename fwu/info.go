@@ -85,6 +85,7 @@ type SystemInfo struct {
 	Trial    Bank   // armed for a trial, or running in one
 	Degraded []Reason
 	Why      []string // for people, one text for each of Degraded
+	Limits   []string // see Limiter
 }
 
 // The names of the operations that Info reports and that OperationFinished tells the end of.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/fwu-ab/fwu-ab/suit"
 )
@@ -125,6 +126,38 @@ func (r StoreReport) ReadOnly(c Component, selector string) (reason Reason, text
 		return p.reason, p.text
 	}
 	return "", ""
+}
+
+// Refusal says why a service with this record answers queries only, by the rules of a start; nil if
+// it serves. It opens slots to read them, and changes nothing.
+func (r StoreReport) Refusal(ctx context.Context, cfg Config) error {
+	if r.record == nil || cfg.Selector == nil || cfg.Boot.Bank == NoBank {
+		return nil
+	}
+	sel, err := cfg.Selector.Read()
+	if err != nil && !errors.Is(err, ErrNoSelection) {
+		return err
+	}
+	rec := r.record.clone()
+	cfg.adopt(rec)
+	s := &Service{cfg: cfg, log: slog.New(slog.DiscardHandler), rec: rec}
+	for _, c := range cfg.Components {
+		s.components = append(s.components, &component{Component: c})
+	}
+	sit := s.find(rec, sel)
+	if sit.other = otherStartable; sit.decidesOther() {
+		look := rec.clone()
+		look.Trial = nil // to compare the heads of a STAGED bank, a start opens its slots to be written
+		sit.other = s.lookAtOther(ctx, look)
+		if sit.state&(staged|sure|rejecting) != 0 && sit.other != otherUnreadable {
+			sit.other = otherStartable
+		}
+	}
+	found, err := judge(sit.finding)
+	if err != nil {
+		return err
+	}
+	return s.refusal(found.end, sit)
 }
 
 // InspectStore looks at a store and changes nothing. The error says why there is no record that counts.

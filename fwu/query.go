@@ -21,6 +21,9 @@ func (s *Service) System() SystemInfo {
 	if s.cfg.Selector != nil {
 		info.Selector = s.cfg.Selector.Kind()
 	}
+	if l, ok := s.cfg.Selector.(Limiter); ok {
+		info.Limits = l.Limits()
+	}
 	if s.rec != nil && s.rec.Trial != nil {
 		info.Trial = s.rec.Trial.Bank
 	}

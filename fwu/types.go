@@ -130,6 +130,16 @@ type Repairer interface {
 	Repair() error
 }
 
+// Limiter is a Selector that cannot promise on every device what others do.
+type Limiter interface {
+	// Limits are codes for what it cannot promise on this one, as LimitSingleCopy.
+	Limits() []string
+}
+
+// LimitSingleCopy: the selection is kept in one copy, which a power cut in the middle of a commit
+// can lose.
+const LimitSingleCopy = "single-copy"
+
 // Errors of Slot and Selector that the service has to tell from a failing medium. Implementations wrap them.
 var (
 	// ErrNoSelection: the selector's storage holds nothing valid.

@@ -198,10 +198,29 @@ func (b *board) run(boot fwu.Boot) (err error) {
 	b.Config.Boot, b.System.Reboots = boot, 0
 	clear(b.System.Links)
 	b.Service, err = fwu.Open(b.ctx, b.Config)
+	if err == nil {
+		err = b.foreseen()
+	}
 	return err
 }
 
 // update writes both members, and installs them.
+// foreseen compares the state of the service with the one that is foreseen of its record.
+func (b *board) foreseen() error {
+	var want fwu.Reason
+	if d := b.Service.System().Degraded; len(d) > 0 {
+		want = d[0]
+	}
+	report, err := fwu.InspectStore(b.Config.Store)
+	if err == nil {
+		err = report.Refusal(b.ctx, b.Config)
+	}
+	if got := fwu.ReasonOf(err); got != want || (err == nil) != (want == "") {
+		return fmt.Errorf("the service has %q, and %q was foreseen: %v", want, got, err)
+	}
+	return nil
+}
+
 func (b *board) update(version int, names ...string) error {
 	for i, name := range members() {
 		if !slices.Contains(names, name) {

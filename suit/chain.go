@@ -223,6 +223,22 @@ func explain(err error, signer string, at time.Time) error {
 	return fmt.Errorf("certificate is not valid: %s: %s", signer, printable(err.Error()))
 }
 
+// String describes a trust anchor for people.
+func (k VerifyKey) String() string {
+	if k.CA == nil {
+		return fmt.Sprintf("key %x", k.KID)
+	}
+	return fmt.Sprintf("authority %s, valid from %s to %s", subject(k.CA), k.CA.NotBefore.UTC().Format(time.DateOnly), k.CA.NotAfter.UTC().Format(time.DateOnly))
+}
+
+// Valid returns an error if a trust anchor vouches for nobody at a time, as far as its dates go.
+func (k VerifyKey) Valid(at time.Time) error {
+	if k.CA == nil {
+		return nil
+	}
+	return inTime(k.CA, at)
+}
+
 // inTime returns nil if a certificate is valid at a time, as far as its dates go.
 func inTime(c *x509.Certificate, at time.Time) error {
 	const layout = time.RFC3339

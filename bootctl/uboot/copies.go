@@ -117,13 +117,8 @@ func (e Environment) update(base *Env, suspect int, change func(*Env) error) (_ 
 	case base == nil:
 		return suspect, m.explain(err)
 	}
-	for i, c := range copies {
-		if c.Valid || i == suspect {
-			continue
-		}
-		if err := m.replaceable(copies, i, active >= 0); err != nil {
-			return suspect, err
-		}
+	if err := m.mendable(copies, active, suspect); err != nil {
+		return suspect, err
 	}
 	changed := old.Clone()
 	if err := change(changed); err != nil {
@@ -136,6 +131,20 @@ func (e Environment) update(base *Env, suspect int, change func(*Env) error) (_ 
 		return target, err
 	}
 	return noCopy, nil
+}
+
+// mendable says why a copy without a good checksum must not be overwritten, of those that are not
+// suspect.
+func (m *media) mendable(copies []Copy, active, suspect int) error {
+	for i, c := range copies {
+		if c.Valid || i == suspect {
+			continue
+		}
+		if err := m.replaceable(copies, i, active >= 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Repair writes what the valid copy says to a damaged other one. It writes nothing if both are valid, or neither is. The caller holds the locks.

@@ -37,12 +37,16 @@ func ParseConfig(text []byte) ([]Location, error) {
 		if len(fields) == 0 {
 			continue
 		}
+		if last := fields[len(fields)-1]; len(found) == 0 && (fields[0] == "---" || strings.HasSuffix(last, ":") || len(fields) > 1 && fields[1] == ":") {
+			return nil, fmt.Errorf("fw_env.config line %d: %q begins the YAML form of libubootenv, which is not read here: give each copy a line with path, offset and size, or copies in the configuration",
+				n, strings.TrimSpace(line))
+		}
 		l, err := parseLocation(fields)
 		if err != nil {
 			return nil, fmt.Errorf("fw_env.config line %d: %w", n, err)
 		}
 		if found = append(found, l); len(found) > 2 {
-			return nil, fmt.Errorf("fw_env.config line %d: a third copy", n)
+			return nil, fmt.Errorf("fw_env.config line %d: a third copy, %s; the environment has one copy or two, and fw_printenv reads the first two lines: remove the others", n, l)
 		}
 	}
 	if len(found) == 0 {
@@ -52,8 +56,12 @@ func ParseConfig(text []byte) ([]Location, error) {
 }
 
 func parseLocation(fields []string) (Location, error) {
-	if len(fields) < 3 || len(fields) > 6 {
-		return Location{}, fmt.Errorf("%d fields; want path, offset, size, and perhaps sector size and number of sectors", len(fields))
+	const wanted = "want path, offset, size, and perhaps sector size, number of sectors and the switch for MTD locks"
+	if len(fields) < 3 {
+		return Location{}, fmt.Errorf("%d columns; %s", len(fields), wanted)
+	}
+	if len(fields) > 6 {
+		return Location{}, fmt.Errorf("%q is one column too many; %s", fields[6], wanted)
 	}
 	l := Location{Path: fields[0]}
 	var err error

@@ -21,6 +21,7 @@ type Selector struct {
 var (
 	_ fwu.Selector = (*Selector)(nil)
 	_ fwu.Repairer = (*Selector)(nil)
+	_ fwu.Limiter  = (*Selector)(nil)
 )
 
 // Config says where the environment lies and how it is used.
@@ -125,5 +126,54 @@ func (s *Selector) Doctor() []string {
 		return append(lines, err.Error())
 	}
 	_, notes := s.scheme.read(env)
-	return append(lines, notes...)
+	_, more := s.fallback(env)
+	return append(append(lines, notes...), more...)
+}
+
+// Limits are the promises of a selection that cannot be kept here, as fwu.Limiter demands.
+func (s *Selector) Limits() []string {
+	if len(s.config.Copies) == 1 {
+		return []string{fwu.LimitSingleCopy}
+	}
+	return nil
+}
+
+// Faults says why a trial cannot be armed, or does not end by itself, although the environment can
+// be read. It tries what Commit does, and writes nothing.
+func (s *Selector) Faults() (faults []string, err error) {
+	m, err := s.config.open(false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	copies := m.read()
+	active, err := choose(copies)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.mendable(copies, active, noCopy); err != nil {
+		faults = append(faults, err.Error())
+	}
+	env := copies[active].Env
+	for i := range 2 {
+		changed := env.Clone()
+		err := s.scheme.write(changed, fwu.Selection{Default: fwu.BankOf(i), Trial: fwu.BankOf(1 - i)})
+		if err == nil {
+			_, err = encode(changed, 0, copies[active].Size, len(copies))
+		}
+		if err != nil {
+			faults = append(faults, err.Error())
+			break
+		}
+	}
+	more, _ := s.fallback(env)
+	return append(faults, more...), nil
+}
+
+// fallback judges the part of a fallback that is the board's.
+func (s *Selector) fallback(e *Env) (faults, notes []string) {
+	if b, ok := s.scheme.(bootCount); ok {
+		return b.faults(e)
+	}
+	return nil, nil
 }

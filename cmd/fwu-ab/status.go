@@ -25,6 +25,7 @@ type systemStatus struct {
 	Default    fwu.Bank          `json:"default"`
 	Trial      fwu.Bank          `json:"trial"`
 	Degraded   []fwu.Reason      `json:"degraded"`
+	Limits     []string          `json:"limits"`
 	Components []componentStatus `json:"components"`
 }
 
@@ -118,7 +119,7 @@ func timeOf(unix int64) string {
 func systemStatusOf(ctx context.Context, c *dbus.Client) (systemStatus, error) {
 	sys := c.System()
 	out := systemStatus{Selector: sys.Selector, Booted: sys.Booted, Default: sys.Default, Trial: sys.Trial,
-		Degraded: append([]fwu.Reason{}, sys.Degraded...), Components: []componentStatus{}} // in JSON an array even if it is empty
+		Degraded: append([]fwu.Reason{}, sys.Degraded...), Limits: append([]string{}, sys.Limits...), Components: []componentStatus{}} // in JSON an array even if it is empty
 	for _, info := range c.Components() {
 		st, err := componentStatusOf(ctx, c, info)
 		if err != nil {
@@ -287,6 +288,9 @@ func (p painter) draw(st systemStatus) string {
 	for _, r := range st.Degraded {
 		b.WriteString(p.paint(red, fmt.Sprintf("! queries only, %s: %s", r, reasonHint(r))) + "\n")
 	}
+	for _, l := range st.Limits {
+		fmt.Fprintf(&b, "limit %s: %s\n", l, limitText(l))
+	}
 	for _, c := range st.Components {
 		b.WriteString(c.waits())
 		if c.Reason != "" {
@@ -346,6 +350,14 @@ func (c componentStatus) waits() string {
 		s += "  ! it cannot be installed yet: " + c.Second.Blocked + "\n"
 	}
 	return s
+}
+
+// limitText says for people what a limit of the boot selector means.
+func limitText(limit string) string {
+	if limit == fwu.LimitSingleCopy {
+		return "the boot environment has one copy: a power cut while it is written loses it, and U-Boot starts with its built-in one"
+	}
+	return "see docs/porting.md"
 }
 
 // latest is the component that changed last. Times of one form are ordered like texts.
