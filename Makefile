@@ -48,7 +48,7 @@ STORIES = grep --line-buffered -vE '^ *=== (RUN|PAUSE|CONT|NAME)'
 HOT = $(addprefix github.com/fwu-ab/fwu-ab/,zstdframe)
 GCFLAGS = -gcflags=all=-l $(addprefix -gcflags=,$(addsuffix =,$(HOT) github.com/klauspost/compress/... crypto/internal/fips140/sha256))
 # Without a stamp of git: a copy of the sources makes the same program.
-BUILD = CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -ldflags "$(LDFLAGS)" $(GCFLAGS)
+BUILD = CGO_ENABLED=0 $(GO) build -tags made -buildvcs=false -trimpath -ldflags "$(LDFLAGS)" $(GCFLAGS)
 MAXSIZE = 8388608
 
 # Where make install puts things: below DESTDIR, as they will be found at PREFIX.

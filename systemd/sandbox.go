@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -21,9 +20,7 @@ type Sandbox struct {
 }
 
 // unitFolders are where units are looked for, the first one first (systemd.unit(5)).
-func unitFolders() []string {
-	return []string{"etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"}
-}
+const unitFolders = "/etc/systemd/system /run/systemd/system /usr/local/lib/systemd/system /usr/lib/systemd/system /lib/systemd/system"
 
 // maxUnitFile bounds a unit's file.
 const maxUnitFile = 64 << 10
@@ -33,22 +30,20 @@ func ReadSandbox(root, unit string) (Sandbox, error) {
 	s := Sandbox{settings: map[string]string{}}
 	found := map[string]string{} // path of the file with a name, in the first folder that has it
 	var names []string
-	for _, folder := range unitFolders() {
-		dir := filepath.Join("/", root, folder)
-		for _, sub := range []string{"", unit + ".d"} {
-			entries, err := os.ReadDir(filepath.Join(dir, sub))
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				return s, err
-			}
-			for _, e := range entries {
-				name := e.Name()
-				if wanted := sub == "" && name == unit || sub != "" && strings.HasSuffix(name, ".conf"); !wanted || found[name] != "" {
-					continue
-				}
-				found[name] = filepath.Join(dir, sub, name)
-				if sub != "" {
-					names = append(names, name)
-				}
+	for _, folder := range strings.Fields(unitFolders) {
+		dir := root + folder + "/"
+		if _, err := os.Stat(dir + unit); err == nil && found[unit] == "" {
+			found[unit] = dir + unit
+		}
+		dir += unit + ".d/"
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return s, err
+		}
+		for _, e := range entries {
+			if name := e.Name(); strings.HasSuffix(name, ".conf") && found[name] == "" {
+				found[name] = dir + name
+				names = append(names, name)
 			}
 		}
 	}
@@ -95,7 +90,11 @@ func (s *Sandbox) add(text string) {
 			s.writable = nil
 		}
 		for _, path := range strings.Fields(value) {
-			s.writable = append(s.writable, strings.TrimLeft(strings.Trim(path, `"'`), "-+"))
+			path = strings.TrimLeft(strings.Trim(path, `"'`), "-+")
+			if path != "/" {
+				path = strings.TrimSuffix(path, "/")
+			}
+			s.writable = append(s.writable, path)
 		}
 	}
 }
@@ -103,35 +102,39 @@ func (s *Sandbox) add(text string) {
 // Hides tells whether the unit sees something else at path than the rest of the system, which
 // ReadWritePaths= does not change.
 func (s Sandbox) Hides(path string) bool {
-	return s.on("ProtectHome") && below(path, "/home", "/root", "/run/user") || s.on("PrivateTmp") && below(path, "/tmp", "/var/tmp")
+	return s.on("ProtectHome") && below(path, "/home /root /run/user") || s.on("PrivateTmp") && below(path, "/tmp /var/tmp")
 }
 
 func (s Sandbox) on(setting string) bool {
-	return !slices.Contains([]string{"", "no", "off", "false", "0"}, s.settings[setting])
+	v := s.settings[setting]
+	return v != "" && !strings.Contains(" no off false 0 ", " "+v+" ")
 }
 
 // Allows tells whether the unit may write to the file at path.
 func (s Sandbox) Allows(path string) bool {
-	switch {
-	case s.Hides(path):
+	if s.Hides(path) {
 		return false
-	case below(path, s.writable...):
+	}
+	own := "/var/lib/" + s.settings["StateDirectory"] + " /run/" + s.settings["RuntimeDirectory"] + " "
+	if below(path, own+strings.Join(s.writable, " ")) {
 		return true
 	}
-	for _, own := range [...][2]string{{"StateDirectory", "/var/lib/"}, {"RuntimeDirectory", "/run/"}} {
-		if name := s.settings[own[0]]; name != "" && below(path, own[1]+name) {
+	switch protect := s.settings["ProtectSystem"]; {
+	case protect == "strict":
+		return below(path, "/dev /proc /sys")
+	case protect == "full" && below(path, "/etc"):
+		return false
+	}
+	return !s.on("ProtectSystem") || !below(path, "/usr /boot /efi")
+}
+
+// below tells whether path is one of the folders, or lies in one. Those of the unit that it does not
+// name end with a slash, and have nothing in them.
+func below(path, folders string) bool {
+	for _, f := range strings.Fields(folders) {
+		if f == "/" || path == f || strings.HasPrefix(path, f+"/") {
 			return true
 		}
 	}
-	if s.settings["ProtectSystem"] == "strict" {
-		return below(path, "/dev", "/proc", "/sys")
-	}
-	return !s.on("ProtectSystem") || !below(path, "/usr", "/boot", "/efi") && !(below(path, "/etc") && s.settings["ProtectSystem"] == "full")
-}
-
-// below tells whether path is one of the folders, or lies in one.
-func below(path string, folders ...string) bool {
-	return slices.ContainsFunc(folders, func(f string) bool {
-		return path == f || strings.HasPrefix(path, strings.TrimSuffix(f, "/")+"/")
-	})
+	return false
 }

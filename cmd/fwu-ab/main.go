@@ -196,7 +196,7 @@ var release string
 
 // version is that of the build: the Makefile's, the module's, or the revision it was built from.
 func version() string {
-	if release != "" {
+	if made || release != "" {
 		return release
 	}
 	info, ok := debug.ReadBuildInfo()

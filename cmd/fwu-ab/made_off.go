@@ -1,0 +1,5 @@
+//go:build !made
+
+package main
+
+const made = false
