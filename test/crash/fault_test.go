@@ -269,20 +269,28 @@ func TestMediumErrors(t *testing.T) {
 func (s *suite) accesses(t *testing.T, st story) []access {
 	t.Helper()
 	var accesses []access
-	s.w.ordered(st.dev, 0, func(o *sim.Order) { accesses = s.accessesIn(t, st, o) })
+	seen := tally{}
+	s.watch(t, st, func(a sim.Access) {
+		if st.dev.canFail(a) {
+			accesses = append(accesses, seen.access(a))
+		}
+	})
 	return accesses
 }
 
-func (s *suite) accessesIn(t *testing.T, st story, o *sim.Order) (accesses []access) {
+// watch plays a story, and calls f for each access to a medium.
+func (s *suite) watch(t *testing.T, st story, f func(sim.Access)) {
+	t.Helper()
+	s.w.ordered(st.dev, 0, func(o *sim.Order) { s.watchIn(t, st, o, f) })
+}
+
+func (s *suite) watchIn(t *testing.T, st story, o *sim.Order, f func(sim.Access)) {
 	t.Helper()
 	m, err := s.w.factory(s.ctx, st.dev, o)
 	check(t, err)
 	defer m.off()
-	seen := tally{}
 	m.media.Inject(func(a sim.Access) *sim.Fault {
-		if st.dev.canFail(a) {
-			accesses = append(accesses, seen.access(a))
-		}
+		f(a)
 		return nil
 	})
 	defer m.media.Inject(nil)
@@ -290,7 +298,6 @@ func (s *suite) accessesIn(t *testing.T, st story, o *sim.Order) (accesses []acc
 	for _, do := range append([]step{(*client).reboot}, st.play...) {
 		check(t, do(c))
 	}
-	return accesses
 }
 
 // canFail tells whether an access is let fail. With UEFI firmware only those of its flash are, which has no cache in front of it: to the other media the same

@@ -66,7 +66,9 @@ func (w *world) factory(ctx context.Context, dev device, o *sim.Order) (*machine
 		m.media.Add(mediumOf(c.name, 1), slotSize)
 	}
 	m.media.Add(mediumEnv, 2*envSize)
-	m.media.Add(mediumMemory, 2*envSize)
+	if dev.stored {
+		m.media.Add(mediumMemory, 2*envSize)
+	}
 	m.media.Add(mediumStore, fwu.StoreSize)
 	if dev.disks != nil {
 		dev.disks.insert(m.media)

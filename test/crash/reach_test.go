@@ -37,7 +37,7 @@ func TestWhatStoriesReach(t *testing.T) {
 		t.Run(st.name, func(t *testing.T) {
 			var pieces, zeroed, checkpoints int
 			flushed := false
-			for _, a := range s.accesses(t, st) {
+			s.watch(t, st, func(a sim.Access) {
 				switch {
 				case a.Medium != mediumOf("root", 1):
 				case a.Kind == sim.Flush:
@@ -54,7 +54,7 @@ func TestWhatStoriesReach(t *testing.T) {
 				if a.Zero {
 					zeroed++
 				}
-			}
+			})
 			if pieces == 0 || checkpoints < fwu.HeadSize/checkpointInterval || (zeroed > 0) != (st.dev.media != plain) {
 				t.Errorf("%d pieces behind the head, %d of them by a command to zero, and %d checkpoints", pieces, zeroed, checkpoints)
 			}
