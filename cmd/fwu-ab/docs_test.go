@@ -88,7 +88,7 @@ func TestDocumentedCommands(t *testing.T) {
 		}},
 		{"openssl pkcs8", func(s []typed) {
 			unsigned()
-			b.sh(s[0].command + " -passout pass:secret")
+			b.sh(strings.TrimSpace(s[0].command) + " -passout pass:secret")
 			b.sh(strings.Replace(s[1].command, "protected.key", "protected.key -passin pass:secret", 1))
 			b.verified()
 		}},

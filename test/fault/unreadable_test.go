@@ -233,8 +233,9 @@ type failing struct {
 }
 
 func (f failing) Sync() error {
-	defer f.disk.loseAs(0, unix.EIO)
-	return f.Device.Sync()
+	err := f.Device.Sync()
+	f.disk.loseAs(0, unix.EIO)
+	return err
 }
 
 // TestReadBackThatFails has a medium that takes zeroes, and returns an error when they are read
