@@ -278,7 +278,7 @@ func TestProperties(t *testing.T) {
 	s := serve(t, Options{Version: "9.9"})
 	c := s.raw(t)
 	s.mu.Lock()
-	s.system = fwu.SystemInfo{Selector: "efi", Booted: "b", Default: "a", Trial: "b", Degraded: []fwu.Reason{"record-lost"}}
+	s.system = fwu.SystemInfo{Selector: "efi", Booted: "b", Default: "a", Trial: "b", Degraded: []fwu.Reason{"record-lost"}, Limits: []string{fwu.LimitSingleCopy}}
 	s.mu.Unlock()
 	get := func(path godbus.ObjectPath, i, name string) (any, error) {
 		var v godbus.Variant
@@ -288,6 +288,7 @@ func TestProperties(t *testing.T) {
 	want := map[string]any{
 		"ApiVersion": []any{uint32(1), uint32(0)}, "ServiceVersion": "9.9", "MaxWriteSize": uint32(1 << 20), "WriteAlignment": uint32(4096),
 		"Selector": "efi", "BootedBank": "b", "DefaultBank": "a", "TrialBank": "b", "Degraded": []string{"record-lost"},
+		"Limits": []string{"single-copy"},
 	}
 	var all map[string]godbus.Variant
 	if err := c.Object(Name, Path).Call(propertiesName+".GetAll", 0, ManagerInterface).Store(&all); err != nil {
