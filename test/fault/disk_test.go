@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -277,8 +278,24 @@ func hang(t *testing.T) {
 	_, err := os.Stdout.WriteString("hangs: " + k.disk.Path + "\n")
 	check(t, err)
 	k.disk.Delay(time.Hour)
-	_ = fwu.ReadFull(k, fwu.Buffer(4096), 0)
+	offMainThread(func() { _ = fwu.ReadFull(k, fwu.Buffer(4096), 0) })
 	t.Fatal("the disk answers")
+}
+
+// offMainThread runs f in another thread than the main one. A signal to the process that can be
+// handled goes to the main thread first, and waits for it where that one waits for a disk.
+func offMainThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // so that no other goroutine gets this thread
+		if unix.Gettid() == unix.Getpid() {
+			offMainThread(f)
+		} else {
+			f()
+		}
+	}()
+	<-done
 }
 
 // threads lists the states of a process's threads, as proc has them: D is one that cannot be killed.
