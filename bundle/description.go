@@ -43,7 +43,8 @@ type Image struct {
 	Compression string `toml:"compression"` // empty, or suit.CompressionZstd
 	Level       string `toml:"level"`       // of the compression: fastest, default, better or best
 	Inline      bool   `toml:"inline"`      // the manifest itself holds the image
-	MaxSize     uint64 `toml:"max-size"`    // bytes that it may have, as the slots of the devices take; 0: any number
+	// bytes that it may have, as the slots of the devices take; 0: any number
+	MaxSize uint64 `toml:"max-size"`
 }
 
 // MaxInline bounds an image that the manifest itself holds, in bytes.

@@ -215,7 +215,8 @@ func parseSecond(v godbus.Variant) fwu.Second {
 		Blocked: value[string](p, "blocked"), BlockedBy: idsOf(p["blocked_by"]),
 	}
 	if version, ok := p["version"]; ok {
-		_ = godbus.Store([]any{version.Value()}, &s.Version) // of another type: as if it were not there
+		// of another type: as if it were not there
+		_ = godbus.Store([]any{version.Value()}, &s.Version)
 	}
 	return s
 }

@@ -18,14 +18,17 @@ import (
 // A read of any other file can hang in its file system (FUSE, NFS), and nothing but the end of the
 // process interrupts it there. So a goroutine reads, into memory of its own, and Read gives it up
 // when the deadline passes. Whatever asks the file system is left to that goroutine: fstat(2) and
-// poll(2) can hang as well, and so can close(2). Once it is known that the file lies in a file system
-// of this machine, which answers as its medium does, Read reads by itself, without that copy.
+// poll(2) can hang as well, and so can close(2). Once it is known that the file lies in a file
+// system of this machine, which answers as its medium does, Read reads by itself, without that
+// copy.
 type descriptor struct {
 	fd, wake int
-	waits    bool          // a pipe or a socket, of which poll tells whether a read would wait; or a local file
-	changed  chan struct{} // the deadline is another one
-	buffer   []byte        // of the goroutine while it reads, else of Read
-	stuck    func(n int)   // called with 1 if Close leaves a read behind, and with -1 when that has ended
+	// a pipe or a socket, of which poll tells whether a read would wait; or a local file
+	waits   bool
+	changed chan struct{} // the deadline is another one
+	buffer  []byte        // of the goroutine while it reads, else of Read
+	// called with 1 if Close leaves a read behind, and with -1 when that has ended
+	stuck func(n int)
 
 	// Of a regular file: it was read from start up to pos, and its pages up to dropped were given
 	// back. The goroutine that reads has them.
@@ -230,8 +233,8 @@ func (d *descriptor) SetReadDeadline(t time.Time) error {
 	return os.NewSyscallError("write eventfd", err)
 }
 
-// Close must not be called while a Read runs. If a goroutine was given up that still reads, it closes
-// the file when the file system has answered.
+// Close must not be called while a Read runs. If a goroutine was given up that still reads, it
+// closes the file when the file system has answered.
 func (d *descriptor) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

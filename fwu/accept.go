@@ -23,7 +23,8 @@ func (s *Service) Accept(ctx context.Context) error {
 	return err
 }
 
-// acceptTrial makes the components in trial UPDATED, and returns the call for the hooks that follow.
+// acceptTrial makes the components in trial UPDATED, and returns the call for the hooks that
+// follow.
 func (s *Service) acceptTrial(ctx context.Context) (*HookCall, error) {
 	if err := s.install.take(ctx); err != nil {
 		return nil, err

@@ -93,7 +93,8 @@ func differing(r *record, c Component, selector string) *problem {
 	var resized *problem
 	for i, slot := range c.Slots {
 		switch info := slot.Info(); {
-		case cr.Slots[i].ID == "": // it was missing when the component was recorded, and is there now
+		// it was missing when the component was recorded, and is there now
+		case cr.Slots[i].ID == "":
 		case !cr.Slots[i].is(info):
 			return &problem{reason: ReasonConfigDiffers, text: fmt.Sprintf("slot %s is %s, and the record has %s", BankOf(i), info.ID, cr.Slots[i].ID)}
 		case info.Size != cr.Slots[i].Size:

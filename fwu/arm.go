@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// installBank arms the other bank. The order is: record, heads, selector, and the record again, which
-// says that nothing is under way any more. Until the selector is committed a reset starts the bank
-// that runs now; until the last step an old bank that comes up is no failed trial.
+// installBank arms the other bank. The order is: record, heads, selector, and the record again,
+// which says that nothing is under way any more. Until the selector is committed a reset starts the
+// bank that runs now; until the last step an old bank that comes up is no failed trial.
 func (s *Service) installBank(ctx context.Context, inst *installation) (Status, error) {
 	booted := s.cfg.Boot.Bank
 	ids, after := s.staged(inst)

@@ -145,8 +145,8 @@ func (l landing) Commit(sel fwu.Selection) error {
 	return errors.New("it is not known whether it was written")
 }
 
-// An accept, or a reject where there is no way back, that returned an error although the selector was
-// committed, is not carried out by the next start.
+// An accept, or a reject where there is no way back, that returned an error although the selector
+// was committed, is not carried out by the next start.
 func TestDecisionThatFailedIsNotCarriedOutLater(t *testing.T) {
 	for name, decide := range map[string]func(ctx context.Context, d *device) error{
 		"accept": func(ctx context.Context, d *device) error { return d.Accept(ctx) },

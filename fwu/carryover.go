@@ -9,8 +9,8 @@ import (
 )
 
 // carryOver copies the active image of a component into its second slot, so that the new bank is
-// whole. Nobody may write to the source meanwhile, and it must be the image that was verified when it
-// was installed: a bank is made of known images only.
+// whole. Nobody may write to the source meanwhile, and it must be the image that was verified when
+// it was installed: a bank is made of known images only.
 type carryOver struct {
 	c          *component
 	from       int          // slot of the active image

@@ -17,21 +17,30 @@ const EventKey = "event"
 // The events. Each is logged after the last write of the operation, when all of it is durable. An
 // operation that failed and was taken back has none, but for not-installed.
 const (
-	EventStarted      Event = "started"       // an image is being written
-	EventCandidate    Event = "candidate"     // it was read back, and is the one that its manifest describes
-	EventInstalled    Event = "installed"     // it is started by the next reboot, or is in use if the component is live
-	EventNotStarted   Event = "not-started"   // its bank was not started, and is not armed any more: it is a candidate again
-	EventTrial        Event = "trial"         // it runs on trial
-	EventAccepted     Event = "accepted"      // it is kept
-	EventRejected     Event = "rejected"      // it is given up, and the previous one comes back with a reboot
-	EventRolledBack   Event = "rolled-back"   // the previous one is back
-	EventKept         Event = "kept"          // it was given up, and runs on, as there is none to go back to
-	EventNotInstalled Event = "not-installed" // install was refused or failed: it is a candidate still
-	EventRefused      Event = "refused"       // it, or its manifest, failed a check
-	EventDenied       Event = "denied"        // of no component: a caller may not do what it asked for; logged by the bus service
-	EventCancelled    Event = "cancelled"     // a client gave it up before it was installed
-	EventDropped      Event = "dropped"       // it was prepared on a volatile component, and a reboot has ended that
-	EventCleaned      Event = "cleaned"       // what the last update left in the second slot is gone
+	EventStarted Event = "started" // an image is being written
+	// it was read back, and is the one that its manifest describes
+	EventCandidate Event = "candidate"
+	// it is started by the next reboot, or is in use if the component is live
+	EventInstalled Event = "installed"
+	// its bank was not started, and is not armed any more: it is a candidate again
+	EventNotStarted Event = "not-started"
+	EventTrial      Event = "trial"    // it runs on trial
+	EventAccepted   Event = "accepted" // it is kept
+	// it is given up, and the previous one comes back with a reboot
+	EventRejected   Event = "rejected"
+	EventRolledBack Event = "rolled-back" // the previous one is back
+	// it was given up, and runs on, as there is none to go back to
+	EventKept Event = "kept"
+	// install was refused or failed: it is a candidate still
+	EventNotInstalled Event = "not-installed"
+	EventRefused      Event = "refused" // it, or its manifest, failed a check
+	// of no component: a caller may not do what it asked for; logged by the bus service
+	EventDenied    Event = "denied"
+	EventCancelled Event = "cancelled" // a client gave it up before it was installed
+	// it was prepared on a volatile component, and a reboot has ended that
+	EventDropped Event = "dropped"
+	// what the last update left in the second slot is gone
+	EventCleaned Event = "cleaned"
 )
 
 // Events are all of them.
@@ -228,8 +237,8 @@ func (s *Service) refused(component string, err error) {
 		"error", int64(StatusOf(err)), "reason", string(ReasonOf(err)), "text", err.Error())
 }
 
-// notInstalled logs that an install was refused, with the components that stand in the way: for each
-// candidate that still is one, or once if there was none.
+// notInstalled logs that an install was refused, with the components that stand in the way: for
+// each candidate that still is one, or once if there was none.
 func (s *Service) notInstalled(err error) {
 	attrs := []any{EventKey, string(EventNotInstalled), "error", int64(StatusOf(err)), "reason", string(ReasonOf(err)), "text", err.Error()}
 	var e *Error

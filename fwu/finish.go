@@ -22,7 +22,8 @@ func (s *Service) Finish(ctx context.Context, id ID) error {
 		return s.ended(ctx, fmt.Errorf("finish: %w", err))
 	}
 	if err := c.transfer.complete(c.Manifest, s.record().Components[c.Name].next().End); err != nil {
-		// Nobody said how long it is: no check of the image failed (4.2.4), and it can be completed.
+		// Nobody said how long it is: no check of the image failed (4.2.4), and it can be
+		// completed.
 		if c.Manifest == None {
 			return err
 		}

@@ -5,16 +5,17 @@ import "context"
 // HookStage is a moment of an update at which programs of the device run.
 type HookStage string
 
-// The stages. A hook may run twice for one update: where it, or the install, is called again after a
-// failure or a power cut. After a power cut, one that was to run after the commit may not have run.
+// The stages. A hook may run twice for one update: where it, or the install, is called again after
+// a failure or a power cut. After a power cut, one that was to run after the commit may not have
+// run.
 const (
 	// HookPreInstall is before an install reads or changes anything. A hook that fails refuses it.
 	HookPreInstall HookStage = "pre-install"
-	// HookPostInstall is after an install, when it is durable. Nothing that a hook does takes it back:
-	// Reject does.
+	// HookPostInstall is after an install, when it is durable. Nothing that a hook does takes it
+	// back: Reject does.
 	HookPostInstall HookStage = "post-install"
-	// HookPostAccept is after Accept, when it is durable. An accept that was cut off, and that the next
-	// boot completes, has none.
+	// HookPostAccept is after Accept, when it is durable. An accept that was cut off, and that the
+	// next boot completes, has none.
 	HookPostAccept HookStage = "post-accept"
 )
 
@@ -23,9 +24,10 @@ func HookStages() []HookStage { return []HookStage{HookPreInstall, HookPostInsta
 
 // HookCall is the update that a hook runs for.
 type HookCall struct {
-	Stage      HookStage
-	Bank       Bank          // that is installed or accepted; NoBank: live components
-	Components []HookVersion // that are installed or accepted, by id; not those that are carried over
+	Stage HookStage
+	Bank  Bank // that is installed or accepted; NoBank: live components
+	// that are installed or accepted, by id; not those that are carried over
+	Components []HookVersion
 }
 
 // HookVersion is a component, and the version that it is installed with.
@@ -75,9 +77,9 @@ func (s *Service) hookCall(stage HookStage, components []*component) *HookCall {
 	return call
 }
 
-// afterwards runs hooks after the commit of their call, which holds no lock any more: they may call the
-// service. The call has succeeded, whatever they do. They end when the service closes, not when the
-// caller goes: the boot check waits half a minute for its accept.
+// afterwards runs hooks after the commit of their call, which holds no lock any more: they may call
+// the service. The call has succeeded, whatever they do. They end when the service closes, not when
+// the caller goes: the boot check waits half a minute for its accept.
 func (s *Service) afterwards(ctx context.Context, call *HookCall) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)

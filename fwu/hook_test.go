@@ -56,8 +56,8 @@ func TestHooksAreToldOfTheUpdate(t *testing.T) {
 	}
 }
 
-// While a hook runs before the install everything can be asked, and one that fails leaves the candidate
-// as it is: nothing was written.
+// While a hook runs before the install everything can be asked, and one that fails leaves the
+// candidate as it is: nothing was written.
 func TestHookRefusesAnInstall(t *testing.T) {
 	for name, live := range map[string]bool{"of a bank": false, "of a live component": true} {
 		t.Run(name, func(t *testing.T) {

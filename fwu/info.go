@@ -25,21 +25,26 @@ type Impl struct {
 	Digest         string // algorithm:hex of the active image, empty if unknown
 	ActiveSlot     string // device path
 	SecondSlot     string
-	Sequence       uint64          // rollback floor
-	Signatures     int             // how many different keys have to sign a manifest; 0: none, there is no manifest
-	Since          int64           // when the component came into its state, in seconds since 1970; 0 if that is not known
-	Reason         Reason          // behind State or Error; empty if there is nothing to say
-	Text           string          // the same for people
-	ReadOnly       Reason          // why nothing is written to the component: config-differs, slot-missing, slot-resized; empty if it may be
-	ReadOnlyText   string          // the same for people
-	Counts         Counts          // of the image in preparation
-	ActiveErrors   MediumErrors    // of the active slot's medium
-	SecondErrors   MediumErrors    // of the second slot's medium
-	StoreErrors    [2]MediumErrors // of the copies of the record
-	Operation      string          // "", "write", "finish", "clean", "install"
-	Done, Total    int64           // progress of it, in bytes; Total 0 if unknown
-	Second         Second          // the image in the second slot
-	Client         Client          // another one that prepares the component; a Service knows none, a client of one is told
+	Sequence       uint64 // rollback floor
+	// how many different keys have to sign a manifest; 0: none, there is no manifest
+	Signatures int
+	// when the component came into its state, in seconds since 1970; 0 if that is not known
+	Since  int64
+	Reason Reason // behind State or Error; empty if there is nothing to say
+	Text   string // the same for people
+	// why nothing is written to the component: config-differs, slot-missing, slot-resized; empty if
+	// it may be
+	ReadOnly     Reason
+	ReadOnlyText string          // the same for people
+	Counts       Counts          // of the image in preparation
+	ActiveErrors MediumErrors    // of the active slot's medium
+	SecondErrors MediumErrors    // of the second slot's medium
+	StoreErrors  [2]MediumErrors // of the copies of the record
+	Operation    string          // "", "write", "finish", "clean", "install"
+	Done, Total  int64           // progress of it, in bytes; Total 0 if unknown
+	Second       Second          // the image in the second slot
+	// another one that prepares the component; a Service knows none, a client of one is told
+	Client Client
 }
 
 // Client is an update client that is connected to the service.

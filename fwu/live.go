@@ -21,7 +21,8 @@ func (s *Service) installLive(ctx context.Context, inst *installation) (Status, 
 				}
 			}
 		}}),
-		undo: append([]effect{save{"CANDIDATE", func(*record) {}}}, sealAll(before, ids)...), // the record of the install may be on the medium
+		// the record of the install may be on the medium
+		undo: append([]effect{save{"CANDIDATE", func(*record) {}}}, sealAll(before, ids)...),
 	}
 	var n news
 	if err := s.perform(ctx, p, &n); err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/suit"
 )
 
-// recipient is this device as manifests see it, by its record at one moment. It judges a manifest and
-// changes nothing.
+// recipient is this device as manifests see it, by its record at one moment. It judges a manifest
+// and changes nothing.
 type recipient struct {
 	record     *record
 	components []*component
@@ -115,7 +115,8 @@ func (d recipient) parameters(c *component) suit.Recipient {
 	}
 }
 
-// manifestError gives an error of the manifest library the status that the specification has for it.
+// manifestError gives an error of the manifest library the status that the specification has for
+// it.
 func manifestError(err error) error {
 	e := &Error{Status: InvalidArgument, Reason: ReasonManifestInvalid, Text: "manifest", Err: err}
 	for _, m := range []struct {

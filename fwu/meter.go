@@ -5,10 +5,11 @@ import "sync"
 // MediumErrors counts the accesses to a medium that failed since the service was started. D-Bus and
 // JSON have it as it is.
 type MediumErrors struct {
-	Read    uint64 `json:"read"` // an error, or other data than was written
-	Write   uint64 `json:"write"`
-	Flush   uint64 `json:"flush"`
-	Retried uint64 `json:"retried"` // reads that were repeated after an error; those of a slot never are
+	Read  uint64 `json:"read"` // an error, or other data than was written
+	Write uint64 `json:"write"`
+	Flush uint64 `json:"flush"`
+	// reads that were repeated after an error; those of a slot never are
+	Retried uint64 `json:"retried"`
 }
 
 // Total is the number of accesses that failed.

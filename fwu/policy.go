@@ -5,8 +5,8 @@ type policy struct{ maxTrials int }
 
 func (s *Service) policy() policy { return policy{s.cfg.MaxTrials} }
 
-// permits tells whether img may be installed on c: it is no rollback, leaves numbers for later images, did not fail too often, and
-// fits into the slots.
+// permits tells whether img may be installed on c: it is no rollback, leaves numbers for later
+// images, did not fail too often, and fits into the slots.
 func (p policy) permits(c *component, cr *componentRecord, img *imageRecord) error {
 	switch {
 	case img.Manifest != "" && img.Sequence < cr.Floor:

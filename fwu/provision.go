@@ -147,7 +147,8 @@ func (r StoreReport) Refusal(ctx context.Context, cfg Config) error {
 	sit := s.find(rec, sel)
 	if sit.other = otherStartable; sit.decidesOther() {
 		look := rec.clone()
-		look.Trial = nil // to compare the heads of a STAGED bank, a start opens its slots to be written
+		// to compare the heads of a STAGED bank, a start opens its slots to be written
+		look.Trial = nil
 		sit.other = s.lookAtOther(ctx, look)
 		if sit.state&(staged|sure|rejecting) != 0 && sit.other != otherUnreadable {
 			sit.other = otherStartable

@@ -277,7 +277,8 @@ func (s *Service) effects(st step, r *record, sit situation, lost error) []effec
 	case sealOther:
 		return s.sealTrial(r)
 	case unstageOther:
-		bypassed := sit.armed == isArmed && sit.same == isNo // the bootloader would have started the other bank, or have disarmed it
+		// the bootloader would have started the other bank, or have disarmed it
+		bypassed := sit.armed == isArmed && sit.same == isNo
 		return []effect{save{"CANDIDATE", func(r *record) { s.unstage(r, bypassed); s.stampRecord(r) }}}
 	case destroyOther:
 		return s.destroyTrial(r)

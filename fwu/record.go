@@ -33,9 +33,10 @@ type record struct {
 
 // trialRecord is what the members of a bank have in common while they are STAGED, TRIAL or REJECTED.
 type trialRecord struct {
-	Bank      Bank   `json:"bank"`                // the new bank
-	NoTrial   bool   `json:"no-trial,omitempty"`  // it need not be accepted: what the configuration said that installed it
-	Arming    bool   `json:"arming,omitempty"`    // the selector is being armed or disarmed: an old bank that comes up proves nothing
+	Bank    Bank `json:"bank"`               // the new bank
+	NoTrial bool `json:"no-trial,omitempty"` // it need not be accepted: what the configuration said that installed it
+	// the selector is being armed or disarmed: an old bank that comes up proves nothing
+	Arming    bool   `json:"arming,omitempty"`
 	Accepting bool   `json:"accepting,omitempty"` // accept was called, and the selector perhaps committed
 	Rejecting bool   `json:"rejecting,omitempty"` // reject was called while STAGED, and the heads perhaps destroyed
 	Error     Status `json:"error,omitempty"`     // this and the next two: the Rejection, if Rejecting
@@ -95,9 +96,9 @@ type imageRecord struct {
 	Battery      uint64            `json:"battery,omitempty"` // what the battery must hold, in mWh
 	Signer       string            `json:"signer,omitempty"`  // of the manifest, for people
 	By           *Client           `json:"by,omitempty"`      // who started the preparation
-	// Signers are the keys that signed the manifest: each with the trust anchors that vouched for it,
-	// all by their fingerprints. Anchors are the trust anchors of all of them, for older versions,
-	// which recorded and read nothing else.
+	// Signers are the keys that signed the manifest: each with the trust anchors that vouched for
+	// it, all by their fingerprints. Anchors are the trust anchors of all of them, for older
+	// versions, which recorded and read nothing else.
 	Signers map[string][]string `json:"signers,omitempty"`
 	Anchors []string            `json:"anchors,omitempty"`
 

@@ -101,7 +101,8 @@ func refusals(trust *trustNow) map[fwu.Reason]func(d *device) error {
 		fwu.ReasonPayload: func(d *device) error {
 			err := changed(func(s *suit.Spec) { s.Images[0].URI, s.Images[0].Compression = "#rootfs", suit.CompressionZstd })(d)
 			d.do(err)
-			_, err = d.WriteFrom(d.t.Context(), 0, 0, bytes.NewReader(image), 0) // which is not compressed
+			// which is not compressed
+			_, err = d.WriteFrom(d.t.Context(), 0, 0, bytes.NewReader(image), 0)
 			return err
 		},
 		fwu.ReasonImageDigest: func(d *device) error { started(d, 5000); return d.Finish(d.t.Context(), 0) },

@@ -56,7 +56,8 @@ func (s *Service) Reject(ctx context.Context, why Rejection) (Status, error) {
 		return 0, err
 	}
 	defer s.install.give()
-	rejected := append(s.inState(Trial), s.inState(Staged)...) // both only where the new bank's configuration does not know a member as such: it is TRIAL then
+	// both only where the new bank's configuration does not know a member as such: it is TRIAL then
+	rejected := append(s.inState(Trial), s.inState(Staged)...)
 	if len(rejected) == 0 {
 		return 0, refuse(BadState, ReasonState, "reject: no component is STAGED or TRIAL: a candidate is given up by cancel")
 	}

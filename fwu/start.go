@@ -23,8 +23,8 @@ func (s *Service) Start(ctx context.Context, id ID, manifest []byte) error {
 	return s.startWriting(ctx, c, img)
 }
 
-// startsWith returns the record of the image that an update of c starts with: the image of a detached
-// manifest, else an empty one.
+// startsWith returns the record of the image that an update of c starts with: the image of a
+// detached manifest, else an empty one.
 func (s *Service) startsWith(c *component, manifest []byte) (*imageRecord, error) {
 	switch {
 	case c.Manifest == Detached && len(manifest) == 0:

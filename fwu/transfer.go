@@ -9,11 +9,12 @@ import (
 )
 
 // The stream is the bytes that the client writes: the image, the image compressed, or a bundle. The
-// image is the bytes that lie in the slot; in a bundle its payload begins at transfer.payload. Written,
-// as callers see it, is an offset in the stream; of a compressed one, it is where a frame begins.
+// image is the bytes that lie in the slot; in a bundle its payload begins at transfer.payload.
+// Written, as callers see it, is an offset in the stream; of a compressed one, it is where a frame
+// begins.
 
-// transfer is an image that is being written: how far its stream was taken, and where that is in the
-// image. It decides and computes; write.go stores.
+// transfer is an image that is being written: how far its stream was taken, and where that is in
+// the image. It decides and computes; write.go stores.
 type transfer struct {
 	image   Image
 	header  []byte // bundled: the stream up to its payload, until the manifest is known
@@ -23,13 +24,20 @@ type transfer struct {
 	payload int64              // where the image begins in the stream
 	decoder *zstdframe.Decoder // of a compressed image; else nil
 	next    int64              // in order: where the stream goes on
-	have    int64              // in order: end of the part that was taken; bytes from next to have came before, and are dropped
-	end     int64              // highest byte of the image that was written, plus one
-	taken   int64              // bytes of the image that were written, also before an interruption; twice where they came twice
-	dirty   int64              // bytes of the image since the last checkpoint
-	resumed bool               // it goes on after an interruption, which may have voided bytes that the client believes to be written
-	marks   []mark             // of a compressed image: the marks that are not on record yet
-	lost    bool               // without a manifest: bytes were voided, and the client did not write again since
+	// in order: end of the part that was taken; bytes from next to have came before, and are
+	// dropped
+	have int64
+	end  int64 // highest byte of the image that was written, plus one
+	// bytes of the image that were written, also before an interruption; twice where they came
+	// twice
+	taken int64
+	dirty int64 // bytes of the image since the last checkpoint
+	// it goes on after an interruption, which may have voided bytes that the client believes to be
+	// written
+	resumed bool
+	marks   []mark // of a compressed image: the marks that are not on record yet
+	// without a manifest: bytes were voided, and the client did not write again since
+	lost bool
 }
 
 // newTransfer goes on with img where the first written bytes of its stream are durable. It has no
@@ -66,8 +74,8 @@ func (t *transfer) follows(off, n, durable int64) error {
 	return nil
 }
 
-// advance takes p, the bytes at off, and returns the part that did not come before. The part that did
-// lies in the slot, and will be verified there.
+// advance takes p, the bytes at off, and returns the part that did not come before. The part that
+// did lies in the slot, and will be verified there.
 func (t *transfer) advance(off int64, p []byte) []byte {
 	t.next = off + int64(len(p))
 	p = p[min(t.have-off, int64(len(p))):]
@@ -133,8 +141,8 @@ func (t *transfer) mark(distance int64) {
 	}
 }
 
-// reached returns the last mark that is in the first prefix bytes of the image, and forgets the marks
-// before it.
+// reached returns the last mark that is in the first prefix bytes of the image, and forgets the
+// marks before it.
 func (t *transfer) reached(prefix int64) (m mark, ok bool) {
 	if encoded, decoded := t.decoder.Position(); decoded <= prefix {
 		t.marks = t.marks[:0]
@@ -156,8 +164,8 @@ func (t *transfer) close() {
 	}
 }
 
-// continueAt is where a client continues: the end of the durable part, rounded down to the alignment
-// unless the image is complete.
+// continueAt is where a client continues: the end of the durable part, rounded down to the
+// alignment unless the image is complete.
 func continueAt(written int64, img *imageRecord) int64 {
 	if img.Size > 0 && written == img.Payload+img.Size {
 		return written

@@ -39,7 +39,8 @@ func (s *Service) verifyCandidate(ctx context.Context, c *component) error {
 	if !bytes.Equal(sum, want.Sum) {
 		err := refuse(InvalidSignature, ReasonImageDigest, "%s: the slot no longer holds the image that was verified", c.Name)
 		err.Components = []ID{c.ID}
-		return errors.Join(s.invalid(ctx, c, err), s.release(c)) // not held, even if that could not be recorded
+		// not held, even if that could not be recorded
+		return errors.Join(s.invalid(ctx, c, err), s.release(c))
 	}
 	return nil
 }

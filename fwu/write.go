@@ -58,7 +58,8 @@ func (s *Service) WriteFrom(ctx context.Context, id ID, off int64, r io.Reader, 
 	ctx, end := s.begin(ctx, c, OpWrite)
 	defer end()
 	if d, ok := r.(deadliner); ok {
-		defer context.AfterFunc(ctx, func() { _ = d.SetReadDeadline(time.Unix(1, 0)) })() // a file that has no deadlines does not block either
+		// a file that has no deadlines does not block either
+		defer context.AfterFunc(ctx, func() { _ = d.SetReadDeadline(time.Unix(1, 0)) })()
 	}
 	n, err := s.copyFrom(ctx, c, cr, off, r, length)
 	if c.transfer != nil && n > 0 {
@@ -197,7 +198,8 @@ func (s *Service) putPayload(ctx context.Context, c *component, p []byte) error 
 	case c.transfer == nil: // void already
 		return err
 	}
-	return s.void(c, err) // the decoder does not go on after an error, and begins again where the image is durable
+	// the decoder does not go on after an error, and begins again where the image is durable
+	return s.void(c, err)
 }
 
 // putHeader collects a bundle up to its payload, verifies the manifest, and stores the bytes of the
@@ -247,7 +249,8 @@ func (s *Service) putHeader(ctx context.Context, c *component, p []byte) error {
 // putImage stores a block of the image.
 func (s *Service) putImage(ctx context.Context, c *component, off int64, p []byte) error {
 	t := c.transfer
-	if at := t.payload + off; t.decoder == nil && at < s.durable(c) { // a cut must not find it promised while it is written over
+	if at := t.payload + off; t.decoder == nil && at < s.durable(c) {
+		// a cut must not find it promised while it is written over
 		if err := s.promise(ctx, c, at); err != nil {
 			return err
 		}
@@ -357,8 +360,8 @@ type deadliner interface {
 	SetReadDeadline(time.Time) error
 }
 
-// intakeSize is how much is read at once where the bytes are not read into the memory of the slot: the
-// beginning of a stream, and bytes that have to be decoded.
+// intakeSize is how much is read at once where the bytes are not read into the memory of the slot:
+// the beginning of a stream, and bytes that have to be decoded.
 const intakeSize = 128 << 10
 
 // fill reads until p is full or r returns an error. Unlike io.ReadFull it leaves the error as it

@@ -204,8 +204,8 @@ func readNumber(path string) (int64, error) {
 // errNoRootDevice: it is known that "/" is not mounted from a block device.
 var errNoRootDevice = errors.New("the root file system is of no block device")
 
-// rootDevice is the device that "/" is mounted from. Of a root in memory it is the device below: the
-// one of the lowest layer of an overlay that is mounted where it says, or the one that systemd
+// rootDevice is the device that "/" is mounted from. Of a root in memory it is the device below:
+// the one of the lowest layer of an overlay that is mounted where it says, or the one that systemd
 // replaced. Without any the error wraps errNoRootDevice.
 func (h host) rootDevice() (devno, error) {
 	mounts, err := h.mounts()

@@ -437,8 +437,8 @@ func TestSgdisk(t *testing.T) {
 	}
 }
 
-// TestLoopDevicesOfOthers looks at a slot in a file as an ordinary user, who may not open loop devices: those
-// of other files are in nobody's way, and one of the slot's own file is found.
+// TestLoopDevicesOfOthers looks at a slot in a file as an ordinary user, who may not open loop
+// devices: those of other files are in nobody's way, and one of the slot's own file is found.
 func TestLoopDevicesOfOthers(t *testing.T) {
 	stranger.Need(t)
 	private := newFileSlot(t, mib)

@@ -199,7 +199,8 @@ func toBeSigned(protected, payload []byte) []byte {
 	return appendBytes(b, payload)
 }
 
-// verify returns the public key that made the signature over payload, if it is one of the keys, or if one of them vouches for it at that time. Then it returns the certificate of that key as well.
+// verify returns the public key that made the signature over payload, if it is one of the keys, or
+// if one of them vouches for it at that time. Then it returns the certificate of that key as well.
 func (s *sign1) verify(payload []byte, keys VerifyKeys, at time.Time) (crypto.PublicKey, *x509.Certificate, error) {
 	message := toBeSigned(s.protected, payload)
 	switch {

@@ -278,9 +278,12 @@ func whole(envelope []byte) (frame, error) {
 }
 
 // Open verifies an envelope and then reads its manifest, once, from a copy of the bytes that were verified. The envelope is one without integrated payload, with nothing
-// after it; where there is a payload, it is Header.Envelope. One signature by one of the keys is enough, unless RequireSigners asks for more. A signature that names a key is checked against the keys with that
-// identifier, any other against all keys of the right type. One that comes with certificates counts if a certificate authority among the keys vouches for them at that time: the
-// latest of those that the caller can believe in, as clocks can be wrong. Errors wrap ErrMalformed, ErrUnsupported or ErrSignature.
+// after it; where there is a payload, it is Header.Envelope. One signature by one of the keys is
+// enough, unless RequireSigners asks for more. A signature that names a key is checked against the
+// keys with that identifier, any other against all keys of the right type. One that comes with
+// certificates counts if a certificate authority among the keys vouches for them at that time: the
+// latest of those that the caller can believe in, as clocks can be wrong. Errors wrap ErrMalformed,
+// ErrUnsupported or ErrSignature.
 func Open(envelope []byte, keys VerifyKeys, at time.Time) (*Manifest, error) {
 	if len(envelope) <= MaxHeader {
 		envelope = bytes.Clone(envelope)

@@ -128,8 +128,8 @@ func (s Sandbox) Allows(path string) bool {
 	return !s.on("ProtectSystem") || !below(path, "/usr /boot /efi")
 }
 
-// below tells whether path is one of the folders, or lies in one. Those of the unit that it does not
-// name end with a slash, and have nothing in them.
+// below tells whether path is one of the folders, or lies in one. Those of the unit that it does
+// not name end with a slash, and have nothing in them.
 func below(path, folders string) bool {
 	for _, f := range strings.Fields(folders) {
 		if f == "/" || path == f || strings.HasPrefix(path, f+"/") {

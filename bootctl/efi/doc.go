@@ -58,9 +58,10 @@
 //
 // # Firmware that keeps its variables in memory
 //
-// U-Boot's UEFI implementation keeps them in a file on the EFI system partition, which belongs to the
-// system while one runs. With CONFIG_EFI_RT_VOLATILE_STORE it lets the system change the variables in
-// memory, names the file in RTStorageVolatile, and shows in VarToFile what the file has to hold. Then
+// U-Boot's UEFI implementation keeps them in a file on the EFI system partition, which belongs to
+// the system while one runs. With CONFIG_EFI_RT_VOLATILE_STORE it lets the system change the
+// variables in memory, names the file in RTStorageVolatile, and shows in VarToFile what the file
+// has to hold. Then
 //
 //   - the selection is that of the file: memory is gone at the next boot. A file that the firmware
 //     would not take (EBBR specification 2.2, chapter 5) holds no variables;
@@ -69,24 +70,26 @@
 //   - a commit writes the file also where memory was right already: the service may have ended
 //     in between, or another program changed memory only.
 //
-// The file is replaced, not overwritten: U-Boot refuses a file whose length or checksum is wrong as a
-// whole, and one that is overwritten in place has such a state in between. The order, where the
+// The file is replaced, not overwritten: U-Boot refuses a file whose length or checksum is wrong as
+// a whole, and one that is overwritten in place has such a state in between. The order, where the
 // kernel's vfat driver is at work (fs/fat/namei_vfat.c, inode.c and file.c):
 //
 //  1. The old file is opened, which keeps its clusters from being freed until the end.
 //  2. The new content goes to a new file, is flushed, and read back from the medium.
 //  3. The new file is renamed. In memory the old file's directory entry has the clusters of the new
 //     one now, and that of the new file is deleted.
-//  4. The directory is flushed: the deletion. The clusters of the new file are nobody's on the medium.
-//  5. The new file is flushed: one sector with the directory entry that has its clusters and its size
-//     now. That is the commit.
+//  4. The directory is flushed: the deletion. The clusters of the new file are nobody's on the
+//     medium.
+//  5. The new file is flushed: one sector with the directory entry that has its clusters and its
+//     size now. That is the commit.
 //  6. The old file is closed. Its clusters become free.
 //
-// A cut leaves the old content or the new one. What else it leaves is a new file, which the next write
-// removes, or clusters that are nobody's, which fsck.fat frees. If the kernel itself writes the sector
-// of step 5 before that of step 4 (another program called sync(2) within these milliseconds, or the
-// partition is mounted with sync or dirsync), a cut between the two leaves two names for the same
-// clusters. Then nothing is removed or written any more, and the error says that fsck.fat is needed.
+// A cut leaves the old content or the new one. What else it leaves is a new file, which the next
+// write removes, or clusters that are nobody's, which fsck.fat frees. If the kernel itself writes
+// the sector of step 5 before that of step 4 (another program called sync(2) within these
+// milliseconds, or the partition is mounted with sync or dirsync), a cut between the two leaves two
+// names for the same clusters. Then nothing is removed or written any more, and the error says that
+// fsck.fat is needed.
 //
 // U-Boot itself overwrites the file in place, when it deletes BootNext. A cut in that moment, some
 // milliseconds of a boot that tries an update, can leave a file that it refuses. Then it has no
@@ -94,7 +97,8 @@
 //
 // # Limits
 //
-//   - Firmware that cannot change variables while a system runs (U-Boot without that option) cannot be used: the selector says so.
+//   - Firmware that cannot change variables while a system runs (U-Boot without that option) cannot
+//     be used: the selector says so.
 //   - Firmware whose boot manager offers entries that are not in BootOrder in a menu lets a person start the other bank. If that one is sealed it cannot be loaded.
 //   - If all variables are lost, the firmware falls back to what the board prepared: see share/efi/startup.nsh.
 package efi

@@ -33,8 +33,9 @@ type Store interface {
 const (
 	volatileStore = "-b2ac5fc9-92b7-4acd-aeac-11e818c3130c"
 
-	RTStorageVolatile = "RTStorageVolatile" + volatileStore // name of the file on the EFI system partition
-	VarToFile         = "VarToFile" + volatileStore         // what the file is to hold
+	// name of the file on the EFI system partition
+	RTStorageVolatile = "RTStorageVolatile" + volatileStore
+	VarToFile         = "VarToFile" + volatileStore // what the file is to hold
 )
 
 // MaxStore bounds a file of variables. U-Boot's holds 128 KiB at most, unless a board changes that.

@@ -358,7 +358,8 @@ func TestNamesOfFiles(t *testing.T) {
 	}
 }
 
-// onFAT is a directory that is said to be on FAT, which not every kernel has; the machines of test/vm have.
+// onFAT is a directory that is said to be on FAT, which not every kernel has; the machines of
+// test/vm have.
 func onFAT(t *testing.T, flags int64) *efi.ESP {
 	t.Helper()
 	statfs := func(path string, st *unix.Statfs_t) error {

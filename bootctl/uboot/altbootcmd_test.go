@@ -8,7 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// menderVariables are the variables of a board that was prepared for Mender (meta-mender-core, u-boot).
+// menderVariables are the variables of a board that was prepared for Mender (meta-mender-core,
+// u-boot).
 func menderVariables() []string {
 	return []string{
 		"altbootcmd=run mender_altbootcmd; run bootcmd",

@@ -221,7 +221,8 @@ func (m *machine) selection(ctx context.Context) (sel fwu.Selection, boot fwu.Bo
 	if boot.Bank == fwu.NoBank {
 		return sel, boot, nil, errors.New(boot.Why)
 	}
-	if sel, err = selector.Look(); err != nil { // a unit that accepts has a sandbox in which nothing can be committed
+	if sel, err = selector.Look(); err != nil {
+		// a unit that accepts has a sandbox in which nothing can be committed
 		return sel, boot, nil, fmt.Errorf("read the boot selection: %w", err)
 	}
 	return sel, boot, components, nil

@@ -67,8 +67,8 @@ func TestTrialOfASystemWhoseConfigurationIsOfNoUse(t *testing.T) {
 	}
 }
 
-// TestTrialWithoutEvidence has neither a configuration nor a command line that can be read: it is not
-// known whether the system is on trial, which is not "no".
+// TestTrialWithoutEvidence has neither a configuration nor a command line that can be read: it is
+// not known whether the system is on trial, which is not "no".
 func TestTrialWithoutEvidence(t *testing.T) {
 	d, err := lab.New(t.TempDir(), 1<<20, 1<<20, "detached")
 	if err != nil {
@@ -86,8 +86,8 @@ func TestTrialWithoutEvidence(t *testing.T) {
 	}
 }
 
-// TestConfigurationThatCannotBeReadNow has a file of which the kernel returns EIO: it is read again,
-// where a mistake in it is a verdict.
+// TestConfigurationThatCannotBeReadNow has a file of which the kernel returns EIO: it is read
+// again, where a mistake in it is a verdict.
 func TestConfigurationThatCannotBeReadNow(t *testing.T) {
 	fault.NeedRoot(t)
 	d, err := lab.New(t.TempDir(), 1<<20, 1<<20, "detached")

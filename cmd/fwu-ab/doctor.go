@@ -231,7 +231,8 @@ func (d *doctor) sandbox(ctx context.Context, m *machine) {
 	}
 	var files []string
 	add := func(path string) {
-		if real, err := filepath.EvalSymlinks(path); err == nil { // to open it fails too, and says so
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			// to open it fails too, and says so
 			if info, err := os.Stat(real); err == nil && info.Mode().IsRegular() && !slices.Contains(files, real) {
 				files = append(files, real)
 			}

@@ -105,7 +105,8 @@ func (p patient) doctor() (out diagnosis) {
 	return out
 }
 
-// find returns the findings whose check, subject, result and text begin, are, or contain what f has.
+// find returns the findings whose check, subject, result and text begin, are, or contain what f
+// has.
 func (d diagnosis) find(f finding) (found []finding) {
 	for _, g := range d.Checks {
 		if g.Check == f.Check && g.Result == f.Result && (f.Subject == "" || g.Subject == f.Subject) && strings.Contains(g.Found, f.Found) && strings.Contains(g.Do, f.Do) {
@@ -273,7 +274,8 @@ func TestDoctorNamesTheDropIn(t *testing.T) {
 	unit, err := os.ReadFile("../../systemd/units/fwu-ab.service")
 	check(t, err)
 	check(t, p.Write("usr/lib/systemd/system/fwu-ab.service", string(unit)))
-	dir, err := os.MkdirTemp("/var/lib", "fwu-ab-test-") // a folder of the unit's own, or hidden from it, would need no drop-in
+	// a folder of the unit's own, or hidden from it, would need no drop-in
+	dir, err := os.MkdirTemp("/var/lib", "fwu-ab-test-")
 	check(t, err)
 	t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
 	env, _, err := p.environment().Read()

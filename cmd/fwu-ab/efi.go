@@ -42,7 +42,8 @@ func (m *machine) variables() efi.Directory {
 	return efi.Directory{Path: m.path(m.cfg.Selector.EFI.Variables)}
 }
 
-// esp is the file of variables on the EFI system partition: where the configuration says, else where it is.
+// esp is the file of variables on the EFI system partition: where the configuration says, else
+// where it is.
 func (m *machine) esp(ctx context.Context, name string) (efi.Store, error) {
 	found := &efi.ESP{Dir: m.path(m.cfg.Selector.EFI.ESP), Name: name}
 	if m.cfg.Selector.EFI.ESP == "" {

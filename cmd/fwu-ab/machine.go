@@ -234,8 +234,8 @@ func (m *machine) keyFiles(c config.Component) []string {
 	return files
 }
 
-// keys reads the trust anchors of a component. It is an error if they cannot give as many signatures
-// as it requires: no update could ever be installed.
+// keys reads the trust anchors of a component. It is an error if they cannot give as many
+// signatures as it requires: no update could ever be installed.
 func (m *machine) keys(c config.Component) (suit.VerifyKeys, error) {
 	files := m.keyFiles(c)
 	if len(files) == 0 {

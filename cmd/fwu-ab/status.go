@@ -30,42 +30,48 @@ type systemStatus struct {
 }
 
 type componentStatus struct {
-	ID             fwu.ID              `json:"id"`
-	Name           string              `json:"name"`
-	Activation     string              `json:"activation"`
-	ManifestMode   fwu.ManifestMode    `json:"manifest_mode"`
-	State          string              `json:"state"`
-	Error          int32               `json:"error"`
-	Since          string              `json:"since"` // when it came into its state (RFC 3339), empty if that is not known
-	Reason         fwu.Reason          `json:"reason"`
-	Text           string              `json:"text"`
-	ReadOnly       fwu.Reason          `json:"read_only"` // why nothing is written to it, empty if it may be
-	ReadOnlyText   string              `json:"read_only_text"`
-	Version        string              `json:"version"`
-	Active         fwu.Bank            `json:"active"`
-	MaxSize        int64               `json:"max_size"`
-	Volatile       bool                `json:"volatile_staging"`
-	Written        int64               `json:"written"`
-	ImageSize      int64               `json:"image_size"`
-	Prepared       int64               `json:"prepared"` // bytes of the image that were taken: a share of image_size
-	ManifestDigest string              `json:"manifest_digest"`
-	Digest         string              `json:"digest"`
-	Received       int64               `json:"received"`
-	Equal          int64               `json:"equal"`
-	Zeroed         int64               `json:"zeroed"`
-	Stored         int64               `json:"stored"`
-	ReadBack       int64               `json:"read_back"`
-	Sequence       uint64              `json:"sequence"`
-	Signatures     int                 `json:"required_signatures"` // how many different keys have to sign; 0: there is no manifest
-	ActiveSlot     string              `json:"active_slot"`
-	SecondSlot     string              `json:"second_slot"`
-	ActiveErrors   fwu.MediumErrors    `json:"active_errors"` // of the slots' media, since the service was started
-	SecondErrors   fwu.MediumErrors    `json:"second_errors"`
-	StoreErrors    [2]fwu.MediumErrors `json:"store_errors"` // of the copies of the record, the same for each component
-	Second         secondStatus        `json:"second"`       // the image in the second slot
-	Operation      string              `json:"operation"`
-	Done           int64               `json:"done"`
-	Total          int64               `json:"total"`
+	ID           fwu.ID           `json:"id"`
+	Name         string           `json:"name"`
+	Activation   string           `json:"activation"`
+	ManifestMode fwu.ManifestMode `json:"manifest_mode"`
+	State        string           `json:"state"`
+	Error        int32            `json:"error"`
+	// when it came into its state (RFC 3339), empty if that is not known
+	Since  string     `json:"since"`
+	Reason fwu.Reason `json:"reason"`
+	Text   string     `json:"text"`
+	// why nothing is written to it, empty if it may be
+	ReadOnly     fwu.Reason `json:"read_only"`
+	ReadOnlyText string     `json:"read_only_text"`
+	Version      string     `json:"version"`
+	Active       fwu.Bank   `json:"active"`
+	MaxSize      int64      `json:"max_size"`
+	Volatile     bool       `json:"volatile_staging"`
+	Written      int64      `json:"written"`
+	ImageSize    int64      `json:"image_size"`
+	// bytes of the image that were taken: a share of image_size
+	Prepared       int64  `json:"prepared"`
+	ManifestDigest string `json:"manifest_digest"`
+	Digest         string `json:"digest"`
+	Received       int64  `json:"received"`
+	Equal          int64  `json:"equal"`
+	Zeroed         int64  `json:"zeroed"`
+	Stored         int64  `json:"stored"`
+	ReadBack       int64  `json:"read_back"`
+	Sequence       uint64 `json:"sequence"`
+	// how many different keys have to sign; 0: there is no manifest
+	Signatures int    `json:"required_signatures"`
+	ActiveSlot string `json:"active_slot"`
+	SecondSlot string `json:"second_slot"`
+	// of the slots' media, since the service was started
+	ActiveErrors fwu.MediumErrors `json:"active_errors"`
+	SecondErrors fwu.MediumErrors `json:"second_errors"`
+	// of the copies of the record, the same for each component
+	StoreErrors [2]fwu.MediumErrors `json:"store_errors"`
+	Second      secondStatus        `json:"second"` // the image in the second slot
+	Operation   string              `json:"operation"`
+	Done        int64               `json:"done"`
+	Total       int64               `json:"total"`
 
 	state  fwu.State
 	second fwu.Second
@@ -73,12 +79,13 @@ type componentStatus struct {
 
 // secondStatus is the image in the second slot: nothing that is not known.
 type secondStatus struct {
-	Version   string   `json:"version,omitempty"`
-	Digest    string   `json:"digest,omitempty"`
-	Manifest  string   `json:"manifest,omitempty"`
-	Sequence  uint64   `json:"sequence,omitempty"`
-	Signer    string   `json:"signer,omitempty"`
-	By        string   `json:"by,omitempty"` // unit or program of the client that started its preparation
+	Version  string `json:"version,omitempty"`
+	Digest   string `json:"digest,omitempty"`
+	Manifest string `json:"manifest,omitempty"`
+	Sequence uint64 `json:"sequence,omitempty"`
+	Signer   string `json:"signer,omitempty"`
+	// unit or program of the client that started its preparation
+	By        string   `json:"by,omitempty"`
 	ByPID     uint32   `json:"by_pid,omitempty"`
 	BySince   string   `json:"by_since,omitempty"` // RFC 3339
 	Blocked   string   `json:"blocked,omitempty"`  // what an install would miss
@@ -119,7 +126,8 @@ func timeOf(unix int64) string {
 func systemStatusOf(ctx context.Context, c *dbus.Client) (systemStatus, error) {
 	sys := c.System()
 	out := systemStatus{Selector: sys.Selector, Booted: sys.Booted, Default: sys.Default, Trial: sys.Trial,
-		Degraded: append([]fwu.Reason{}, sys.Degraded...), Limits: append([]string{}, sys.Limits...), Components: []componentStatus{}} // in JSON an array even if it is empty
+		// in JSON an array even if it is empty
+		Degraded: append([]fwu.Reason{}, sys.Degraded...), Limits: append([]string{}, sys.Limits...), Components: []componentStatus{}}
 	for _, info := range c.Components() {
 		st, err := componentStatusOf(ctx, c, info)
 		if err != nil {

@@ -39,8 +39,9 @@ const config = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Config
 // maxSocketPath is what fits sun_path (unix(7)).
 const maxSocketPath = 107
 
-// Start runs a bus whose socket and configuration lie in dir, until stop is called, ctx ends, or this process does. It returns when the bus answers. Only root
-// and the user that runs it can connect. The name of dir must be short: the path of a socket has 107 bytes at most.
+// Start runs a bus whose socket and configuration lie in dir, until stop is called, ctx ends, or
+// this process does. It returns when the bus answers. Only root and the user that runs it can
+// connect. The name of dir must be short: the path of a socket has 107 bytes at most.
 func Start(ctx context.Context, dir string) (address string, stop func() error, err error) {
 	socket, err := filepath.Abs(filepath.Join(dir, "bus"))
 	if err != nil {

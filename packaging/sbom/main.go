@@ -1,7 +1,8 @@
 // Command sbom writes the bill of materials of a program or a shared library, as CycloneDX 1.6 in
-// JSON. It says only the things that the file itself has: of a Go program the modules and the release
-// of Go, whose standard library is in it, as the linker recorded them (go version -m); of any ELF
-// file the shared libraries that it loads. The same file, version and time give the same bytes.
+// JSON. It says only the things that the file itself has: of a Go program the modules and the
+// release of Go, whose standard library is in it, as the linker recorded them (go version -m); of
+// any ELF file the shared libraries that it loads. The same file, version and time give the same
+// bytes.
 //
 //	sbom -name fwu-ab -version 1.2.3 FILE > fwu-ab.cdx.json
 //
@@ -167,8 +168,8 @@ func goModule(m *debug.Module) component {
 	return c
 }
 
-// sharedLibraries are the libraries that an ELF file loads. Which version it finds is decided on the
-// device.
+// sharedLibraries are the libraries that an ELF file loads. Which version it finds is decided on
+// the device.
 func sharedLibraries(path string) ([]component, error) {
 	f, err := elf.Open(path)
 	if err != nil {

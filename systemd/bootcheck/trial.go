@@ -39,8 +39,8 @@ type Trial struct {
 	Reset func(ctx context.Context) error
 	// Deadline is the time since boot until which trouble with the service is waited out.
 	Deadline time.Duration
-	// Hopeless tells that the service cannot start in this system, as its configuration is of no use:
-	// a system that failed a check is not kept up to wait for the service.
+	// Hopeless tells that the service cannot start in this system, as its configuration is of no
+	// use: a system that failed a check is not kept up to wait for the service.
 	Hopeless bool
 	// SinceBoot is the time since the kernel started, with that of suspension.
 	SinceBoot func() (time.Duration, error)
@@ -139,8 +139,8 @@ func (t Trial) persist(ctx context.Context, until time.Duration, f func(context.
 	}
 }
 
-// Configure calls load, which reads the configuration. A medium that fails says nothing of the system:
-// load is called again until the deadline. Any other error it returns at once.
+// Configure calls load, which reads the configuration. A medium that fails says nothing of the
+// system: load is called again until the deadline. Any other error it returns at once.
 func (t Trial) Configure(ctx context.Context, load func() error) error {
 	return t.persist(ctx, t.Deadline, func(context.Context) error {
 		err := load()
@@ -197,8 +197,8 @@ func (t Trial) On(ctx context.Context) (bool, error) {
 
 // GiveUp rejects the running system and reboots into the previous one: through the service; where
 // that is in trouble for longer than verdictPatience, by a reset, which does the same as nothing
-// but an accepted system is started twice. A service that cannot start is tried once. It returns nil if a reboot was asked for, or if there is
-// no trial.
+// but an accepted system is started twice. A service that cannot start is tried once. It returns
+// nil if a reboot was asked for, or if there is no trial.
 func (t Trial) GiveUp(ctx context.Context, why fwu.Rejection) error {
 	now, err := t.SinceBoot()
 	if err != nil {

@@ -1,9 +1,9 @@
-// Package rundir runs the executables of a directory: health checks of a new system (systemd/bootcheck), and
-// hooks of an update. Each runs once, in the order of the file names, with a time limit and without
-// arguments. Exit code 0 is success. A file in a later directory takes the place of the one with the
-// same name in an earlier directory; if it is empty, or a link to /dev/null, it takes it away. A file
-// that cannot be executed fails: a program that is left out without a word is worse than one that is in
-// the way.
+// Package rundir runs the executables of a directory: health checks of a new system
+// (systemd/bootcheck), and hooks of an update. Each runs once, in the order of the file names, with
+// a time limit and without arguments. Exit code 0 is success. A file in a later directory takes the
+// place of the one with the same name in an earlier directory; if it is empty, or a link to
+// /dev/null, it takes it away. A file that cannot be executed fails: a program that is left out
+// without a word is worse than one that is in the way.
 package rundir
 
 import (
@@ -30,7 +30,8 @@ type Program struct {
 	Path string
 }
 
-// Find lists the programs in the directory sub of each of dirs below root, in the order in which they run.
+// Find lists the programs in the directory sub of each of dirs below root, in the order in which
+// they run.
 func Find(root string, dirs []string, sub string) ([]Program, error) {
 	found := map[string]string{} // path by file name
 	for _, dir := range dirs {
@@ -62,8 +63,8 @@ func masked(path string) bool {
 // Runner runs programs.
 type Runner struct {
 	Timeout time.Duration
-	// Trust returns an error for a program that must not run, as others than root can change it. Such
-	// a program fails.
+	// Trust returns an error for a program that must not run, as others than root can change it.
+	// Such a program fails.
 	Trust func(path string) error
 	// Output takes each line that a program prints.
 	Output func(program, line string)
@@ -74,8 +75,8 @@ type Runner struct {
 // maxLine bounds a line of output: more of it is the next line.
 const maxLine = 4 << 10
 
-// Run runs a program. The error says why it failed, with the last line that it printed. When its time is
-// over, or ctx ends, its process group is killed.
+// Run runs a program. The error says why it failed, with the last line that it printed. When its
+// time is over, or ctx ends, its process group is killed.
 func (r Runner) Run(ctx context.Context, p Program) error {
 	if err := r.Trust(p.Path); err != nil {
 		return fmt.Errorf("%s is not run: %w", p.Name, err)
@@ -85,8 +86,10 @@ func (r Runner) Run(ctx context.Context, p Program) error {
 	cmd := exec.CommandContext(ctx, p.Path)
 	cmd.Env = r.Env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) } // with what it started
-	cmd.WaitDelay = time.Second                                                    // what left its group may hold the pipe
+	// with what it started
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	// what left its group may hold the pipe
+	cmd.WaitDelay = time.Second
 	out := &lines{emit: func(line string) { r.Output(p.Name, line) }}
 	cmd.Stdout, cmd.Stderr = out, out
 	err := cmd.Run()
@@ -106,7 +109,8 @@ func (r Runner) Run(ctx context.Context, p Program) error {
 	return fmt.Errorf("%s: %w", p.Name, err)
 }
 
-// lines splits what is written to it. exec writes from one goroutine where Stdout and Stderr are the same.
+// lines splits what is written to it. exec writes from one goroutine where Stdout and Stderr are
+// the same.
 type lines struct {
 	emit    func(string)
 	pending []byte

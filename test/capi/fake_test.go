@@ -197,8 +197,8 @@ func TestAnswersThatHaveNoRoom(t *testing.T) {
 	}
 }
 
-// TestSecondThatHasNoRoom: texts are cut, digests are whole or not there, and of the components that
-// stand in the way there are as many as fit.
+// TestSecondThatHasNoRoom: texts are cut, digests are whole or not there, and of the components
+// that stand in the way there are as many as fit.
 func TestSecondThatHasNoRoom(t *testing.T) {
 	bus := privatebus.ForTest(t)
 	f := newFake()

@@ -1,5 +1,5 @@
-// Command cast records a run of the real program on a device of package lab, in a terminal that is as
-// wide as a phone's screen, and makes an animated picture of it for the README.
+// Command cast records a run of the real program on a device of package lab, in a terminal that is
+// as wide as a phone's screen, and makes an animated picture of it for the README.
 package main
 
 import (

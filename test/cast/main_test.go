@@ -38,8 +38,8 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// TestPictureInTheREADME reads the picture that was recorded: XML without a script and without anything
-// from elsewhere, of a width that a phone shows.
+// TestPictureInTheREADME reads the picture that was recorded: XML without a script and without
+// anything from elsewhere, of a width that a phone shows.
 func TestPictureInTheREADME(t *testing.T) {
 	f, err := os.Open("../../docs/demo.svg")
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 // The size of a character cell, and of the margin.
 const cellWidth, cellHeight, margin = 9, 21, 14
 
-// picture makes an animated SVG: SMIL alone, no script, no style sheet, nothing from elsewhere. Where
-// nothing moves, it shows the end.
+// picture makes an animated SVG: SMIL alone, no script, no style sheet, nothing from elsewhere.
+// Where nothing moves, it shows the end.
 func picture(t *terminal, title string, length time.Duration) string {
 	var b strings.Builder
 	width, height := columns*cellWidth+2*margin, rows*cellHeight+2*margin

@@ -8,8 +8,8 @@ import (
 // Columns and rows of the terminal: a phone shows so many in a size that can be read.
 const columns, rows = 50, 18
 
-// line is the text of a line for a time. Lines are numbered from the first one on, also when they have left
-// the screen.
+// line is the text of a line for a time. Lines are numbered from the first one on, also when they
+// have left the screen.
 type line struct {
 	number   int
 	text     string

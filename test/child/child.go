@@ -10,10 +10,10 @@ import (
 // Start starts cmd in a process group of its own. The kernel kills cmd when this process ends, also
 // when this process is killed. wait is cmd.Wait; call it once.
 //
-// The kernel takes the end of the thread that started cmd for the end of its parent (PR_SET_PDEATHSIG
-// in prctl(2)). So one thread belongs to cmd until cmd has ended. prepare, which may be nil, is called
-// on that thread before cmd starts; cmd inherits the changes that it makes to the thread, and the
-// thread is used for nothing else afterwards.
+// The kernel takes the end of the thread that started cmd for the end of its parent
+// (PR_SET_PDEATHSIG in prctl(2)). So one thread belongs to cmd until cmd has ended. prepare, which
+// may be nil, is called on that thread before cmd starts; cmd inherits the changes that it makes to
+// the thread, and the thread is used for nothing else afterwards.
 func Start(cmd *exec.Cmd, prepare func() error) (wait func() error, err error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

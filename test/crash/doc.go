@@ -19,7 +19,7 @@
 // the same way, and have to end as they do there. Root and /dev/fuse are needed.
 //
 // go test runs a sample that takes seconds. FWUAB_CRASH=deep runs six times as many cases, and 720
-// errors of the kernel. FWUAB_CRASH=full runs everything, and 2400 errors of the kernel, which takes
-// minutes (give it -timeout 30m; with -v it prints the number of cuts of each story). FWUAB_CRASH_SEED replays one case: a failing one prints its
-// seed.
+// errors of the kernel. FWUAB_CRASH=full runs everything, and 2400 errors of the kernel, which
+// takes minutes (give it -timeout 30m; with -v it prints the number of cuts of each story).
+// FWUAB_CRASH_SEED replays one case: a failing one prints its seed.
 package crash

@@ -31,7 +31,8 @@ func flaws() []flaw {
 	return []flaw{
 		{"read-eio", sim.Read, sim.Fault{Err: unix.EIO}, false},
 		{"read-short", sim.Read, sim.Fault{Err: unix.EIO, Half: true}, true},
-		{"read-enodata", sim.Read, sim.Fault{Err: unix.ENODATA}, true}, // as NVMe and SCSI disks have it
+		// as NVMe and SCSI disks have it
+		{"read-enodata", sim.Read, sim.Fault{Err: unix.ENODATA}, true},
 		{"read-spoiled", sim.Read, sim.Fault{Err: unix.EIO, Bad: sim.UntilWritten}, false},
 		{"read-dead", sim.Read, sim.Fault{Err: unix.EIO, Bad: sim.ForEver}, true},
 		{"read-eof", sim.Read, sim.Fault{Err: io.EOF, Half: true}, false},

@@ -20,8 +20,8 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/sim"
 )
 
-// disks are block devices of this machine's kernel, one for each medium of a machine. One machine at
-// a time has them.
+// disks are block devices of this machine's kernel, one for each medium of a machine. One machine
+// at a time has them.
 type disks struct {
 	byMedium map[string]*fault.Disk
 	used     map[string]bool // media that the running system uses
@@ -64,8 +64,8 @@ func (d *disks) medium(device string) string {
 	panic("no disk has the device " + device)
 }
 
-// onDisks has the service find everything as the program does: slots by partition.Finder, the record
-// as a device, and the environment of U-Boot on a block device.
+// onDisks has the service find everything as the program does: slots by partition.Finder, the
+// record as a device, and the environment of U-Boot on a block device.
 func (m *machine) onDisks(ctx context.Context, cfg fwu.Config) (fwu.Config, error) {
 	path := func(medium string) string { return m.dev.disks.byMedium[medium].Path }
 	for i, c := range m.dev.components {

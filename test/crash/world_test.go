@@ -167,7 +167,8 @@ type device struct {
 	first      bool         // that puts what it adds to the head of its list
 	stored     bool         // that keeps its variables in memory and in a file
 	media      mediaKind
-	disks      *disks // of the kernel, which lie between the service and the media; nil: nothing does
+	// of the kernel, which lie between the service and the media; nil: nothing does
+	disks *disks
 }
 
 // mediaKind is the kind of medium that the slots of a device lie on.

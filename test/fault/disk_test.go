@@ -85,7 +85,8 @@ func TestSectorsThatCannotBeRead(t *testing.T) {
 		"until they are written, EIO":     {sim.UntilWritten, unix.EIO, unix.EIO, true},
 		"until they are written, ENODATA": {sim.UntilWritten, unix.ENODATA, unix.ENODATA, true},
 		"ever":                            {sim.ForEver, unix.EIO, unix.EIO, false},
-		"and another error":               {sim.ForEver, unix.EROFS, unix.EIO, false}, // a loop device does not pass it on
+		// a loop device does not pass it on
+		"and another error": {sim.ForEver, unix.EROFS, unix.EIO, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newKernel(t)
@@ -129,14 +130,16 @@ func TestAccessesThatFail(t *testing.T) {
 		want  unix.Errno // 0: none
 		holds string     // what the two blocks hold then
 	}{
-		"read, EIO":                        {sim.Read, sim.Fault{Err: unix.EIO}, read, unix.EIO, "aa"},
-		"read, ENODATA":                    {sim.Read, sim.Fault{Err: unix.ENODATA}, read, unix.ENODATA, "aa"},
-		"read, half":                       {sim.Read, sim.Fault{Err: unix.EIO, Half: true}, read, unix.EIO, "aa"},
-		"read, end":                        {sim.Read, sim.Fault{Err: io.EOF, Half: true}, read, 0, "aa"}, // the kernel reads on
-		"write, EIO":                       {sim.Write, sim.Fault{Err: unix.EIO}, write, unix.EIO, "aa"},
-		"write, EROFS":                     {sim.Write, sim.Fault{Err: unix.EROFS}, write, unix.EIO, "aa"},
-		"write, ENOSPC and half":           {sim.Write, sim.Fault{Err: unix.ENOSPC, Half: true}, write, unix.ENOSPC, "ba"},
-		"write, half and no error":         {sim.Write, sim.Fault{Half: true}, write, 0, "ba"}, // the kernel believes it
+		"read, EIO":     {sim.Read, sim.Fault{Err: unix.EIO}, read, unix.EIO, "aa"},
+		"read, ENODATA": {sim.Read, sim.Fault{Err: unix.ENODATA}, read, unix.ENODATA, "aa"},
+		"read, half":    {sim.Read, sim.Fault{Err: unix.EIO, Half: true}, read, unix.EIO, "aa"},
+		// the kernel reads on
+		"read, end":              {sim.Read, sim.Fault{Err: io.EOF, Half: true}, read, 0, "aa"},
+		"write, EIO":             {sim.Write, sim.Fault{Err: unix.EIO}, write, unix.EIO, "aa"},
+		"write, EROFS":           {sim.Write, sim.Fault{Err: unix.EROFS}, write, unix.EIO, "aa"},
+		"write, ENOSPC and half": {sim.Write, sim.Fault{Err: unix.ENOSPC, Half: true}, write, unix.ENOSPC, "ba"},
+		// the kernel believes it
+		"write, half and no error":         {sim.Write, sim.Fault{Half: true}, write, 0, "ba"},
 		"write, lost":                      {sim.Write, sim.Fault{Lie: true}, write, 0, "aa"},
 		"flush, EIO":                       {sim.Flush, sim.Fault{Err: unix.EIO, Lose: sim.Nothing}, flush, unix.EIO, "aa"},
 		"flush, ENOSPC":                    {sim.Flush, sim.Fault{Err: unix.ENOSPC, Lose: sim.Nothing}, flush, unix.EIO, "aa"},
@@ -181,8 +184,8 @@ func TestAccessesThatFail(t *testing.T) {
 	}
 }
 
-// TestCommandsReachTheMedium has the kernel make one access of each call of the program, and nothing
-// else.
+// TestCommandsReachTheMedium has the kernel make one access of each call of the program, and
+// nothing else.
 func TestCommandsReachTheMedium(t *testing.T) {
 	k := newKernel(t)
 	var got []sim.Access
@@ -233,8 +236,8 @@ func TestDelay(t *testing.T) {
 	k.disk.Delay(0)
 }
 
-// TestNothingOutlivesItsProcess kills a process while it waits for a disk that never answers. It has
-// to end, and its loop device has to be detached.
+// TestNothingOutlivesItsProcess kills a process while it waits for a disk that never answers. It
+// has to end, and its loop device has to be detached.
 func TestNothingOutlivesItsProcess(t *testing.T) {
 	fault.NeedRoot(t)
 	if os.Getenv("FWUAB_FAULT_HANG") != "" {
@@ -298,7 +301,8 @@ func offMainThread(f func()) {
 	<-done
 }
 
-// threads lists the states of a process's threads, as proc has them: D is one that cannot be killed.
+// threads lists the states of a process's threads, as proc has them: D is one that cannot be
+// killed.
 func threads(pid int) (states string) {
 	paths, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task/*/stat"))
 	for _, p := range paths {

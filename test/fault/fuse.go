@@ -36,7 +36,8 @@ type Medium interface {
 //
 //   - a read or write that returns an errno fails with it, as far as block devices know it: ENODATA
 //     and ENOSPC stay, and any other is EIO;
-//   - the kernel repeats the rest of a read that was short, and takes a short write for a whole one;
+//   - the kernel repeats the rest of a read that was short, and takes a short write for a whole
+//     one;
 //   - a flush, a discard or a command to write zeroes that returns an error fails with EIO.
 type Disk struct {
 	Path string // of the loop device

@@ -263,7 +263,8 @@ func TestSourceThatCannotBeRead(t *testing.T) {
 	check(t, err)
 	defer src.Close()
 	d.lose(t, slotSize/2)
-	for _, p := range [][]byte{fwu.Buffer(slotSize), make([]byte, slotSize+1)[1:]} { // as it is, and through a buffer
+	for _, p := range [][]byte{fwu.Buffer(slotSize), make([]byte, slotSize+1)[1:]} {
+		// as it is, and through a buffer
 		n, err := src.ReadAt(p, 0)
 		if !errors.Is(err, unix.EIO) || n > slotSize/2 {
 			t.Errorf("%d bytes, %v", n, err)

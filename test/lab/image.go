@@ -27,9 +27,9 @@ type Factory struct {
 
 func (f Factory) path(name string) string { return filepath.Join(f.Dir, name) }
 
-// Image makes version v of both components: rootfs-V.img with a root file system, whose kernel comes
-// up if it is good and panics otherwise, and bootfw-V.img with some bytes. Each version but the first
-// has manifests too, signed with release.key: that of rootfs is a bundle, rootfs-V.suit.
+// Image makes version v of both components: rootfs-V.img with a root file system, whose kernel
+// comes up if it is good and panics otherwise, and bootfw-V.img with some bytes. Each version but
+// the first has manifests too, signed with release.key: that of rootfs is a bundle, rootfs-V.suit.
 func (f Factory) Image(ctx context.Context, v int, good bool) error {
 	tree := f.path(fmt.Sprintf("tree-%d", v))
 	defer func() { _ = os.RemoveAll(tree) }() // it only takes room
@@ -82,7 +82,8 @@ func (f Factory) Manifest(ctx context.Context, component string, v int, image, k
 	return f.Run(ctx, args...)
 }
 
-// NewDevice makes the device, with version 1 in bank a and the public key release.pub, and provisions it.
+// NewDevice makes the device, with version 1 in bank a and the public key release.pub, and
+// provisions it.
 func (f Factory) NewDevice(ctx context.Context) (*Device, error) {
 	d, err := New(f.Dir, SlotSize, 2<<20, "bundled")
 	if err != nil {
@@ -153,7 +154,8 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, b, 0o755)
 }
 
-// random makes a file that no file system or compressor can make smaller; the same for the same seed.
+// random makes a file that no file system or compressor can make smaller; the same for the same
+// seed.
 func random(path string, seed uint64, size int64) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -1,7 +1,7 @@
-// Package lab makes devices without hardware: a disk image with partitions, and a tree with the files of
-// the kernel and of the root file system of a system that was booted from it. Machine is such a device
-// with its power, and with the real program as its service. The lab (test/lab/fwu-lab), the
-// demonstration and the tests of the command line use them.
+// Package lab makes devices without hardware: a disk image with partitions, and a tree with the
+// files of the kernel and of the root file system of a system that was booted from it. Machine is
+// such a device with its power, and with the real program as its service. The lab
+// (test/lab/fwu-lab), the demonstration and the tests of the command line use them.
 package lab
 
 import (

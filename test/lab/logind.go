@@ -63,6 +63,7 @@ func (m manager) Inhibit(_, _, _, _ string) (godbus.UnixFD, *godbus.Error) {
 	}
 	m.l.mu.Lock()
 	defer m.l.mu.Unlock()
-	m.l.inhibitors = append(m.l.inhibitors, ours, theirs) // theirs is open until the reply was sent, and longer
+	// theirs is open until the reply was sent, and longer
+	m.l.inhibitors = append(m.l.inhibitors, ours, theirs)
 	return godbus.UnixFD(theirs.Fd()), nil
 }

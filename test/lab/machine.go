@@ -73,8 +73,8 @@ func Load(ctx context.Context, dir string) (*Device, error) {
 	return d, nil
 }
 
-// NewMachine starts bus and logind for a device in a directory. The device is off. The name of dir is
-// short: a socket lies in it.
+// NewMachine starts bus and logind for a device in a directory. The device is off. The name of dir
+// is short: a socket lies in it.
 func NewMachine(ctx context.Context, dir string, d *Device, o Options) (m *Machine, err error) {
 	m = &Machine{Device: d, dir: dir, program: o.Program, note: o.Note, failed: make(chan struct{}, 1)}
 	defer func() {
@@ -132,7 +132,8 @@ func (m *Machine) RebootAsked() <-chan struct{} { return m.logind.asked }
 // Failed has a value when the power failed by CutAfter: PowerCut completes it.
 func (m *Machine) Failed() <-chan struct{} { return m.failed }
 
-// Ended is closed when the service ended by itself: Gone says why. It is nil when the device is off.
+// Ended is closed when the service ended by itself: Gone says why. It is nil when the device is
+// off.
 func (m *Machine) Ended() <-chan struct{} {
 	if m.service == nil {
 		return nil
@@ -168,8 +169,8 @@ func (m *Machine) readFile(ctx context.Context, bank fwu.Bank, name string) ([]b
 	return debugfs(ctx, fmt.Sprintf("%s?offset=%d", m.Disk, m.Extents["rootfs_"+string(bank)].Offset), "cat "+name)
 }
 
-// PowerOn runs the bootloader until a kernel comes up, and starts the service on the booted bank. It
-// returns when the service answers.
+// PowerOn runs the bootloader until a kernel comes up, and starts the service on the booted bank.
+// It returns when the service answers.
 func (m *Machine) PowerOn(ctx context.Context) error {
 	if m.service != nil {
 		return errors.New("the device is on")
@@ -322,7 +323,8 @@ func (m *Machine) Reset(ctx context.Context) error {
 	return m.PowerOn(ctx)
 }
 
-// CutAfter has the power fail when the service has written n more bytes to the disk; 0: not any more.
+// CutAfter has the power fail when the service has written n more bytes to the disk; 0: not any
+// more.
 func (m *Machine) CutAfter(n int64) error {
 	if m.Volatile != nil {
 		return fmt.Errorf("the lab does not see what the service writes: %w", m.Volatile)
@@ -331,8 +333,8 @@ func (m *Machine) CutAfter(n int64) error {
 	return nil
 }
 
-// PowerCut turns the device off without a warning. The disk loses a part of what was not flushed, as
-// package powercut describes; which part depends on seed.
+// PowerCut turns the device off without a warning. The disk loses a part of what was not flushed,
+// as package powercut describes; which part depends on seed.
 func (m *Machine) PowerCut(seed uint64) error {
 	if err := m.kill(); err != nil {
 		return err

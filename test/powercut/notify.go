@@ -106,8 +106,8 @@ func receive(listener *os.File) (call, error) {
 	}
 }
 
-// send answers a call. The caller may be gone, or a signal have interrupted it: then ok is false, and
-// the caller makes the call again if it lives.
+// send answers a call. The caller may be gone, or a signal have interrupted it: then ok is false,
+// and the caller makes the call again if it lives.
 func send(listener *os.File, a answer) (ok bool, err error) {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, listener.Fd(), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&a)))
 	switch errno {

@@ -1,13 +1,14 @@
-// Package powercut runs a real program on a disk in a file whose power can be cut, so that the program
-// loses what it has not flushed. It needs no privilege and no help of the program: the kernel hands
-// over the program's writes to that file before they are made (seccomp_unotify(2), Linux 5.0).
+// Package powercut runs a real program on a disk in a file whose power can be cut, so that the
+// program loses what it has not flushed. It needs no privilege and no help of the program: the
+// kernel hands over the program's writes to that file before they are made (seccomp_unotify(2),
+// Linux 5.0).
 //
 // The disk is one that has a volatile cache. A sector of 512 bytes that was written is read back at
 // once. It is durable after the next fsync or fdatasync of the file, by whomever. A cut before that
 // leaves of each sector, independently of all others, the newest content or that of the last flush;
-// so a write can be torn, and a later one land where an earlier one is lost. What lies between, where
-// a sector was written twice, a cut never leaves. Writes by other programs are durable at once.
-// Package sim enumerates more of what a disk may do, on media in memory.
+// so a write can be torn, and a later one land where an earlier one is lost. What lies between,
+// where a sector was written twice, a cut never leaves. Writes by other programs are durable at
+// once. Package sim enumerates more of what a disk may do, on media in memory.
 package powercut
 
 import (
@@ -37,11 +38,12 @@ type Disk struct {
 	info os.FileInfo
 	rate int64 // bytes that are written in a second, 0: as fast as it goes
 
-	mu      sync.Mutex
-	cache   map[int64]*sector // by number: content at the last flush of those that were written since
-	written int64             // bytes, of all time
-	cutAt   int64             // the power fails when so many are written; 0: it does not
-	running bool              // there is power, and a program
+	mu sync.Mutex
+	// by number: content at the last flush of those that were written since
+	cache   map[int64]*sector
+	written int64 // bytes, of all time
+	cutAt   int64 // the power fails when so many are written; 0: it does not
+	running bool  // there is power, and a program
 	kill    func()
 	failed  func() // is told when the power fails at cutAt
 }
@@ -63,10 +65,10 @@ func Open(path string, rate int64) (*Disk, error) {
 // Close closes the file. What was written stays.
 func (d *Disk) Close() error { return d.file.Close() }
 
-// Start starts a program that uses the disk. failed is called, by another goroutine, after the power
-// failed because of CutAfter: the program is dead then, or dies. wait waits for the end of the
-// program, as exec.Cmd.Wait. An error that wraps errors.ErrUnsupported, EBUSY or ENOSYS is that of a
-// kernel, or of a container, that does not hand over system calls.
+// Start starts a program that uses the disk. failed is called, by another goroutine, after the
+// power failed because of CutAfter: the program is dead then, or dies. wait waits for the end of
+// the program, as exec.Cmd.Wait. An error that wraps errors.ErrUnsupported, EBUSY or ENOSYS is that
+// of a kernel, or of a container, that does not hand over system calls.
 func (d *Disk) Start(cmd *exec.Cmd, failed func()) (wait func() error, err error) {
 	if err := readable(); err != nil {
 		return nil, err
@@ -198,8 +200,8 @@ func (d *Disk) do(c call) (n int64, errno unix.Errno) {
 	return 0, errnoOf(err)
 }
 
-// readable returns an error where security/yama keeps the memory of our children from us (Documentation/
-// admin-guide/LSM/Yama.rst of the kernel).
+// readable returns an error where security/yama keeps the memory of our children from us
+// (Documentation/ admin-guide/LSM/Yama.rst of the kernel).
 func readable() error {
 	b, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
 	if err == nil && os.Geteuid() != 0 && string(bytes.TrimSpace(b)) > "1" {

@@ -40,8 +40,8 @@ type Bad uint8
 const (
 	// Once: the next read succeeds.
 	Once Bad = iota
-	// UntilWritten: every read fails until the sectors are written, as those of a disk that has spare
-	// ones.
+	// UntilWritten: every read fails until the sectors are written, as those of a disk that has
+	// spare ones.
 	UntilWritten
 	// ForEver: every read fails, until Mend.
 	ForEver
@@ -146,8 +146,8 @@ func (m *Media) Accesses() int {
 	return m.count
 }
 
-// Inject has f decide on every access from now on: nil lets it be. A nil f ends it. The count begins
-// at 0. f uses nothing of the media: they are locked.
+// Inject has f decide on every access from now on: nil lets it be. A nil f ends it. The count
+// begins at 0. f uses nothing of the media: they are locked.
 func (m *Media) Inject(f func(Access) *Fault) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

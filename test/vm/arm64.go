@@ -67,8 +67,8 @@ func MakeDebianARM64(ctx context.Context) (*Debian, error) {
 	return &Debian{Tree: filepath.Join(dir, "tree"), Kernel: filepath.Join(dir, "vmlinuz")}, nil
 }
 
-// ubootEFIRelease is the Debian whose U-Boot is built for its UEFI. From 2024.07 on U-Boot can let a
-// system change variables.
+// ubootEFIRelease is the Debian whose U-Boot is built for its UEFI. From 2024.07 on U-Boot can let
+// a system change variables.
 const ubootEFIRelease = "trixie"
 
 // ubootEFIConfig is how the board differs from qemu_arm64_defconfig: variables are in a file, which
@@ -92,8 +92,8 @@ CONFIG_BOOTCOMMAND="bootefi bootmgr ${fdt_addr}; setenv fwu_start 'load nvme 0:$
 // armArguments are what a kernel is started with on the machine with U-Boot's UEFI.
 const armArguments = "ro console=ttyAMA0 panic=5 quiet"
 
-// MakeUBootEFI builds U-Boot for QEMU's 64-bit Arm machine, with its UEFI, or finds it in the cache,
-// and returns the path of the firmware.
+// MakeUBootEFI builds U-Boot for QEMU's 64-bit Arm machine, with its UEFI, or finds it in the
+// cache, and returns the path of the firmware.
 func MakeUBootEFI(ctx context.Context) (string, error) {
 	dir, err := cached(ctx, "uboot-efi", ubootEFIConfig+ubootEFIRelease, func(ctx context.Context, dir string) error {
 		apt, err := privateLists(dir, true)

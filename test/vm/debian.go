@@ -179,8 +179,8 @@ root=/dev/${root##*/}
 
 const (
 	plainRoot = "$bb mount -o ro $root /root"
-	// overlayRoot puts a layer in memory over the slot, in the way of Ubuntu's overlayroot: the slot
-	// is seen at /media/root-ro.
+	// overlayRoot puts a layer in memory over the slot, in the way of Ubuntu's overlayroot: the
+	// slot is seen at /media/root-ro.
 	overlayRoot = `$bb mkdir -p /media/root-ro /media/root-rw
 $bb mount -o ro $root /media/root-ro
 $bb mount -t tmpfs tmpfs /media/root-rw

@@ -80,7 +80,8 @@ func listen(dir string, requests chan<- request, done <-chan struct{}) (net.List
 	return l, nil
 }
 
-// serve takes one command from a connection. The goroutine ends with the lab, or with the connection.
+// serve takes one command from a connection. The goroutine ends with the lab, or with the
+// connection.
 func serve(conn net.Conn, requests chan<- request, done <-chan struct{}) {
 	defer conn.Close()
 	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second)) // else the read fails

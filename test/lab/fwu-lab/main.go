@@ -1,11 +1,12 @@
-// Command fwu-lab is a device to try things on, without hardware and without root: the real service, as
-// you, on a disk image, with a message bus of its own.
+// Command fwu-lab is a device to try things on, without hardware and without root: the real
+// service, as you, on a disk image, with a message bus of its own.
 //
 //	fwu-lab DIR           makes a device in DIR, or takes the one that is there, and switches it on
 //	fwu-lab DIR COMMAND   gives a command to the lab that runs in DIR; "help" lists them
 //
-// The lab takes the same commands on its standard input. It ends with quit, with SIGINT or SIGTERM, or
-// with the end of input from a terminal. Whatever ends it, also SIGKILL, nothing goes on running.
+// The lab takes the same commands on its standard input. It ends with quit, with SIGINT or SIGTERM,
+// or with the end of input from a terminal. Whatever ends it, also SIGKILL, nothing goes on
+// running.
 package main
 
 import (
@@ -64,7 +65,8 @@ func run(ctx context.Context, program, rate string, args []string) error {
 		return err
 	}
 	lines := make(chan string)
-	go read(os.Stdin, lines) // until the end of the process: nothing interrupts a read of a terminal
+	// until the end of the process: nothing interrupts a read of a terminal
+	go read(os.Stdin, lines)
 	return errors.Join(l.run(ctx, lines), l.close())
 }
 

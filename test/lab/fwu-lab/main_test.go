@@ -20,7 +20,8 @@ import (
 // limit is how long a test waits for a condition: only a failure takes so long.
 const limit = 2 * time.Minute
 
-// user is an ordinary user, who has built the programs and tries them: nobody, if the test runs as root.
+// user is an ordinary user, who has built the programs and tries them: nobody, if the test runs as
+// root.
 type user struct {
 	t        *testing.T
 	programs string
@@ -123,7 +124,8 @@ func (l *terminal) on() string {
 	}
 }
 
-// types runs a command in the lab's directory, after ". ./env", and compares its exit code and output.
+// types runs a command in the lab's directory, after ". ./env", and compares its exit code and
+// output.
 func (l *terminal) types(code int, script string, want ...string) {
 	l.t.Helper()
 	out, err := l.command("cd " + l.dir + " && . ./env && " + script).CombinedOutput()
