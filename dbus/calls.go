@@ -170,7 +170,7 @@ func implOf(i fwu.Impl) map[string]godbus.Variant {
 	}
 }
 
-// secondOf has what is known of the image in the second slot: nothing that is empty.
+// secondOf has the facts known of the image in the second slot: none that is empty.
 func secondOf(s fwu.Second) map[string]godbus.Variant {
 	m := map[string]godbus.Variant{}
 	for key, text := range map[string]string{"digest": s.Digest, "manifest": s.Manifest, "signer": s.Signer, "by": s.By.Name, "blocked": s.Blocked} {

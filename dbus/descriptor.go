@@ -55,7 +55,7 @@ func newDescriptor(fd int, stuck func(n int)) (*descriptor, error) {
 	return d, nil
 }
 
-// pipeSize is what a pipe should hold, so that not each 64 KiB wake somebody. F_SETPIPE_SZ fails
+// pipeSize is the size of a pipe, so that not each 64 KiB wake somebody. F_SETPIPE_SZ fails
 // with EBADF for files that are no pipes, and does not ask their file system.
 const pipeSize = 1 << 20
 
@@ -121,7 +121,7 @@ func (d *descriptor) Read(p []byte) (int, error) {
 	}
 }
 
-// result is what a read returned.
+// result is the outcome of a read.
 type result struct {
 	n   int
 	err error

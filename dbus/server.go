@@ -24,8 +24,8 @@ type Options struct {
 	Idle time.Duration
 	// Stay, if set, is asked then: as long as it answers true, Serve goes on.
 	Stay func() bool
-	// Denied, if set, is told of a caller that may not do what it asked for: of each user once in
-	// deniedInterval, so that nobody fills the journal.
+	// Denied, if set, is told of a caller that lacks the permission for its call: of each user once
+	// in deniedInterval, so that nobody fills the journal.
 	Denied func(Denial)
 	// Ready, if set, is called once the name is owned and calls are served.
 	Ready func()

@@ -59,7 +59,7 @@ func (d *device) cuts(f func()) (out []moment) {
 	return out
 }
 
-// switchOn puts m back and has the bootloader start what it starts.
+// switchOn puts m back and has the bootloader start the bank of its choice.
 func (d *device) switchOn(m moment) error {
 	_, err := d.Store.WriteAt(m.store, 0)
 	for id, b := range m.slots {

@@ -249,8 +249,8 @@ func (s *Service) save(ctx context.Context, what string, edit func(*record)) err
 	return s.run(ctx, plan{do: []effect{save{what, edit}}})
 }
 
-// run applies a plan, and logs what became of the components. It is not interrupted once it began:
-// what it leaves behind is either the whole or what undo makes of it.
+// run applies a plan, and logs the outcome for the components. It is not interrupted once it began:
+// it leaves behind either the whole or the result of undo.
 func (s *Service) run(ctx context.Context, p plan) error {
 	var n news
 	err := s.perform(ctx, p, &n)

@@ -34,12 +34,12 @@ const (
 	// install was refused or failed: it is a candidate still
 	EventNotInstalled Event = "not-installed"
 	EventRefused      Event = "refused" // it, or its manifest, failed a check
-	// of no component: a caller may not do what it asked for; logged by the bus service
+	// of no component: a caller lacks the permission for its call; logged by the bus service
 	EventDenied    Event = "denied"
 	EventCancelled Event = "cancelled" // a client gave it up before it was installed
 	// it was prepared on a volatile component, and a reboot has ended that
 	EventDropped Event = "dropped"
-	// what the last update left in the second slot is gone
+	// the remains of the last update in the second slot are gone
 	EventCleaned Event = "cleaned"
 )
 
@@ -137,7 +137,7 @@ func (n *news) add(before, after *record) {
 	}
 }
 
-// tell logs what became of the components. The caller has done all that the operation is made of.
+// tell logs the outcome for the components. The caller has done all that the operation is made of.
 func (s *Service) tell(n news) {
 	for _, c := range s.components {
 		change := n[c.Name]
@@ -256,7 +256,7 @@ func (s *Service) notInstalled(err error) {
 			none = false
 		}
 	}
-	if none && ReasonOf(err) == ReasonState { // else it was logged what became of them
+	if none && ReasonOf(err) == ReasonState { // else their outcome was logged
 		s.log.Warn(EventNotInstalled.message(), attrs...)
 	}
 }

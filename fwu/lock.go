@@ -21,7 +21,7 @@ func (l lock) take(ctx context.Context) error {
 	}
 }
 
-// force takes the lock, however long that is: for what is only ever held for moments.
+// force takes the lock, however long that is: for locks that are only ever held for moments.
 func (l lock) force() { l <- struct{}{} }
 
 func (l lock) try() bool {

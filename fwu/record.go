@@ -33,8 +33,9 @@ type record struct {
 
 // trialRecord is what the members of a bank have in common while they are STAGED, TRIAL or REJECTED.
 type trialRecord struct {
-	Bank    Bank `json:"bank"`               // the new bank
-	NoTrial bool `json:"no-trial,omitempty"` // it need not be accepted: what the configuration said that installed it
+	Bank Bank `json:"bank"` // the new bank
+	// it need not be accepted: the configuration that installed it said so
+	NoTrial bool `json:"no-trial,omitempty"`
 	// the selector is being armed or disarmed: an old bank that comes up proves nothing
 	Arming    bool   `json:"arming,omitempty"`
 	Accepting bool   `json:"accepting,omitempty"` // accept was called, and the selector perhaps committed

@@ -38,7 +38,7 @@ func (l *refusalLog) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// trustNow is what a service reads when it reads the trust anchors.
+// trustNow is the result that a service gets when it reads the trust anchors.
 type trustNow struct {
 	keys suit.VerifyKeys
 	err  error

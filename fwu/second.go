@@ -15,7 +15,7 @@ type Second struct {
 	Sequence  uint64
 	Signer    string // who signed the manifest: the subject of a certificate, or a key
 	By        Client // who started its preparation
-	Blocked   string // of a CANDIDATE, for people: what Install would miss; empty if nothing
+	Blocked   string // of a CANDIDATE, for people: the lack that stops Install; empty if none
 	BlockedBy []ID   // the components that Blocked is about
 }
 
@@ -33,7 +33,7 @@ func clientOf(ctx context.Context) *Client {
 	return nil
 }
 
-// secondOf returns what is known of the image in the second slot of c.
+// secondOf returns the facts known of the image in the second slot of c.
 func secondOf(r *record, all []*component, c *component) (out Second) {
 	cr := r.Components[c.Name]
 	img := cr.next()

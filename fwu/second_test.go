@@ -46,7 +46,7 @@ func TestQueryTellsOfTheSecondSlot(t *testing.T) {
 			}
 			writing := want
 			if mode == fwu.None {
-				writing.Digest = "" // nobody says what it is to be
+				writing.Digest = "" // nobody says which digest it is to have
 			}
 			check(fwu.Writing, writing)
 			d.restart()

@@ -130,9 +130,9 @@ type Repairer interface {
 	Repair() error
 }
 
-// Limiter is a Selector that cannot promise on every device what others do.
+// Limiter is a Selector that cannot make, on every device, each promise that others make.
 type Limiter interface {
-	// Limits are codes for what it cannot promise on this one, as LimitSingleCopy.
+	// Limits are codes for the promises that it cannot make on this one, as LimitSingleCopy.
 	Limits() []string
 }
 

@@ -346,7 +346,8 @@ func TestRepairWithTheOlderCopyFollowsTheDevice(t *testing.T) {
 	}
 }
 
-// A real medium error: the kernel returns EIO for what cannot be read until it is written again.
+// A real medium error: the kernel returns EIO for blocks that cannot be read until they are written
+// again.
 func TestRecordOnABlockDeviceThatCannotBeRead(t *testing.T) {
 	media := sim.New()
 	medium := media.Add("store", fwu.StoreSize)

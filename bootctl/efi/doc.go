@@ -60,8 +60,8 @@
 //
 // U-Boot's UEFI implementation keeps them in a file on the EFI system partition, which belongs to
 // the system while one runs. With CONFIG_EFI_RT_VOLATILE_STORE it lets the system change the
-// variables in memory, names the file in RTStorageVolatile, and shows in VarToFile what the file
-// has to hold. Then
+// variables in memory, names the file in RTStorageVolatile, and shows in VarToFile the content
+// that the file has to hold. Then
 //
 //   - the selection is that of the file: memory is gone at the next boot. A file that the firmware
 //     would not take (EBBR specification 2.2, chapter 5) holds no variables;
@@ -84,7 +84,7 @@
 //     size now. That is the commit.
 //  6. The old file is closed. Its clusters become free.
 //
-// A cut leaves the old content or the new one. What else it leaves is a new file, which the next
+// A cut leaves the old content or the new one. It may also leave a new file, which the next
 // write removes, or clusters that are nobody's, which fsck.fat frees. If the kernel itself writes
 // the sector of step 5 before that of step 4 (another program called sync(2) within these
 // milliseconds, or the partition is mounted with sync or dirsync), a cut between the two leaves two
@@ -93,7 +93,7 @@
 //
 // U-Boot itself overwrites the file in place, when it deletes BootNext. A cut in that moment, some
 // milliseconds of a boot that tries an update, can leave a file that it refuses. Then it has no
-// variables, and starts what the board prepared.
+// variables, and starts the default that the board prepared.
 //
 // # Limits
 //

@@ -65,7 +65,7 @@ func (s *Selector) wanted(bank fwu.Bank) LoadOption {
 	return LoadOption{Attributes: Active, Description: Description(bank), Path: FilePath(b.Partition, s.config.File), Optional: appendText(nil, b.CommandLine)}
 }
 
-// Read returns what Look does, where a selection can be committed too.
+// Read returns the selection that Look returns, where one can be committed too.
 func (s *Selector) Read() (fwu.Selection, error) {
 	store, err := s.usable()
 	if err != nil {

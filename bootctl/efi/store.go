@@ -35,7 +35,7 @@ const (
 
 	// name of the file on the EFI system partition
 	RTStorageVolatile = "RTStorageVolatile" + volatileStore
-	VarToFile         = "VarToFile" + volatileStore // what the file is to hold
+	VarToFile         = "VarToFile" + volatileStore // content that the file is to hold
 )
 
 // MaxStore bounds a file of variables. U-Boot's holds 128 KiB at most, unless a board changes that.
@@ -47,7 +47,7 @@ const (
 	storeMagic  = "UbEfiVa\x01" // with the revision
 )
 
-// Content is what a file of variables holds, by the names that efivarfs gives them.
+// Content has the variables of such a file, by the names that efivarfs gives them.
 type Content map[string]Variable
 
 // Read returns a variable.

@@ -22,7 +22,7 @@ import (
 	"github.com/fwu-ab/fwu-ab/test/sim"
 )
 
-// storeOfUBoot is what U-Boot 2025.01 wrote at its first start.
+// storeOfUBoot is the file that U-Boot 2025.01 wrote at its first start.
 func storeOfUBoot(t testing.TB) []byte {
 	t.Helper()
 	b, err := os.ReadFile("testdata/ubootefi.var")
@@ -95,7 +95,7 @@ func TestStoresThatAreNone(t *testing.T) {
 	}
 }
 
-// FuzzStore: whatever the file holds, parsing ends, and finds again what it has found.
+// FuzzStore: parsing ends for any content of the file, and finds again the variables it has found.
 func FuzzStore(f *testing.F) {
 	f.Add(storeOfUBoot(f))
 	f.Add([]byte{})
@@ -147,7 +147,7 @@ func stored(t *testing.T, text string) model.Stored {
 	return v
 }
 
-// memoryOf is what the firmware has in memory, as the table of commits writes it.
+// memoryOf has the variables in the firmware's memory, as the table of commits writes them.
 func memoryOf(t *testing.T, v model.Stored) string {
 	t.Helper()
 	m := &model.Memory{Content: map[string]efi.Variable{}}
@@ -181,7 +181,8 @@ func storeOf(v model.Stored) func(string) (efi.Store, error) {
 	}
 }
 
-// TestCommitsReachTheFile: what each commit of the table leaves in memory, the next boot finds.
+// TestCommitsReachTheFile: the next boot finds the variables that each commit of the table leaves
+// in memory.
 func TestCommitsReachTheFile(t *testing.T) {
 	for _, tt := range commits() {
 		t.Run(tt.name, func(t *testing.T) {

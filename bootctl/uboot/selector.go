@@ -139,7 +139,7 @@ func (s *Selector) Limits() []string {
 }
 
 // Faults says why a trial cannot be armed, or does not end by itself, although the environment can
-// be read. It tries what Commit does, and writes nothing.
+// be read. It tries the steps of Commit, and writes nothing.
 func (s *Selector) Faults() (faults []string, err error) {
 	m, err := s.config.open(false)
 	if err != nil {

@@ -151,8 +151,8 @@ func (b *bootChecker) units(ctx context.Context, names ...string) ([]systemd.Uni
 var errNoEvidence = errors.New("the configuration does not fit the system")
 
 // onTrial tells without the service whether the running bank is on trial. A new system may well be
-// one whose configuration is of no use: then what the boot script and the firmware say counts. With
-// an error it is not known.
+// one whose configuration is of no use: then the answers of the boot script and the firmware count.
+// With an error it is not known.
 func (b *bootChecker) onTrial(ctx context.Context) (bool, error) {
 	on, err := false, b.broken
 	if err == nil {

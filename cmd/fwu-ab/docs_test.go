@@ -130,8 +130,8 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 }
 
-// TestDocumentedCeremony types what docs/keys.md has, in its order. Passphrases are typed by
-// openssl's options.
+// TestDocumentedCeremony types the commands of docs/keys.md, in their order. Passphrases are typed
+// by openssl's options.
 func TestDocumentedCeremony(t *testing.T) {
 	needTools(t, "openssl", "sha256sum")
 	b := &bench{T: t, dir: t.TempDir()}

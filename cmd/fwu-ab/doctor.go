@@ -50,7 +50,7 @@ type finding struct {
 	Do      string `json:"do"`    // next step
 }
 
-// meaning says what follows from a problem, and the next step where the error has none of its own.
+// meaning tells the effect of a problem, and the next step where the error has none of its own.
 func meaning(check string) (means, do string) {
 	const (
 		down = "the service does not start"
@@ -199,8 +199,8 @@ func (d *doctor) examine(ctx context.Context, root string) {
 	d.service(ctx, m)
 }
 
-// service does what the daemon does before it opens the store, and tells what keeps it from its
-// start, unless that was told.
+// service takes the steps that the daemon takes before it opens the store, and tells the error that
+// keeps it from its start, unless that was told.
 func (d *doctor) service(ctx context.Context, m *machine) {
 	cfg, err := m.service(ctx)
 	if err == nil {
@@ -417,7 +417,7 @@ func inUse(slot fwu.Slot) error {
 	return nil
 }
 
-// selector judges the boot selector, and what a start of the service would make of it.
+// selector judges the boot selector, and tells why a start of the service would refuse it.
 func (d *doctor) selector(ctx context.Context, m *machine, boot fwu.Boot, report fwu.StoreReport, components []fwu.Component) {
 	s, err := m.selector(ctx)
 	if err != nil {
@@ -457,7 +457,8 @@ func (d *doctor) selector(ctx context.Context, m *machine, boot fwu.Boot, report
 	}
 }
 
-// faults tells what keeps a selector that can be read from being committed, and its limits.
+// faults tells the faults that keep a selector that can be read from being committed, and its
+// limits.
 func (d *doctor) faults(s selector) {
 	if f, ok := s.(interface{ Faults() ([]string, error) }); ok {
 		faults, err := f.Faults()

@@ -105,8 +105,8 @@ func (p patient) doctor() (out diagnosis) {
 	return out
 }
 
-// find returns the findings whose check, subject, result and text begin, are, or contain what f
-// has.
+// find returns the findings that have the check, the result and, if it is set, the subject of f,
+// and whose texts contain those of f.
 func (d diagnosis) find(f finding) (found []finding) {
 	for _, g := range d.Checks {
 		if g.Check == f.Check && g.Result == f.Result && (f.Subject == "" || g.Subject == f.Subject) && strings.Contains(g.Found, f.Found) && strings.Contains(g.Do, f.Do) {

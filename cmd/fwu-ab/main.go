@@ -105,7 +105,7 @@ func exitCode(err error, parsed bool) int {
 type globals struct {
 	root   string
 	bus    string
-	quiet  bool // print nothing but errors, and what was asked for
+	quiet  bool // print nothing but errors, and the output that was asked for
 	noWait bool // of the commands that may have to wait for another client
 	parsed bool // the command line was understood
 }

@@ -88,7 +88,7 @@ type secondStatus struct {
 	By        string   `json:"by,omitempty"`
 	ByPID     uint32   `json:"by_pid,omitempty"`
 	BySince   string   `json:"by_since,omitempty"` // RFC 3339
-	Blocked   string   `json:"blocked,omitempty"`  // what an install would miss
+	Blocked   string   `json:"blocked,omitempty"`  // the requirement that an install would miss
 	BlockedBy []fwu.ID `json:"blocked_by,omitempty"`
 }
 
@@ -360,7 +360,7 @@ func (c componentStatus) waits() string {
 	return s
 }
 
-// limitText says for people what a limit of the boot selector means.
+// limitText says for people the meaning of a limit of the boot selector.
 func limitText(limit string) string {
 	if limit == fwu.LimitSingleCopy {
 		return "the boot environment has one copy: a power cut while it is written loses it, and U-Boot starts with its built-in one"

@@ -22,7 +22,7 @@ import (
 const textsFile = "testdata/texts.txt"
 
 // TestEveryTextWasRead: whoever writes a text of an error, or changes one, asks of it: is it true
-// in every case in which it is said, and does the reader know what to do now, from the text, or
+// in every case in which it is said, and does the reader know the next step now, from the text, or
 // from the hint of its reason or cause (hint.go)? Then the text goes to testdata/texts.txt, which
 // FWUAB_WRITE=1 writes, and is looked at again with the change.
 func TestEveryTextWasRead(t *testing.T) {
@@ -131,7 +131,7 @@ func reasonAmong(all []ast.Expr) string {
 	return ""
 }
 
-// TestEveryReasonHasANextStep: the hint of a reason says what to do, or the reason stands here with
+// TestEveryReasonHasANextStep: the hint of a reason says the step, or the reason stands here with
 // why it needs none.
 func TestEveryReasonHasANextStep(t *testing.T) {
 	without := map[fwu.Reason]string{

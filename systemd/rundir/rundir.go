@@ -86,9 +86,9 @@ func (r Runner) Run(ctx context.Context, p Program) error {
 	cmd := exec.CommandContext(ctx, p.Path)
 	cmd.Env = r.Env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// with what it started
+	// with the processes that it started
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	// what left its group may hold the pipe
+	// a process that left its group may hold the pipe
 	cmd.WaitDelay = time.Second
 	out := &lines{emit: func(line string) { r.Output(p.Name, line) }}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -109,7 +109,7 @@ func (r Runner) Run(ctx context.Context, p Program) error {
 	return fmt.Errorf("%s: %w", p.Name, err)
 }
 
-// lines splits what is written to it. exec writes from one goroutine where Stdout and Stderr are
+// lines splits the text written to it. exec writes from one goroutine where Stdout and Stderr are
 // the same.
 type lines struct {
 	emit    func(string)

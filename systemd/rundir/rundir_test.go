@@ -24,8 +24,8 @@ func script(t *testing.T, root, name, body string) {
 	if body != "" {
 		body = "#!/bin/sh\n" + body + "\n"
 	}
-	// a process that another test starts just now would have it open for writing, and what is can't
-	// be executed
+	// a process that another test starts just now would have it open for writing, and such a file
+	// can't be executed
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, []byte(body), 0o755); err != nil {

@@ -23,13 +23,13 @@ type scroll struct {
 }
 
 // terminal is the part of a terminal that fwu-ab makes use of: it writes, begins lines anew, and
-// wraps at the edge, where a word begins. It keeps what was seen, and when.
+// wraps at the edge, where a word begins. It keeps the lines that were seen, and when.
 type terminal struct {
 	now     time.Duration
 	lines   [][]rune
 	column  int
 	seen    []line
-	open    []int // by line: index in seen of what it shows, -1 if that is nothing
+	open    []int // by line: index in seen of its text, -1 if that is empty
 	scrolls []scroll
 }
 
@@ -89,7 +89,7 @@ func (t *terminal) feed() {
 	t.lines, t.open, t.column = append(t.lines, nil), append(t.open, -1), 0
 }
 
-// show notes what a line shows now.
+// show notes the text that a line shows now.
 func (t *terminal) show(n int) {
 	text := strings.TrimRight(string(t.lines[n]), " ")
 	if i := t.open[n]; i >= 0 {

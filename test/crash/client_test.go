@@ -16,7 +16,7 @@ type client struct {
 	ctx     context.Context
 	m       *machine
 	phases  []*phase
-	outer   *phase       // of a recovery: what holds until the service has started
+	outer   *phase       // of a recovery: the phase until the service has started
 	strict  bool         // check the invariants after each call
 	failing bool         // a medium fails: errors are expected
 	calling atomic.Value // name of the call, or of the boot, that runs: a string

@@ -14,8 +14,8 @@ import (
 const efiLoader = `\EFI\test\linux.efi`
 
 // efiStories are all stories of the scheme that has no limits, on machines with UEFI firmware: one
-// that adds what it finds to the end of its list, one that begins with it, and one that keeps its
-// variables in memory and in a file.
+// that adds the devices it finds to the end of its list, one that begins with them, and one that
+// keeps its variables in memory and in a file.
 func efiStories(all []story) []story {
 	var out []story
 	for _, st := range all {

@@ -92,8 +92,8 @@ func (m *machine) onDisks(ctx context.Context, cfg fwu.Config) (fwu.Config, erro
 	return cfg, nil
 }
 
-// mount has the kernel refuse writes to what the running system uses, as it does for file systems
-// that are mounted read-only: the slots of the bank, and those that links lead to.
+// mount has the kernel refuse writes to the media that the running system uses, as it does for file
+// systems that are mounted read-only: the slots of the bank, and those that links lead to.
 func (m *machine) mount() error {
 	if m.dev.disks == nil {
 		return nil

@@ -39,7 +39,7 @@ type machine struct {
 	booted    fwu.Bank
 	bootID    string
 	service   *fwu.Service
-	store     io.Closer // what the service has open of its record; nil: nothing that is closed
+	store     io.Closer // the medium of its record that the service has open; nil: none to close
 	starting  func()    // called before the service is started
 	held      map[string]bool
 	links     map[string]string
@@ -203,7 +203,7 @@ func (m *machine) config(ctx context.Context) (fwu.Config, error) {
 	return m.onDisks(ctx, cfg)
 }
 
-// closeStore closes what config opened.
+// closeStore closes the store that config opened.
 func (m *machine) closeStore() error {
 	if m.store == nil {
 		return nil

@@ -152,7 +152,7 @@ func (d *device) written(ctx context.Context, component string) (int64, error) {
 }
 
 // cutInWrite starts an update, and cuts the power when it is past two checkpoints: the second one
-// finds what the first made durable read back.
+// finds that the bytes the first made durable are read back.
 func (d *device) cutInWrite(ctx context.Context, component, file string) error {
 	if err := d.fwu(ctx, exitOK, "start", component); err != nil {
 		return err

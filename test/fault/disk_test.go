@@ -115,8 +115,8 @@ func TestSectorsThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestAccessesThatFail injects each fault of the crash suite into one access, and says what the
-// kernel makes of it.
+// TestAccessesThatFail injects each fault of the crash suite into one access, and states
+// the reaction of the kernel.
 func TestAccessesThatFail(t *testing.T) {
 	read := func(k kernel) error { return fwu.ReadFull(k, fwu.Buffer(8192), 0) }
 	write := func(k kernel) error { _, err := k.WriteAt(filled('b', 8192), 0); return err }
@@ -128,7 +128,7 @@ func TestAccessesThatFail(t *testing.T) {
 		fault sim.Fault
 		do    func(kernel) error
 		want  unix.Errno // 0: none
-		holds string     // what the two blocks hold then
+		holds string     // content of the two blocks then
 	}{
 		"read, EIO":     {sim.Read, sim.Fault{Err: unix.EIO}, read, unix.EIO, "aa"},
 		"read, ENODATA": {sim.Read, sim.Fault{Err: unix.ENODATA}, read, unix.ENODATA, "aa"},

@@ -45,7 +45,7 @@ func (d disk) loseAs(off int64, err error) (restore func()) {
 	return d.media.Mend
 }
 
-// content is what lies on the medium, whether or not it can be read.
+// content is the bytes on the medium, whether or not it can be read.
 func (d disk) content() []byte {
 	b := make([]byte, d.medium.Size())
 	d.media.Quiet(func() { _, _ = d.medium.ReadAt(b, 0) })

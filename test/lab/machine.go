@@ -31,7 +31,7 @@ type Machine struct {
 	*Device
 	Bus  string   // address of the bus
 	Bank fwu.Bank // that was booted
-	// Volatile is nil if a power cut loses what was not flushed, else why it does not.
+	// Volatile is nil if a power cut loses the writes not flushed, else why it does not.
 	Volatile error
 
 	dir, program string
@@ -333,8 +333,8 @@ func (m *Machine) CutAfter(n int64) error {
 	return nil
 }
 
-// PowerCut turns the device off without a warning. The disk loses a part of what was not flushed,
-// as package powercut describes; which part depends on seed.
+// PowerCut turns the device off without a warning. The disk loses a part of the writes not
+// flushed, as package powercut describes; which part depends on seed.
 func (m *Machine) PowerCut(seed uint64) error {
 	if err := m.kill(); err != nil {
 		return err
@@ -351,7 +351,7 @@ func (m *Machine) PowerCut(seed uint64) error {
 	return nil
 }
 
-// Status is what fwu-ab status --json says, in part.
+// Status is a part of the output of fwu-ab status --json.
 type Status struct {
 	Booted     fwu.Bank
 	Degraded   []string

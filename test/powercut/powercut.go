@@ -1,14 +1,14 @@
 // Package powercut runs a real program on a disk in a file whose power can be cut, so that the
-// program loses what it has not flushed. It needs no privilege and no help of the program: the
-// kernel hands over the program's writes to that file before they are made (seccomp_unotify(2),
-// Linux 5.0).
+// program loses the writes it has not flushed. It needs no privilege and no help of the program:
+// the kernel hands over the program's writes to that file before they are made
+// (seccomp_unotify(2), Linux 5.0).
 //
 // The disk is one that has a volatile cache. A sector of 512 bytes that was written is read back at
 // once. It is durable after the next fsync or fdatasync of the file, by whomever. A cut before that
 // leaves of each sector, independently of all others, the newest content or that of the last flush;
-// so a write can be torn, and a later one land where an earlier one is lost. What lies between,
-// where a sector was written twice, a cut never leaves. Writes by other programs are durable at
-// once. Package sim enumerates more of what a disk may do, on media in memory.
+// so a write can be torn, and a later one land where an earlier one is lost. A cut never leaves
+// the content in between where a sector was written twice. Writes by other programs are durable at
+// once. Package sim enumerates more behaviors that a disk may have, on media in memory.
 package powercut
 
 import (
@@ -27,7 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SectorSize is what a disk writes as a whole.
+// SectorSize is the size of the unit that a disk writes as a whole.
 const SectorSize = 512
 
 type sector [SectorSize]byte
@@ -62,7 +62,7 @@ func Open(path string, rate int64) (*Disk, error) {
 	return &Disk{file: f, info: info, rate: rate, cache: map[int64]*sector{}}, nil
 }
 
-// Close closes the file. What was written stays.
+// Close closes the file. The bytes written stay.
 func (d *Disk) Close() error { return d.file.Close() }
 
 // Start starts a program that uses the disk. failed is called, by another goroutine, after the
@@ -226,7 +226,8 @@ func readMemory(pid int, addr uintptr, b []byte) unix.Errno {
 	return 0
 }
 
-// remember keeps what the sectors of a range hold that were not written since the last flush.
+// remember keeps the content of those sectors of a range that were not written since the last
+// flush.
 func (d *Disk) remember(off, n int64) unix.Errno {
 	if n <= 0 || off < 0 {
 		return 0

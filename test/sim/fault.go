@@ -33,7 +33,7 @@ type Fault struct {
 	Bad  Bad   // whether a read that failed fails again
 }
 
-// Bad says what becomes of sectors that could not be read.
+// Bad says the fate of sectors that could not be read.
 type Bad uint8
 
 // The kinds of bad sectors.
@@ -187,7 +187,7 @@ func (m *Media) PowerOff() {
 // something itself, nobody makes an access.
 func (m *Media) Rest() {
 	m.turn(-1, Access{})
-	m.mu.Lock() // so that who decides about the next access sees what the caller did
+	m.mu.Lock() // so that who decides about the next access sees the effects of the caller
 	defer m.mu.Unlock()
 }
 

@@ -52,7 +52,7 @@ type Medium struct {
 	name       string
 	view, disk []*page  // what reads see, and what a cut leaves
 	pending    []change // written since the last flush
-	bad        []bad    // what cannot be read
+	bad        []bad    // the ranges that cannot be read
 }
 
 type change struct {

@@ -89,7 +89,7 @@ CONFIG_BOOTCOMMAND="bootefi bootmgr ${fdt_addr}; setenv fwu_start 'load nvme 0:$
 # CONFIG_MTD is not set
 `
 
-// armArguments are what a kernel is started with on the machine with U-Boot's UEFI.
+// armArguments are the arguments a kernel is started with on the machine with U-Boot's UEFI.
 const armArguments = "ro console=ttyAMA0 panic=5 quiet"
 
 // MakeUBootEFI builds U-Boot for QEMU's 64-bit Arm machine, with its UEFI, or finds it in the

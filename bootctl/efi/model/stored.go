@@ -92,7 +92,7 @@ func (s Stored) List() ([]string, error) {
 	return append(names, efi.RTStorageVolatile, efi.VarToFile), err
 }
 
-// FormatStore makes what efi.ParseStore reads, of variables with names as in efivarfs.
+// FormatStore makes a file that efi.ParseStore reads, of variables with names as in efivarfs.
 func FormatStore(c map[string]efi.Variable) []byte {
 	le := binary.LittleEndian
 	b := append(make([]byte, 8), "UbEfiVa\x01\x00\x00\x00\x00\x00\x00\x00\x00"...)

@@ -140,7 +140,7 @@ func (l *running) environment() string {
 		quote(l.machine.Bus), quote(filepath.Dir(l.program)))
 }
 
-// introduce says what to type.
+// introduce says which commands to type.
 func (l *running) introduce(fresh bool) error {
 	name := "fwu-lab"
 	if self, err := os.Executable(); err == nil {
@@ -204,7 +204,8 @@ func (l *running) run(ctx context.Context, lines <-chan string) error {
 	}
 }
 
-// settle does what waits to be done, so that a status after a reboot is that of the new system.
+// settle does a reboot or a power cut that waits to be done, so that a status after a reboot is
+// that of the new system.
 func (l *running) settle(ctx context.Context) bool {
 	select {
 	case <-l.machine.RebootAsked():
@@ -232,7 +233,7 @@ func (l *running) powerFailed() {
 // seeds are few, so that they are easy to type again.
 const seeds = 1000
 
-// serve obeys a command from another terminal. It tells there and here what happens.
+// serve obeys a command from another terminal. It tells there and here of its effects.
 func (l *running) serve(ctx context.Context, r request) (quit bool) {
 	var told bytes.Buffer
 	l.out.also = &told
@@ -247,7 +248,7 @@ func (l *running) serve(ctx context.Context, r request) (quit bool) {
 	return quit
 }
 
-// obey does what a command asks for.
+// obey carries out a command.
 func (l *running) obey(ctx context.Context, line string) (quit bool, err error) {
 	l.settle(ctx)
 	words := strings.Fields(line)

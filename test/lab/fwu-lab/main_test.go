@@ -107,7 +107,7 @@ func (u user) lab(dir string) *terminal {
 	return l
 }
 
-// on waits until the device is on, and returns what the lab said till then.
+// on waits until the device is on, and returns the output of the lab till then.
 func (l *terminal) on() string {
 	l.t.Helper()
 	var said strings.Builder
@@ -213,7 +213,7 @@ func TestLab(t *testing.T) {
 	first.types(0, "fwu-ab clean bootfw && fwu-ab update rootfs-3.suit --reboot")
 	first.types(0, "fwu-lab . status", "bank b", "rootfs: trial-not-booted")
 
-	// A power cut while the service runs loses what is not flushed, and boot ends it.
+	// A power cut while the service runs loses writes that are not flushed, and boot ends it.
 	first.types(0, "fwu-lab . power-cut 7", `\[power\] off: \d+ of \d+ sectors that were not flushed are lost \(seed 7\)`)
 	first.types(1, "fwu-lab . power-cut", "the device is off")
 	first.types(0, "fwu-lab . boot", `\[bootloader\] starting bank b`)
