@@ -1,6 +1,7 @@
 package uboot
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -82,7 +83,7 @@ func FuzzAltBootCmd(f *testing.F) {
 		}
 		for _, name := range append(got.sets, got.deletes...) {
 			for _, c := range []byte(name) {
-				if !strings.Contains(string(data), string(c)) {
+				if bytes.IndexByte(data, c) < 0 {
 					t.Errorf("%q is set, and stands nowhere", name)
 				}
 			}
