@@ -108,6 +108,8 @@ type walker struct {
 	serial uint64
 	trace  []string
 	seen   func(transition)
+	// bypassed counts the boots that bypassed the bootloader while something was staged.
+	bypassed int
 }
 
 func newWalker(src source, impl Implementation, p Profile, comps []Config) *walker {
@@ -457,6 +459,13 @@ func (w *walker) call(event string, c component) (call, error) {
 		// What happens to a rollback that is bypassed again and again is nobody's to say: a service may give up.
 		if !w.Bypass || slices.ContainsFunc(w.sys.comps, func(c component) bool { return c.State == fwu.Rejected }) {
 			a.event = "reboot"
+		}
+		// A service may refuse an image after several boots that bypassed the bootloader.
+		staged := func(c component) bool { return c.State == fwu.Staged }
+		if a.event == "reboot-bypassed" && w.MaxTrials > 0 && slices.ContainsFunc(w.sys.comps, staged) {
+			if w.bypassed++; w.bypassed >= w.MaxTrials {
+				a.event = "reboot"
+			}
 		}
 	}
 	return a, nil
