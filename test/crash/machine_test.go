@@ -299,7 +299,11 @@ func (m *machine) boot(ctx context.Context) error {
 		if !m.asked {
 			return nil
 		}
-		if m.automatic++; m.automatic > 1 {
+		allowed := 1
+		if m.envLost && m.lostTwice {
+			allowed = 2 // the way back into the accepted bank, for each loss of all variables
+		}
+		if m.automatic++; m.automatic > allowed {
 			return fmt.Errorf("automatic reboot number %d in one trial", m.automatic)
 		}
 		m.media.Settle()
