@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -365,7 +366,8 @@ func onFAT(t *testing.T, flags int64) *efi.ESP {
 	t.Helper()
 	statfs := func(path string, st *unix.Statfs_t) error {
 		err := unix.Statfs(path, st)
-		st.Type, st.Flags = unix.MSDOS_SUPER_MAGIC, flags
+		st.Type = unix.MSDOS_SUPER_MAGIC
+		reflect.ValueOf(&st.Flags).Elem().SetInt(flags) // of 32 bits on some architectures, of 64 on others
 		return err
 	}
 	return &efi.ESP{Dir: t.TempDir(), Name: "ubootefi.var", Statfs: statfs}
