@@ -344,7 +344,10 @@ func (s *session) dismiss(r *request) {
 
 // spend counts an answer to a caller.
 func (s *session) spend(p *peer, answer *godbus.Message) {
-	if p.account.root {
+	s.mu.Lock()
+	root := p.account.root
+	s.mu.Unlock()
+	if root {
 		return
 	}
 	var size counter
