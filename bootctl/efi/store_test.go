@@ -367,7 +367,8 @@ func onFAT(t *testing.T, flags int64) *efi.ESP {
 	statfs := func(path string, st *unix.Statfs_t) error {
 		err := unix.Statfs(path, st)
 		st.Type = unix.MSDOS_SUPER_MAGIC
-		reflect.ValueOf(&st.Flags).Elem().SetInt(flags) // of 32 bits on some architectures, of 64 on others
+		// The field has 32 bits on some architectures, and 64 on others.
+		reflect.ValueOf(&st.Flags).Elem().SetInt(flags)
 		return err
 	}
 	return &efi.ESP{Dir: t.TempDir(), Name: "ubootefi.var", Statfs: statfs}
