@@ -260,7 +260,7 @@ vm: vm-packages ## virtual machines with real firmware, and the real U-Boot: the
 	$(VM) -run 'TestCore|TestSandbox' ./test/vm | $(STORIES)
 
 test-vm-full: vm-packages ## the stories that make vm has no time for, and power cuts in disks and firmware variables; more than an hour
-	FWUAB_VM=full $(GO) test -count=1 -v -timeout 600m -run 'TestFull|TestWatchdog|TestPowerCuts|TestUBootEFI' ./test/vm | $(STORIES)
+	FWUAB_VM=full $(GO) test -count=1 -v -timeout 600m -run 'TestFull|TestWatchdog|TestPowerCuts' ./test/vm | $(STORIES)
 
 demo-vm: vm-packages ## updates on a virtual machine with UEFI firmware and systemd, with its console; a few minutes, needs root
 	$(GO) run ./test/vm/demo

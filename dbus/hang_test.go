@@ -14,6 +14,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/fwu-ab/fwu-ab/test/fault"
 )
 
 // slow is a file system with one file, "image", that answers no read beyond its first 64 KiB until
@@ -70,12 +72,7 @@ func (f *slowFile) Read(_ context.Context, _ fs.FileHandle, p []byte, off int64)
 // ask the file system.
 func mountSlow(t *testing.T) *slow {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("FWUAB_TEST_ALL") == "" {
-			t.Skip("a FUSE mount takes root")
-		}
-		t.Fatal("a FUSE mount takes root")
-	}
+	fault.NeedRoot(t)
 	s := &slow{path: t.TempDir(), answer: make(chan struct{})}
 	server, err := fs.Mount(s.path, s, &fs.Options{MountOptions: fuse.MountOptions{DirectMountStrict: true}})
 	if err != nil {

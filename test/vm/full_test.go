@@ -44,6 +44,7 @@ func TestFull(t *testing.T) {
 		})
 	}
 	boards(t)
+	ubootEFI(t)
 }
 
 // TestWatchdog is about what nothing but hardware can end.

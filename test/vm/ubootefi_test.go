@@ -13,17 +13,16 @@ import (
 	"github.com/fwu-ab/fwu-ab/bootctl/efi"
 )
 
-// TestUBootEFI is about firmware that keeps its variables in memory, and reads them from a file at
-// the next boot.
-func TestUBootEFI(t *testing.T) {
-	if os.Getenv("FWUAB_VM") != "full" {
-		t.Skip("takes long: make test-vm-full")
-	}
-	newLab(t, UBootEFI()).tell(t, map[string]func(*story){
-		"accepted":       accepted,
-		"check fails":    checkFails,
-		"lost variables": lostVariables,
-		"cuts":           cutsOfTheFile,
+// ubootEFI are stories of firmware that keeps its variables in memory, and reads them from a file
+// at the next boot.
+func ubootEFI(t *testing.T) {
+	t.Run("uboot-efi", func(t *testing.T) {
+		newLab(t, UBootEFI()).tell(t, map[string]func(*story){
+			"accepted":       accepted,
+			"check fails":    checkFails,
+			"lost variables": lostVariables,
+			"cuts":           cutsOfTheFile,
+		})
 	})
 }
 
